@@ -1,0 +1,1 @@
+"""What a user writes: grid, run recipe, hardware and prices; and what identifies a run. Torch-free."""

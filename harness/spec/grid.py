@@ -1,0 +1,316 @@
+"""The grid: a base recipe, axes, seeds, evaluation, hardware, budget and verdict settings, and its cells."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from harness.spec.evaluation import EvaluateSpec
+from harness.spec.hardware import BudgetSpec, HardwareSpec, VerdictSpec
+from harness.spec.recipe import Recipe
+from harness.spec.section import Listed, NonNegativeInt, Section
+from harness.spec.source import Path_, Sourced, nearest, read_yaml
+from harness.spec.validate import dotted, validated
+
+
+class GridHead(Section):
+    """Everything in the file but the base recipe and the axes, which are resolved cell by cell."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the output folder."""
+    question: str
+    """The question that the matrix is to answer, in words."""
+    seeds: Annotated[tuple[NonNegativeInt, ...], Listed, Field(min_length=1)] = (0,)
+    """Seeds: every combination of levels is run once per seed."""
+    evaluate: EvaluateSpec
+    """What is measured on every checkpoint."""
+    hardware: HardwareSpec = HardwareSpec()
+    """Where runs execute, and at which price."""
+    budget: BudgetSpec = BudgetSpec()
+    """Upper bounds."""
+    verdict: VerdictSpec = VerdictSpec()
+    """What counts as an effect."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of an axis: a patch of the base recipe."""
+
+    name: str
+    patch: Sourced
+    path: Path_
+    """Where it stands in the file."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the matrix.
+
+    Attributes:
+        levels: level name by axis, in the grid's order of axes.
+        seed: the run's seed.
+        recipe: the resolved recipe.
+    """
+
+    levels: dict[str, str]
+    seed: int
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """`data=easy length_cap=32 seed=0`."""
+        return " ".join([*(f"{axis}={level}" for axis, level in self.levels.items()), f"seed={self.seed}"])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A validated grid.
+
+    Attributes:
+        head: everything but the base recipe and the axes.
+        axes: levels by axis.
+        cells: every cell, in the order of the file: the last axis varies fastest, seeds slowest.
+        file: where it was read from.
+        sourced: the file's data with lines, for later messages.
+    """
+
+    head: GridHead
+    axes: dict[str, list[Level]]
+    cells: list[Cell]
+    file: str
+    sourced: Sourced
+
+    def resolved(self) -> dict[str, Any]:
+        """The grid with every default written out, as JSON-ready data."""
+        return {
+            **self.head.model_dump(mode="json"),
+            "axes": {axis: [level.name for level in levels] for axis, levels in self.axes.items()},
+            "steps_axes": self.steps_axes(),
+            "cells": [
+                {"levels": c.levels, "seed": c.seed, "recipe": c.recipe.model_dump(mode="json")}
+                for c in self.cells
+            ],
+        }
+
+    def steps_axes(self) -> list[str]:
+        """Axes that vary nothing but the number of training steps."""
+        only = [("training", "steps")]
+        return [
+            axis for axis, levels in self.axes.items() if all(_leaves(v.patch.data) == only for v in levels)
+        ]
+
+    def baseline(self, axis: str) -> str:
+        """The level that the others of `axis` are compared with."""
+        return self.head.verdict.baseline.get(axis, self.axes[axis][0].name)
+
+
+def load_grid(file: str | Path) -> Grid:
+    """Reads and validates a grid, cell by cell.
+
+    Raises:
+        SpecError: with file, line, what is wrong and how to mend it.
+    """
+    sourced = read_yaml(file)
+    if not isinstance(sourced.data, dict):
+        raise sourced.error((), "must be a mapping with `name`, `question`, `base`, `axes` and `evaluate`")
+    known = [*GridHead.model_fields, "base", "axes", "include", "exclude"]
+    for key in sourced.data:
+        if key not in known:
+            raise sourced.error((key,), f"{key}: unknown key", nearest(str(key), known))
+    own = ("base", "axes", "include", "exclude")
+    rest = Sourced({k: v for k, v in sourced.data.items() if k not in own}, sourced.lines, sourced.file)
+    head = validated(GridHead, rest)
+    if "base" not in sourced.data:
+        raise sourced.error((), "base: missing", "add `base:` with a model, data and reward")
+    if not isinstance(sourced.data["base"], dict):
+        raise sourced.error(("base",), "base: must be a mapping")
+    axes = _axes(sourced)
+    _check_verdict(head, axes, sourced)
+    cells = list(_cells(sourced, head, axes))
+    if not cells:
+        raise sourced.error(("exclude",), "exclude: no cell is left", "remove an entry")
+    return Grid(head, axes, cells, str(file), sourced)
+
+
+def _axes(sourced: Sourced) -> dict[str, list[Level]]:
+    data = sourced.data.get("axes", {})
+    if not isinstance(data, dict):
+        raise sourced.error(("axes",), "axes: must map axis names to levels")
+    axes = {}
+    reserved = {"run", "seed", "step", "benchmark", "questions", "samples", "accuracy", "ci_low", "ci_high"}
+    for axis, value in data.items():
+        if not isinstance(axis, str) or axis in reserved:
+            raise sourced.error(
+                ("axes", axis), f"axes.{axis}: is a column of the tables", "choose another axis name"
+            )
+        axes[axis] = _levels(sourced, axis, value)
+    return axes
+
+
+def _levels(sourced: Sourced, axis: str, value: Any) -> list[Level]:
+    path: Path_ = ("axes", axis)
+    if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list):
+        field, values = next(iter(value.items()))
+        return _value_levels(sourced, axis, (*path, field), str(field), values)
+    if isinstance(value, list):
+        return _value_levels(sourced, axis, path, axis, value)
+    if not isinstance(value, dict):
+        raise sourced.error(
+            path, f"axes.{axis}: must map level names to patches, or list values of one field"
+        )
+    if not value:
+        raise sourced.error(
+            path, f"axes.{axis}: has no levels", "give at least one level, or remove the axis"
+        )
+    levels = []
+    for name, patch in value.items():
+        at = (*path, name)
+        if not isinstance(patch, dict):
+            hint = "write `level: {section: {field: value}}`"
+            raise sourced.error(at, f"{dotted(at)}: must be a patch of the base recipe, got {patch!r}", hint)
+        levels.append(Level(_level_name(name), _expanded(sourced.at(*at)), at))
+    return _distinct(sourced, axis, levels)
+
+
+def _value_levels(sourced: Sourced, axis: str, path: Path_, field: str, values: list[Any]) -> list[Level]:
+    if not values:
+        raise sourced.error(
+            path, f"axes.{axis}: has no levels", "give at least one value, or remove the axis"
+        )
+    if "." not in field:
+        hint = f"write `{axis}: {{section.field: [...]}}`, such as `{axis}: {{training.steps: [10, 20]}}`"
+        raise sourced.error(path, f"axes.{axis}: `{field}` names no field of the recipe", hint)
+    levels = []
+    for index, value in enumerate(values):
+        line = sourced.line((*path, index)) or 1
+        patch = Sourced({field: value}, {(): line, (field,): line}, sourced.file)
+        levels.append(Level(_level_name(value), _expanded(patch), (*path, index)))
+    return _distinct(sourced, axis, levels)
+
+
+def _level_name(value: Any) -> str:
+    """The level's name as YAML writes the value: `true`, `null`, `0.5`, `easy`."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _distinct(sourced: Sourced, axis: str, levels: list[Level]) -> list[Level]:
+    seen: set[str] = set()
+    for level in levels:
+        if level.name in seen:
+            raise sourced.error(
+                level.path, f"axes.{axis}: level {level.name!r} stands twice", "remove or rename one"
+            )
+        seen.add(level.name)
+    return levels
+
+
+def _expanded(patch: Sourced) -> Sourced:
+    """A patch whose dotted keys, `rollout.temperature`, are written out as nested mappings."""
+    result = Sourced({}, {(): patch.lines.get((), 1)}, patch.file)
+    for key, value in patch.data.items():
+        *parents, last = str(key).split(".")
+        below = {(*parents, last, *p[1:]): line for p, line in patch.lines.items() if p[:1] == (key,)}
+        for depth in range(1, len(parents) + 1):
+            below[tuple(parents[:depth])] = below[(*parents, last)]
+        nested: Any = {last: value}
+        for parent in reversed(parents):
+            nested = {parent: nested}
+        result = result.merged(Sourced(nested, below, patch.file))
+    return result
+
+
+def _leaves(data: Any, path: Path_ = ()) -> list[Path_]:
+    if isinstance(data, dict):
+        return [leaf for key, value in data.items() for leaf in _leaves(value, (*path, key))]
+    return [path]
+
+
+def _check_verdict(head: GridHead, axes: dict[str, list[Level]], sourced: Sourced) -> None:
+    for axis, level in head.verdict.baseline.items():
+        path: Path_ = ("verdict", "baseline", axis)
+        if axis not in axes:
+            raise sourced.error(path, f"verdict.baseline.{axis}: no such axis", nearest(axis, axes))
+        names = [v.name for v in axes[axis]]
+        if level not in names:
+            raise sourced.error(
+                path, f"verdict.baseline.{axis}: no such level {level!r}", nearest(level, names)
+            )
+    for index, pair in enumerate(head.verdict.interactions):
+        path = ("verdict", "interactions", index)
+        if len(pair) != 2 or len(set(pair)) < 2:
+            raise sourced.error(path, f"verdict.interactions[{index}]: must name two axes, got {pair}")
+        for axis in pair:
+            if axis not in axes:
+                raise sourced.error(
+                    path, f"verdict.interactions[{index}]: no such axis {axis!r}", nearest(axis, axes)
+                )
+
+
+def _selections(sourced: Sourced, key: str, axes: dict[str, list[Level]]) -> list[dict[str, str]]:
+    entries = sourced.data.get(key, [])
+    if not isinstance(entries, list):
+        raise sourced.error((key,), f"{key}: must be a list of {{axis: level}} mappings")
+    selections = []
+    for index, entry in enumerate(entries):
+        path: Path_ = (key, index)
+        if not isinstance(entry, dict) or not entry:
+            raise sourced.error(path, f"{key}[{index}]: must be a mapping of axes to levels, got {entry!r}")
+        for axis, level in entry.items():
+            if axis not in axes:
+                raise sourced.error(
+                    (*path, axis), f"{key}[{index}].{axis}: no such axis", nearest(str(axis), axes)
+                )
+            names = [v.name for v in axes[axis]]
+            if _level_name(level) not in names:
+                message = f"{key}[{index}].{axis}: no such level {level!r}"
+                raise sourced.error((*path, axis), message, nearest(_level_name(level), names))
+        if key == "include" and (missing := [a for a in axes if a not in entry]):
+            raise sourced.error(
+                path, f"include[{index}]: names no level of {', '.join(missing)}", "name one for every axis"
+            )
+        selections.append({axis: _level_name(level) for axis, level in entry.items()})
+    return selections
+
+
+def _cells(sourced: Sourced, head: GridHead, axes: dict[str, list[Level]]) -> Iterator[Cell]:
+    """Every combination of levels that `exclude` leaves or `include` brings back, for every seed."""
+    excluded = _selections(sourced, "exclude", axes)
+    included = _selections(sourced, "include", axes)
+    base = sourced.at("base")
+    if isinstance(base.data.get("model"), str):
+        # Written out, so that a level's `model: {dtype: …}` merges with the short form.
+        line = base.line(("model",)) or 1
+        long = Sourced(
+            {"model": {"name": base.data["model"]}}, {("model",): line, ("model", "name"): line}, base.file
+        )
+        base = base.merged(long)
+    resolved: list[tuple[dict[str, str], Recipe]] = []
+    for combination in itertools.product(*axes.values()):
+        levels = {axis: level.name for axis, level in zip(axes, combination)}
+        dropped = any(all(levels[a] == v for a, v in entry.items()) for entry in excluded)
+        if dropped and levels not in included:
+            continue
+        data = base
+        for level in combination:
+            data = data.merged(_with_long_model(level.patch))
+        shown = Sourced(
+            {"base": data.data}, {("base", *p): line for p, line in data.lines.items()}, data.file
+        )
+        resolved.append((levels, validated(Recipe, shown, ("base",))))
+    for seed in head.seeds:
+        for levels, recipe in resolved:
+            yield Cell(levels, seed, recipe)
+
+
+def _with_long_model(patch: Sourced) -> Sourced:
+    model = patch.data.get("model")
+    if not isinstance(model, str):
+        return patch
+    lines = {**patch.lines, ("model", "name"): patch.line(("model",)) or 1}
+    return Sourced({**patch.data, "model": {"name": model}}, lines, patch.file)

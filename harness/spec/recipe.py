@@ -1,0 +1,266 @@
+"""The run recipe: everything that decides one training trajectory.
+
+Each field's docstring says what it does and in which unit; the same text appears in the documentation. The
+hand-written form is sparse, the resolved one is saved whole beside every record.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from harness.spec.section import (
+    Fraction,
+    Listed,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
+
+
+class ModelSpec(Section):
+    """The model to train. `model: tiny` is short for `model: {name: tiny}`."""
+
+    name: str
+    """`tiny` (shipped with the harness), a local folder, or a hub id."""
+    revision: str | None = None
+    """Hub revision: a commit, tag or branch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Computation type. Master weights and optimiser moments are float32 in either case."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation in transformers."""
+
+
+class SumsSource(Section):
+    """The project's own generated sums, `12+7+35=`, answered in `\\boxed{}`."""
+
+    source: Literal["sums"]
+    terms: Annotated[tuple[PositiveInt, ...], Listed] = (2, 3, 4)
+    """Numbers of terms, drawn uniformly."""
+    digits: Annotated[tuple[PositiveInt, ...], Listed] = (1, 2)
+    """Numbers of digits of a term, drawn uniformly per question."""
+    weight: PositiveFloat = 1.0
+    """Share of this source in the mix, relative to the others."""
+
+
+class ReasoningGymSource(Section):
+    """A reasoning-gym family (https://github.com/open-thought/reasoning-gym)."""
+
+    source: Literal["reasoning_gym"]
+    family: str
+    """Dataset name in reasoning-gym, such as `chain_sum`."""
+    params: dict[str, Any] = {}
+    """Parameters of the family's configuration."""
+    weight: PositiveFloat = 1.0
+    """Share of this source in the mix, relative to the others."""
+
+
+class FileSource(Section):
+    """A local JSONL, Parquet or CSV file, by its suffix."""
+
+    source: Literal["file"]
+    path: str
+    """Path, relative to the current folder."""
+    question: str = "question"
+    """Column with the question."""
+    answer: str = "answer"
+    """Column with the reference answer."""
+    weight: PositiveFloat = 1.0
+    """Share of this source in the mix, relative to the others."""
+
+
+class HubSource(Section):
+    """A dataset on the Hugging Face hub."""
+
+    source: Literal["hub"]
+    dataset: str
+    """Hub id."""
+    config: str | None = None
+    """Dataset configuration."""
+    split: str = "train"
+    """Split name."""
+    revision: str | None = None
+    """Hub revision: a commit, tag or branch."""
+    question: str = "problem"
+    """Column with the question."""
+    answer: str = "answer"
+    """Column with the reference answer."""
+    weight: PositiveFloat = 1.0
+    """Share of this source in the mix, relative to the others."""
+
+
+class ChampSource(Section):
+    """CHAMP, 270 competition problems, from the package `champ-dataset`."""
+
+    source: Literal["champ"]
+    weight: PositiveFloat = 1.0
+    """Share of this source in the mix, relative to the others."""
+
+
+SourceSpec = Annotated[
+    SumsSource | ReasoningGymSource | FileSource | HubSource | ChampSource, Field(discriminator="source")
+]
+
+
+class DataSpec(Section):
+    """Training questions: a seeded mix of sources."""
+
+    sources: Annotated[tuple[SourceSpec, ...], Listed, Field(min_length=1)]
+    """The sources and their weights."""
+    size: PositiveInt = 7000
+    """Number of distinct training questions; fewer where a source has fewer."""
+    seed: NonNegativeInt = 0
+    """Seed of the mix (the run's seed decides the order, not the content)."""
+
+
+class PromptSpec(Section):
+    """How a question becomes a prompt, through the model's chat template."""
+
+    system: str | None = None
+    """System message; none if null."""
+    template: str = "{question}"
+    """The user message; `{question}` stands for the question."""
+    max_tokens: PositiveInt = 512
+    """Training questions whose prompt is longer are dropped, and counted."""
+
+    @field_validator("template")
+    @classmethod
+    def _has_question(cls, value: str) -> str:
+        if "{question}" not in value:
+            raise ValueError(f"must contain {{question}}, got {value!r}")
+        return value
+
+
+class RolloutSpec(Section):
+    """How completions are sampled during training."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """Generation engine."""
+    prompts_per_step: PositiveInt = 32
+    """Prompts per step."""
+    completions_per_prompt: Annotated[int, Field(ge=2)] = 8
+    """Group size G: completions per prompt. A group of one has no advantage."""
+    max_completion_tokens: PositiveInt = 64
+    """Length cap, in tokens."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature; the trained log-probs are of the same tempered distribution."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling threshold."""
+
+
+class RewardFunctionSpec(Section):
+    """One reward function of the composite."""
+
+    name: str
+    """A built-in reward (`accuracy`, `format`, `cosine`, …) or `package.module:function`."""
+    weight: float = 1.0
+    """Factor in the sum."""
+    params: dict[str, Any] = {}
+    """Parameters of the function."""
+
+
+class RewardSpec(Section):
+    """The composite reward: a weighted sum of functions."""
+
+    functions: Annotated[tuple[RewardFunctionSpec, ...], Listed, Field(min_length=1)]
+    """The functions and their weights."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> RewardSpec:
+        names = [f.name for f in self.functions]
+        if len(set(names)) < len(names):
+            raise ValueError(f"reward functions must be distinct, got {names}")
+        return self
+
+
+class AdvantageSpec(Section):
+    """Group-relative advantages (DeepSeekMath, arXiv 2402.03300, section 4.1)."""
+
+    scale: Literal["group", "batch", "none"] = "group"
+    """Divide by the standard deviation of the group, of the batch, or not at all (Dr. GRPO)."""
+    epsilon: PositiveFloat = 1e-4
+    """Added to the standard deviation."""
+
+
+class ObjectiveSpec(Section):
+    """The GRPO loss variant; mirrors `kernels.grpo_loss.Objective`, which holds the formulas."""
+
+    loss: Literal["grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo", "sapo", "luspo", "vespo"] = "dapo"
+    """Loss variant."""
+    clip_low: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Lower clipping range ε_l of the importance ratio."""
+    clip_high: NonNegativeFloat = 0.2
+    """Upper clipping range ε_h of the importance ratio."""
+    beta: NonNegativeFloat = 0.0
+    """Weight of the KL term against the reference policy; no reference model is held at 0."""
+
+
+class OptimizerSpec(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: PositiveFloat = 1e-6
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after warm-up. Only a constant schedule lets cells of different lengths share a run."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps of linear warm-up from zero."""
+    min_learning_rate_ratio: Fraction = 0.0
+    """Floor of the linear and cosine schedules, as a share of the peak."""
+    betas: Annotated[tuple[float, float], Listed] = (0.9, 0.999)
+    """Decay rates of the moments."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: PositiveFloat | None = 1.0
+    """Gradient norm above which the gradient is scaled down; null for never."""
+
+
+class TrainingSpec(Section):
+    """The loop around the update."""
+
+    steps: PositiveInt = 50
+    """Training steps; a steps axis varies this field."""
+    inner_epochs: PositiveInt = 1
+    """Passes over each step's completions (μ)."""
+    minibatches: PositiveInt = 1
+    """Optimiser updates per pass."""
+    microbatch_tokens: PositiveInt = 16384
+    """Padded tokens in one forward and backward pass; changes memory and speed, not the gradient."""
+    checkpoint_every: PositiveInt | None = None
+    """Steps between checkpoints besides those at the step levels, for resuming."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+
+
+class Recipe(Section):
+    """Everything that decides one training trajectory, but its seed."""
+
+    model: ModelSpec
+    """The model."""
+    data: DataSpec
+    """Training questions."""
+    reward: RewardSpec
+    """Rewards."""
+    prompt: PromptSpec = PromptSpec()
+    """From question to prompt, in training and, unless it says otherwise, in evaluation."""
+    rollout: RolloutSpec = RolloutSpec()
+    """Sampling."""
+    advantage: AdvantageSpec = AdvantageSpec()
+    """Advantages."""
+    objective: ObjectiveSpec = ObjectiveSpec()
+    """Loss."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """Optimiser."""
+    training: TrainingSpec = TrainingSpec()
+    """Loop."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_model(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("model"), str):
+            return {**data, "model": {"name": data["model"]}}
+        return data

@@ -1,0 +1,138 @@
+"""From data with line numbers to validated sections, and from pydantic's complaints to messages that point."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.spec.errors import SpecError
+from harness.spec.section import Section
+from harness.spec.source import Path_, Sourced, nearest
+
+S = TypeVar("S", bound=Section)
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def validated(model: type[S], sourced: Sourced, prefix: Path_ = ()) -> S:
+    """Validates the value at `prefix` of `sourced` as `model`.
+
+    Raises:
+        SpecError: with file, line, dotted path, the rule and the value, and how to mend it.
+    """
+    data = sourced.data
+    for key in prefix:
+        data = data[key]
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _spec_error(model, data, error, sourced, prefix) from None
+
+
+def dotted(path: Path_) -> str:
+    """`("data", "sources", 0)` as `data.sources[0]`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text
+
+
+def _spec_error(
+    model: type[Section], data: Any, error: ValidationError, sourced: Sourced, prefix: Path_
+) -> SpecError:
+    # An unknown key explains the missing one beside it, so it is told first.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    path, owner = _locate(model, data, first["loc"])
+    full = (*prefix, *path)
+    value = first.get("input")
+    name = dotted(full)
+    match first["type"]:
+        case "extra_forbidden":
+            hint = nearest(str(path[-1]), known_keys(owner))
+            return sourced.error(full, f"{name}: unknown key", hint)
+        case "missing":
+            return sourced.error(full[:-1], f"{name}: missing", f"add `{full[-1]}:`")
+        case "literal_error" | "union_tag_invalid":
+            expected = str(first["ctx"].get("expected") or first["ctx"].get("expected_tags"))
+            allowed = [part.strip("' ") for part in expected.replace(" or ", ", ").split(",")]
+            got = value.get("source") if isinstance(value, dict) else value
+            return sourced.error(
+                full, f"{name}: {got!r} is not one of {', '.join(allowed)}", _close(got, allowed)
+            )
+        case "union_tag_not_found":
+            return sourced.error(
+                full, f"{name}: missing `source`", "say which kind of source it is, such as `source: sums`"
+            )
+        case kind if kind in _EXPECTED:
+            shown = "nothing" if value is None else repr(value)
+            return sourced.error(full, f"{name}: must be {_EXPECTED[kind]}, got {shown}")
+        case "value_error":
+            return sourced.error(
+                full, f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
+            )
+        case _:
+            message = first["msg"][0].lower() + first["msg"][1:]
+            return sourced.error(full, f"{name}: {message}, got {value!r}")
+
+
+def _close(value: object, allowed: list[str]) -> str | None:
+    hint = nearest(str(value), allowed)
+    return hint if hint.startswith("did you mean") else None
+
+
+def known_keys(model: type[BaseModel]) -> list[str]:
+    """The keys that a section admits."""
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType, tuple, list, dict):
+        return [m for part in typing.get_args(annotation) for m in _models_in(part)]
+    return []
+
+
+def _locate(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, type[BaseModel]]:
+    """The path in the data that pydantic's `loc` means, and the section that holds its last key.
+
+    `loc` also names the tag of the union member that was tried, which is no key of the data.
+    """
+    path: list[str | int] = []
+    owner, candidates = model, [model]
+    for key in loc:
+        tagged = [m for m in candidates if _tag(m) == key]
+        if tagged and isinstance(data, dict) and data.get("source") == key:
+            candidates = tagged
+            continue
+        path.append(key)
+        if isinstance(key, str) and candidates:
+            owner = next((m for m in candidates if key in m.model_fields), candidates[0])
+            field = owner.model_fields.get(key)
+            candidates = _models_in(field.annotation) if field else []
+        data = data[key] if (isinstance(data, dict) and key in data) or _indexes(data, key) else None
+    return tuple(path), owner
+
+
+def _indexes(data: Any, key: str | int) -> bool:
+    return isinstance(data, list | tuple) and isinstance(key, int) and key < len(data)
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("source")
+    args = typing.get_args(field.annotation) if field else ()
+    return args[0] if len(args) == 1 else None
