@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .objective import Objective
 
 if TYPE_CHECKING:
-    from .api import GrpoLoss, Normalizer, Partials, entropy_threshold, grpo_loss, merge_partials
+    from .api import GrpoLoss, Normalizer, Partials, entropy_threshold, grpo_loss, merge_partials, metrics_of
 
 __all__ = [
     "GrpoLoss",
@@ -18,6 +18,7 @@ __all__ = [
     "entropy_threshold",
     "grpo_loss",
     "merge_partials",
+    "metrics_of",
 ]
 
 

@@ -44,7 +44,7 @@ VARIANTS: dict[str, Variant] = {
         "cispo", "token", "token_mean", "MiniMax-M1, arXiv 2506.13585, eq. 4; cap: ScaleRL, 2510.13786"
     ),
     "gspo": Variant("clip", "sequence", "sequence_mean", "GSPO, arXiv 2507.18071, eq. 5 and 7"),
-    "sapo": Variant("sapo", "token", "sequence_mean", "SAPO, arXiv 2511.20347, eq. 5 and 6"),
+    "sapo": Variant("sapo", "token", "sequence_mean", "SAPO, arXiv 2511.20347"),
     "luspo": Variant("clip", "sequence", "sequence_sum", "LUSPO, arXiv 2602.05261: GSPO times the length"),
     "vespo": Variant("vespo", "token", "token_mean", "VESPO, arXiv 2602.10693, gamma weighting"),
 }
@@ -64,8 +64,8 @@ class Objective:
     """`token`: ρ_t = π/π_old. `sequence`: the geometric mean of ρ_t over the sequence, shared by its tokens.
     VESPO's own weight is always the product over the sequence; there this sets only the KL ratio factor."""
     aggregation: Aggregation = "auto"
-    """`sequence_mean`: mean over sequences of token means. `token_mean`: sum over the tokens of the whole batch.
-    `local_token_mean`: mean over the tokens of each micro-batch. `fixed_length`: sum / (B · `max_length`).
+    """`sequence_mean`: mean over sequences of token means. `token_mean`: mean over the tokens of the whole
+    batch. `local_token_mean`: mean over the tokens of each micro-batch. `fixed_length`: sum / (B · L_max).
     `sequence_sum`: mean over sequences of token sums."""
     max_length: int | None = None
     """L_max of `fixed_length` (dr_grpo): the completion cap, not the padded length."""
@@ -74,7 +74,7 @@ class Objective:
     clip_high: float = 0.2
     """ε_high of the clipped surrogate: for A > 0, ρ is bounded from above by 1 + ε_high."""
     delta: float | None = None
-    """Two-sided cap of the clipped surrogate: for A < 0, ρ ≤ delta (INTELLECT-2, arXiv 2505.07291, eq. 2)."""
+    """Two-sided cap of the clipped surrogate: for A < 0, ρ ≤ delta (INTELLECT-2, arXiv 2505.07291)."""
     cispo_max: float = 5.0
     """ε_max of CISPO: the detached weight is min(ρ, ε_max)."""
     sapo_tau_pos: float = 1.0
@@ -104,7 +104,7 @@ class Objective:
     entropy_bonus: float = 0.0
     """Coefficient c of − c · (mean entropy over all loss tokens of the batch)."""
     top_entropy_quantile: float | None = None
-    """Share of tokens, highest entropy first, that keep their policy term (arXiv 2506.01939); None keeps all."""
+    """Share of tokens, highest entropy first, that keep their policy term (arXiv 2506.01939); None: all."""
     mask_truncated: bool = False
     """Leave truncated completions out of the loss and of its token counts (DAPO, overlong filtering)."""
 
@@ -180,7 +180,7 @@ def _check_ranges(objective: Objective) -> None:
 
 
 def _check_combinations(objective: Objective) -> None:
-    """Refuse fields that the chosen variant would ignore: a run must not train something else than it says."""
+    """Refuse what the chosen variant would ignore: a run must not train something else than it says."""
     o = objective
     if o.delta is not None and o.variant.surrogate != "clip":
         _fail("delta", f"null for loss {o.loss}, which does not clip ρ·A", o.delta)
@@ -189,5 +189,3 @@ def _check_combinations(objective: Objective) -> None:
     aggregation = o.variant.aggregation if o.aggregation == "auto" else o.aggregation
     if aggregation == "fixed_length" and o.max_length is None:
         _fail("max_length", f"set for loss {o.loss} with aggregation fixed_length", o.max_length)
-    if o.kl_ratio and o.beta == 0:
-        _fail("kl_ratio", "false while beta is 0, since there is no KL term to multiply", o.kl_ratio)

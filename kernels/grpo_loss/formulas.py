@@ -1,0 +1,182 @@
+"""The GRPO loss formulas in torch: the definition that the fused kernel and every caller is held to.
+
+Shapes: B sequences, T positions. All tensors here are fp32 or fp64 with padding already replaced by zeros,
+so nothing a padded position held can reach a value or a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .objective import Objective
+
+# VESPO works in log space between these bounds, as published: one token's log-ratio and the whole weight.
+VESPO_LOG_MAX = 20.0
+VESPO_LOG_MIN = math.log(1e-8)
+
+
+class Inputs(NamedTuple):
+    """Validated, padded with zeros, in the accumulation dtype."""
+
+    logprob: Tensor
+    """[B, T], the only differentiable input besides `entropy`."""
+    old: Tensor | None
+    """[B, T] or None: on-policy."""
+    reference: Tensor | None
+    rollout: Tensor | None
+    entropy: Tensor | None
+    advantage: Tensor
+    """[B, 1] or [B, T]."""
+    mask: Tensor
+    """[B, T] bool: tokens that take part in the loss."""
+    keep: Tensor | None
+    """[B, T] bool: tokens that keep their policy term (top-entropy mask), or None for all of `mask`."""
+
+
+class Terms(NamedTuple):
+    """Per-token values [B, T] (or broadcastable), before masking and aggregation."""
+
+    loss: Tensor
+    ratio: Tensor
+    kl: Tensor | None
+    importance: Tensor | None
+    clipped_low: Tensor
+    clipped_high: Tensor
+    capped: Tensor
+
+
+def log_ratio(x: Inputs) -> Tensor:
+    """log π − log π_old [B, T]; on-policy it is zero with the gradient of log π."""
+    return x.logprob - (x.logprob.detach() if x.old is None else x.old)
+
+
+def ratio(x: Inputs, objective: Objective) -> Tensor:
+    """ρ: [B, T] by token, or [B, 1], the geometric mean over the sequence (GSPO, arXiv 2507.18071, eq. 7)."""
+    delta = log_ratio(x)
+    if objective.ratio_level == "token":
+        return delta.exp()
+    length = x.mask.sum(1, keepdim=True).clamp(min=1)
+    return (delta.sum(1, keepdim=True) / length).exp()
+
+
+def importance_weight(x: Inputs, objective: Objective) -> Tensor | None:
+    """π_old / π_rollout, truncated or masked: [B, T] by token, [B, 1] for the product over the sequence."""
+    if objective.importance == "none" or x.rollout is None:
+        return None
+    level, action = objective.importance.split("_")
+    mismatch = (x.logprob if x.old is None else x.old).detach() - x.rollout
+    weight = (mismatch.sum(1, keepdim=True) if level == "sequence" else mismatch).exp()
+    cap = objective.importance_cap
+    # Written so that NaN, which compares false, stays NaN.
+    return torch.where(weight > cap, cap if action == "truncate" else 0.0, weight)
+
+
+def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> Tensor:
+    """φ(w) = e^λ w^k e^(−λw), detached; w is the product of ratios over the sequence (arXiv 2602.10693).
+
+    The importance weight enters w rather than multiplying the loss.
+    """
+    bounded = log_ratio(x).detach().clamp(-VESPO_LOG_MAX, VESPO_LOG_MAX)
+    log_w = bounded.sum(1, keepdim=True)
+    if importance is not None:
+        log_w = log_w + importance.log().clamp(VESPO_LOG_MIN, VESPO_LOG_MAX).sum(1, keepdim=True)
+    log_w = log_w.clamp(VESPO_LOG_MIN, VESPO_LOG_MAX)
+    positive = x.advantage >= 0
+    k = torch.where(positive, objective.vespo_k_pos, objective.vespo_k_neg)
+    rate = torch.where(positive, objective.vespo_lambda_pos, objective.vespo_lambda_neg)
+    return (rate + k * log_w - rate * log_w.exp()).exp()
+
+
+def kl_estimate(logprob: Tensor, reference: Tensor, kind: str) -> Tensor:
+    """Per-token estimate of KL(π ‖ π_ref) [B, T] (Schulman, "Approximating KL divergence")."""
+    delta = logprob - reference
+    if kind == "k1":
+        return delta
+    if kind == "k2":
+        return delta.square() / 2
+    if kind == "k3":
+        # expm1 keeps the digits that e^(−Δ) − 1 loses near Δ = 0, where training spends its time.
+        return torch.expm1(-delta) + delta
+    return delta.abs()
+
+
+def token_terms(x: Inputs, objective: Objective) -> Terms:
+    """Loss and diagnostics of each token; `objective` is resolved (no `auto`)."""
+    rho, advantage = ratio(x, objective), x.advantage
+    importance = importance_weight(x, objective)
+    never = torch.zeros_like(advantage, dtype=torch.bool)
+    low, high, capped = never, never, never
+    surrogate = objective.variant.surrogate
+    if surrogate == "clip":
+        lower, upper, cap = 1 - objective.clip_low, 1 + objective.clip_high, objective.delta
+        # −min(ρA, clip(ρ)A) with its min resolved by the sign of A; the cap δ acts only where A < 0.
+        bounded = torch.where(advantage >= 0, rho.clamp(max=upper), rho.clamp(min=lower, max=cap))
+        policy = -bounded * advantage
+        low = (rho < lower) & (advantage < 0)
+        high = (rho > upper) & (advantage > 0)
+        if cap is not None:
+            capped = (rho > cap) & (advantage < 0)
+    elif surrogate == "cispo":
+        policy = -rho.detach().clamp(max=objective.cispo_max) * advantage * x.logprob
+        high = (rho > objective.cispo_max) & (advantage != 0)
+    elif surrogate == "sapo":
+        tau = torch.where(advantage > 0, objective.sapo_tau_pos, objective.sapo_tau_neg)
+        policy = -torch.sigmoid(tau * (rho - 1)) * 4 / tau * advantage
+    else:
+        policy = -vespo_weight(x, objective, importance) * advantage * x.logprob
+    if importance is not None and surrogate != "vespo":
+        policy = policy * importance
+    if x.keep is not None:
+        policy = torch.where(x.keep, policy, 0.0)
+    kl = None if x.reference is None else kl_estimate(x.logprob, x.reference, objective.kl)
+    loss = policy
+    if kl is not None and objective.beta > 0:
+        loss = loss + objective.beta * (kl * rho if objective.kl_ratio else kl)
+    return Terms(loss, rho, kl, importance, low, high, capped)
+
+
+def row_weights(
+    mask: Tensor, objective: Objective, sequences: Tensor | float, tokens: Tensor | float
+) -> Tensor:
+    """What one token of each sequence weighs in the loss [B]; used by the torch and the fused path alike.
+
+    `sequences` and `tokens` count the whole batch; `mask` is the call's own [B, T].
+    """
+    lengths = mask.sum(1)
+    one = torch.ones(mask.shape[0], dtype=torch.float64, device=mask.device)
+    sequences = torch.as_tensor(sequences, dtype=torch.float64, device=mask.device).clamp(min=1)
+    tokens = torch.as_tensor(tokens, dtype=torch.float64, device=mask.device).clamp(min=1)
+    aggregation = objective.aggregation
+    if aggregation == "sequence_mean":
+        return one / (lengths.clamp(min=1) * sequences)
+    if aggregation == "token_mean":
+        return one / tokens
+    if aggregation == "local_token_mean":
+        return one * mask.shape[0] / (lengths.sum().clamp(min=1) * sequences)
+    if aggregation == "fixed_length":
+        assert objective.max_length is not None
+        return one / (sequences * objective.max_length)
+    return one / sequences
+
+
+def entropy_token_weight(mask: Tensor, objective: Objective, tokens: Tensor | float) -> Tensor:
+    """What one token's entropy weighs in the bonus, 0-d: c over the tokens of the whole batch."""
+    total = torch.as_tensor(tokens, dtype=torch.float64, device=mask.device).clamp(min=1)
+    return objective.entropy_bonus / total
+
+
+def torch_loss(
+    x: Inputs, objective: Objective, weights: Tensor, entropy_weight: Tensor
+) -> tuple[Tensor, Terms]:
+    """The loss (scalar) and its terms; `weights` [B] from `row_weights`, `entropy_weight` 0-d."""
+    terms = token_terms(x, objective)
+    # A fully masked sequence leaves 0 · ρ with ρ = 1, but a non-finite token loss must not meet a zero mask.
+    token_loss = torch.where(x.mask, terms.loss, 0.0).sum(1)
+    loss = (token_loss * weights.to(token_loss.dtype)).sum()
+    if x.entropy is not None and objective.entropy_bonus > 0:
+        loss = loss - x.entropy.sum() * entropy_weight.to(loss.dtype)
+    return loss, terms
