@@ -19,6 +19,7 @@ from harness.spec.section import (
     PositiveInt,
     Section,
 )
+from kernels.grpo_loss.objective import Aggregation, Importance, Kl, Loss, Objective, RatioLevel
 
 
 class ModelSpec(Section):
@@ -186,16 +187,67 @@ class AdvantageSpec(Section):
 
 
 class ObjectiveSpec(Section):
-    """The GRPO loss variant; mirrors `kernels.grpo_loss.Objective`, which holds the formulas."""
+    """The GRPO loss variant: the fields of `kernels.grpo_loss.Objective`, which says what each one means."""
 
-    loss: Literal["grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo", "sapo", "luspo", "vespo"] = "dapo"
+    loss: Loss = "dapo"
     """Loss variant."""
-    clip_low: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Lower clipping range ε_l of the importance ratio."""
-    clip_high: NonNegativeFloat = 0.2
-    """Upper clipping range ε_h of the importance ratio."""
-    beta: NonNegativeFloat = 0.0
+    ratio_level: RatioLevel = "auto"
+    """Importance ratio by token or by sequence; `auto` is what the variant means."""
+    aggregation: Aggregation = "auto"
+    """How token losses become one number; `auto` is what the variant means."""
+    max_length: PositiveInt | None = None
+    """L_max of dr_grpo; null for the rollout's `max_completion_tokens`."""
+    clip_low: float = 0.2
+    """Lower clipping range ε_low of the importance ratio."""
+    clip_high: float = 0.2
+    """Upper clipping range ε_high of the importance ratio."""
+    delta: float | None = None
+    """Two-sided cap of the ratio for negative advantages."""
+    cispo_max: float = 5.0
+    """ε_max of CISPO."""
+    sapo_tau_pos: float = 1.0
+    """Temperature of SAPO's gate for positive advantages."""
+    sapo_tau_neg: float = 1.05
+    """Temperature of SAPO's gate for other advantages."""
+    vespo_k_pos: float = 2.0
+    """Exponent of VESPO's weight for non-negative advantages."""
+    vespo_lambda_pos: float = 3.0
+    """Rate of VESPO's weight for non-negative advantages."""
+    vespo_k_neg: float = 3.0
+    """Exponent of VESPO's weight for negative advantages."""
+    vespo_lambda_neg: float = 2.0
+    """Rate of VESPO's weight for negative advantages."""
+    beta: float = 0.0
     """Weight of the KL term against the reference policy; no reference model is held at 0."""
+    kl: Kl = "k3"
+    """KL estimator."""
+    kl_ratio: bool = False
+    """Multiply the KL by the importance ratio."""
+    importance: Importance = "none"
+    """Correction by the ratio of the trainer's to the rollout engine's probabilities."""
+    importance_cap: float = 3.0
+    """Cap of the importance weight."""
+    entropy_bonus: float = 0.0
+    """Weight of the mean entropy."""
+    top_entropy_quantile: float | None = None
+    """Share of tokens, highest entropy first, that keep their policy term."""
+    mask_truncated: bool = False
+    """Leave truncated completions out of the loss."""
+
+    @model_validator(mode="after")
+    def _valid(self) -> ObjectiveSpec:
+        # The rules stand in one place, the kernel's own dataclass; the cap is not known here.
+        values = self.model_dump()
+        Objective(**{**values, "max_length": self._max_length(values["max_length"] or 1)})
+        return self
+
+    def _max_length(self, cap: int) -> int | None:
+        fixed = self.aggregation == "fixed_length" or (self.aggregation == "auto" and self.loss == "dr_grpo")
+        return (self.max_length or cap) if fixed else self.max_length
+
+    def objective(self, *, cap: int) -> Objective:
+        """The kernel's objective under a length cap of `cap` tokens."""
+        return Objective(**{**self.model_dump(), "max_length": self._max_length(cap)})
 
 
 class OptimizerSpec(Section):

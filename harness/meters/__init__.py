@@ -1,0 +1,1 @@
+"""Measurements of a run: time, memory, FLOPs, cost and provenance."""

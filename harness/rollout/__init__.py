@@ -1,0 +1,1 @@
+"""Sampling of completions: the engine interface and its implementations."""

@@ -1,0 +1,1 @@
+"""The GRPO training loop and what it leaves behind."""
