@@ -1,0 +1,1 @@
+"""What outlives a process: jobs, attempts, records, evaluations. Atomic, crash-safe, torch-free."""

@@ -1,0 +1,131 @@
+"""Files that are whole or absent: writes by rename, appends by line, reads that forgive a torn last line."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from harness.store.errors import StoreError
+
+
+def _file_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_FILE_MODE = _file_mode()
+
+
+def utc_now() -> str:
+    """The time, ISO 8601 in UTC with microseconds."""
+    return datetime.now(UTC).isoformat()
+
+
+def _plain(value: Any) -> Any:
+    """JSON form of what the standard encoder does not know: scalars of numpy and torch, paths."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+
+
+def to_json(data: Any, *, indent: int | None = None) -> str:
+    """JSON text of a record. A NaN stays a NaN, as Python's and pandas' readers take it."""
+    return json.dumps(data, indent=indent, ensure_ascii=False, default=_plain)
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes `path` through a temporary file in its folder, fsync and rename.
+
+    A reader sees the old content or the new one, never a part; so does whoever comes after a crash.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; records are for whoever may read the folder.
+        os.chmod(name, _FILE_MODE)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and new entries in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes a JSON file atomically."""
+    text = to_json(data, indent=1) + "\n"
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file atomically."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        StoreError: it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise StoreError("no such record", path) from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot be read: {error}", path) from None
+
+
+def append_line(path: Path, data: Any) -> None:
+    """Appends one JSON line with a single write, so that it is on file whole as soon as this returns."""
+    line = (to_json(data) + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        written = os.write(handle, line)
+        while written < len(line):  # a nearly full disk writes in parts, then raises
+            written += os.write(handle, line[written:])
+    finally:
+        os.close(handle)
+
+
+def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The JSON lines of `path` from byte `offset` on, and the offset after the last whole one.
+
+    A last line without its newline is still being written, or was torn by a crash: it is left for later.
+
+    Raises:
+        StoreError: a line that is not the last one is not JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    records = []
+    for line in whole.splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise StoreError(f"holds a line that is not JSON: {error}", path) from None
+    return records, offset + len(whole)
