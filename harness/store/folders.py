@@ -148,9 +148,13 @@ class RunFolder:
         path = self._evaluation_file(step, benchmark, evaluation_id).with_suffix(".parquet")
         return pd.read_parquet(path, columns=columns)
 
+    def evaluated(self) -> set[tuple[int, str, str]]:
+        """The evaluations on file: step, benchmark and evaluation identity."""
+        return {(step, benchmark, identity) for step, benchmark, identity, _ in self._evaluation_files()}
+
     def missing(self, job: RunJob) -> list[tuple[int, str]]:
         """The evaluations (step, benchmark) that `job` asks for and this folder lacks."""
-        there = {(step, benchmark, identity) for step, benchmark, identity, _ in self._evaluation_files()}
+        there = self.evaluated()
         return [
             (step, benchmark)
             for step in job.steps

@@ -1,0 +1,248 @@
+"""Everything an output folder holds, as tables: what reports, verdicts and later plans read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.spec.identity import flattened
+from harness.store.atomic import read_json
+from harness.store.attempts import AttemptFolder, checked
+from harness.store.folders import RunFolder, Store
+
+SCHEMA = 1
+"""Version of `grid.resolved.json` and `plan.json`."""
+
+_RUN_COLUMNS = [
+    "status",
+    "attempts",
+    "failed_attempts",
+    "wall_seconds",
+    "device_seconds",
+    "usd_per_hour",
+    "devices",
+    "cost_usd",
+    "device",
+    "error",
+]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One output folder.
+
+    Attributes:
+        out: the folder.
+        grid: `grid.resolved.json`.
+        plan: `plan.json`.
+        axes: axis names, in the grid's order.
+        steps_axes: those that vary nothing but training steps.
+        cells: a row per cell: a column per axis, `seed`, `run`, `step`.
+        runs: a row per planned run: `run`, `kind`, `label`, a column per axis but the steps axes (empty for base
+            runs), `seed`, `status` (`finished`, `failed`, `running`, `interrupted`, `killed`, `pending`),
+            `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`, `devices`,
+            `cost_usd`, `device`, `error`. All attempts count, failed ones too.
+        steps: step records with dotted names, `run`, `attempt`, `step` first; superseded ones dropped.
+        evaluations: the evaluations that the plan asks for, with dotted names.
+        attempts: a row per attempt: `run`, `attempt`, `status`, `started_at`, `wall_seconds`,
+            `seconds_by_phase` (dict), `error` (text), `provenance` (dict).
+        events: a row per event: `run`, `attempt`, `step`, `kind`, `message`, …
+        invocations: a row per call of the runner: `started_at`, `wall_seconds`, `slots`, `devices_per_slot`,
+            `usd_per_hour`, `device_seconds` (held), `busy_device_seconds`; the difference is idle time.
+    """
+
+    out: Path
+    grid: dict[str, Any]
+    plan: dict[str, Any]
+    axes: list[str]
+    steps_axes: list[str]
+    cells: pd.DataFrame
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    evaluations: pd.DataFrame
+    attempts: pd.DataFrame
+    events: pd.DataFrame
+    invocations: pd.DataFrame
+    _questions: list[pd.DataFrame] = field(default_factory=list, repr=False)
+
+    def questions(self) -> pd.DataFrame:
+        """A row per run, step, benchmark and question: `samples`, `correct`. Read from the samples once."""
+        if not self._questions:
+            self._questions.append(_questions(self.out, self.evaluations))
+        return self._questions[0]
+
+
+def load_study(out: Path | str) -> Study:
+    """Reads an output folder.
+
+    Raises:
+        StoreError: it is none, or a record in it cannot be read by this version.
+    """
+    store = Store(out)
+    grid = checked(read_json(store.grid_file), store.grid_file, SCHEMA)
+    plan = checked(read_json(store.plan_file), store.plan_file, SCHEMA)
+    axes, steps_axes = list(grid["axes"]), list(grid["steps_axes"])
+    cells = pd.DataFrame(
+        [{**c["levels"], "seed": c["seed"], "run": c["run"], "step": c["step"]} for c in plan["cells"]],
+        columns=[*axes, "seed", "run", "step"],
+    )
+    tables: dict[str, list[dict[str, Any]]] = {k: [] for k in ("runs", "steps", "evaluations", "attempts")}
+    events: list[dict[str, Any]] = []
+    for entry in plan["jobs"]:
+        folder = store.run(entry["run"])
+        attempts = [_attempt_row(a) for a in folder.attempts()]
+        tables["attempts"] += attempts
+        tables["evaluations"] += _evaluation_rows(folder, entry)
+        tables["steps"] += _step_rows(folder)
+        events += [
+            {"run": folder.run_id, "attempt": a.number, "step": None, **e}
+            for a in folder.attempts()
+            for e in a.events()
+        ]
+        levels = {axis: entry["levels"].get(axis) for axis in axes if axis not in steps_axes}
+        tables["runs"].append(_run_row(folder, entry, levels, attempts))
+    free = [axis for axis in axes if axis not in steps_axes]
+    return Study(
+        out=store.root,
+        grid=grid,
+        plan=plan,
+        axes=axes,
+        steps_axes=steps_axes,
+        cells=cells,
+        runs=pd.DataFrame(tables["runs"], columns=["run", "kind", "label", *free, "seed", *_RUN_COLUMNS]),
+        steps=_frame(tables["steps"], ["run", "attempt", "step"]),
+        evaluations=_frame(
+            tables["evaluations"],
+            ["run", "kind", "step", "benchmark", "questions", "samples", "correct", "accuracy"],
+        ),
+        attempts=_frame(
+            tables["attempts"],
+            [
+                "run",
+                "attempt",
+                "status",
+                "started_at",
+                "wall_seconds",
+                "seconds_by_phase",
+                "error",
+                "provenance",
+            ],
+        ),
+        events=_frame(events, ["run", "attempt", "step", "kind", "message"]),
+        invocations=_invocations(store),
+    )
+
+
+def _frame(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    return frame.reindex(columns=[*first, *(c for c in frame.columns if c not in first)])
+
+
+def _attempt_row(attempt: AttemptFolder) -> dict[str, Any]:
+    info, end = attempt.info() or {}, attempt.end() or {}
+    error = end.get("error")
+    return {
+        "run": attempt.run_id,
+        "attempt": attempt.number,
+        "status": attempt.status,
+        "started_at": info.get("started_at"),
+        "wall_seconds": attempt.wall_seconds,
+        "seconds_by_phase": end.get("seconds_by_phase", {}),
+        "error": f"{error['type']}: {error['message']}" if error else None,
+        "provenance": info.get("provenance", {}),
+    }
+
+
+def _evaluation_rows(folder: RunFolder, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for step in entry["steps"]:
+        for benchmark, identity in entry["evaluation_ids"].items():
+            record = folder.evaluation(step, benchmark, identity)
+            if record is not None:
+                rows.append({"run": folder.run_id, "kind": entry["kind"], **flattened(record)})
+    return rows
+
+
+def _step_rows(folder: RunFolder) -> list[dict[str, Any]]:
+    latest: dict[int, dict[str, Any]] = {}
+    for attempt in folder.attempts():
+        for record in attempt.steps():
+            row = {"run": folder.run_id, **flattened(record), "attempt": attempt.number}
+            row.pop("run_id", None)
+            latest[record["step"]] = row
+    return [latest[step] for step in sorted(latest)]
+
+
+def run_status(missing: bool, attempts: list[dict[str, Any]]) -> str:
+    """A run's status from what is missing and how its attempts ended."""
+    if not missing:
+        return "finished"
+    if not attempts:
+        return "pending"
+    last = str(attempts[-1]["status"])
+    # An attempt that finished an earlier, smaller plan leaves the rest of this one to be done.
+    return "pending" if last == "finished" else last
+
+
+def _run_row(
+    folder: RunFolder, entry: dict[str, Any], levels: dict[str, Any], attempts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    wall = sum(a["wall_seconds"] for a in attempts)
+    job = folder.read_job() if (folder.path / "run.json").exists() else None
+    devices = job.devices if job else entry["devices"]
+    price = job.usd_per_hour if job else entry["usd_per_hour"]
+    provenance = next((a["provenance"] for a in reversed(attempts) if a["provenance"]), {})
+    status = run_status(_missing(folder, entry), attempts)
+    return {
+        "run": folder.run_id,
+        "kind": entry["kind"],
+        "label": entry["label"],
+        **levels,
+        "seed": entry["seed"],
+        "status": status,
+        "attempts": len(attempts),
+        "failed_attempts": sum(a["status"] in ("failed", "killed") for a in attempts),
+        "wall_seconds": wall,
+        "device_seconds": wall * devices,
+        "usd_per_hour": price,
+        "devices": devices,
+        "cost_usd": wall * devices * price / 3600,
+        "device": provenance.get("device"),
+        "error": attempts[-1]["error"] if attempts and status == "failed" else None,
+    }
+
+
+def _missing(folder: RunFolder, entry: dict[str, Any]) -> bool:
+    wanted = {(s, b, i) for s in entry["steps"] for b, i in entry["evaluation_ids"].items()}
+    return not wanted <= folder.evaluated()
+
+
+def _invocations(store: Store) -> pd.DataFrame:
+    folder = store.invocations
+    rows = [
+        checked(read_json(path), path, SCHEMA) for path in sorted(folder.glob("*.json")) if folder.exists()
+    ]
+    columns = ["started_at", "wall_seconds", "slots", "devices_per_slot", "usd_per_hour"]
+    return _frame(rows, [*columns, "device_seconds", "busy_device_seconds"])
+
+
+def _questions(out: Path, evaluations: pd.DataFrame) -> pd.DataFrame:
+    store = Store(out)
+    keys = ["run", "step", "benchmark", "question_index", "question_id"]
+    frames = []
+    for row in evaluations.itertuples(index=False):
+        samples = store.run(str(row.run)).samples(
+            int(row.step),  # type: ignore[arg-type]
+            str(row.benchmark),
+            str(row.evaluation_id),
+            ["question_index", "question_id", "correct"],
+        )
+        grouped = samples.groupby(["question_index", "question_id"], sort=True)["correct"]
+        frame = grouped.agg(samples="size", correct="sum").reset_index()
+        frames.append(frame.assign(run=row.run, step=row.step, benchmark=row.benchmark))
+    if not frames:
+        return pd.DataFrame(columns=[*keys, "samples", "correct"])
+    return pd.concat(frames, ignore_index=True)[[*keys, "samples", "correct"]]
