@@ -194,7 +194,7 @@ def _run_row(
     job = folder.read_job() if (folder.path / "run.json").exists() else None
     devices = job.devices if job else entry["devices"]
     price = job.usd_per_hour if job else entry["usd_per_hour"]
-    provenance = next((a["provenance"] for a in reversed(attempts) if a["provenance"]), {})
+    provenance: dict[str, Any] = next((a["provenance"] for a in reversed(attempts) if a["provenance"]), {})
     status = run_status(_missing(folder, entry), attempts)
     return {
         "run": folder.run_id,
@@ -233,16 +233,14 @@ def _questions(out: Path, evaluations: pd.DataFrame) -> pd.DataFrame:
     store = Store(out)
     keys = ["run", "step", "benchmark", "question_index", "question_id"]
     frames = []
-    for row in evaluations.itertuples(index=False):
-        samples = store.run(str(row.run)).samples(
-            int(row.step),  # type: ignore[arg-type]
-            str(row.benchmark),
-            str(row.evaluation_id),
-            ["question_index", "question_id", "correct"],
+    for row in evaluations.to_dict("records"):
+        run, step, benchmark = str(row["run"]), int(row["step"]), str(row["benchmark"])
+        samples = store.run(run).samples(
+            step, benchmark, str(row["evaluation_id"]), ["question_index", "question_id", "correct"]
         )
         grouped = samples.groupby(["question_index", "question_id"], sort=True)["correct"]
         frame = grouped.agg(samples="size", correct="sum").reset_index()
-        frames.append(frame.assign(run=row.run, step=row.step, benchmark=row.benchmark))
+        frames.append(frame.assign(run=run, step=step, benchmark=benchmark))
     if not frames:
         return pd.DataFrame(columns=[*keys, "samples", "correct"])
     return pd.concat(frames, ignore_index=True)[[*keys, "samples", "correct"]]
