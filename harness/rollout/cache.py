@@ -38,7 +38,8 @@ class PreallocatedLayer(CacheLayerMixin):
         """Appends [B, heads, q, head_dim] and returns views of everything held so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         end = self.length + key_states.shape[-2]
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
@@ -59,7 +60,8 @@ class PreallocatedLayer(CacheLayerMixin):
 
     def select(self, rows: Tensor) -> None:
         """Keeps, in order, the batch rows `rows` (int64, repeats allowed)."""
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         self.keys = self._rows(self.keys, rows)
         self.values = self._rows(self.values, rows)
 

@@ -1,0 +1,168 @@
+"""Checkpoints: whole or not there, checked when read.
+
+A checkpoint is a folder `step-000010` in Hugging Face format, so that every tool loads it, plus the optimiser's
+moments and `state.json` with the checksums of all files. Draws and data order have no state (they derive from
+seed and step), so nothing else is needed to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SCHEMA = 1
+_NAME = re.compile(r"step-(\d{6,})")
+_OPTIMIZER = "optimizer.safetensors"
+
+
+class DamagedCheckpoint(RuntimeError):
+    """A checkpoint whose files are not the ones that were written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they are; made when the first one is saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint after `step` steps."""
+        return self._folder / f"step-{step:06d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        if not self._folder.is_dir():
+            return []
+        found = [_NAME.fullmatch(entry.name) for entry in self._folder.iterdir()]
+        return sorted(int(match[1]) for match in found if match)
+
+    def resumable(self) -> list[int]:
+        """Steps whose checkpoint holds the optimiser too, ascending."""
+        return [step for step in self.steps() if (self.path(step) / _OPTIMIZER).exists()]
+
+    def save(
+        self,
+        step: int,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        optimizer: torch.optim.Optimizer,
+        keep: frozenset[int],
+    ) -> None:
+        """Writes the checkpoint of `step`, then thins out the older ones.
+
+        Steps in `keep` keep their weights; the optimiser's moments stay in the two latest checkpoints, so that a
+        damaged one has a predecessor; all else is removed.
+        """
+        final = self.path(step)
+        temporary = self._folder / f".{final.name}.{os.getpid()}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for stale in self._folder.glob(".step-*"):
+            shutil.rmtree(stale)
+        temporary.mkdir()
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        save_file(_optimizer_tensors(model, optimizer), temporary / _OPTIMIZER)
+        files = sorted(p.name for p in temporary.iterdir())
+        state = {
+            "schema": SCHEMA,
+            "step": step,
+            "sha256": {name: _sha256(temporary / name) for name in files},
+        }
+        (temporary / "state.json").write_text(json.dumps(state, indent=1))
+        for path in temporary.iterdir():
+            _fsync(path)
+        _fsync(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _fsync(self._folder)
+        self._thin(keep)
+
+    def _thin(self, keep: frozenset[int]) -> None:
+        resumable = self.resumable()
+        for step in self.steps():
+            if step in resumable[-2:]:
+                continue
+            if step in keep:
+                (self.path(step) / _OPTIMIZER).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(self.path(step))
+
+    def verify(self, step: int) -> None:
+        """Compares every file with its checksum.
+
+        Raises:
+            DamagedCheckpoint: naming the file.
+        """
+        folder = self.path(step)
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            checksums: dict[str, str] = state["sha256"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DamagedCheckpoint(f"{folder}: state.json cannot be read ({error})") from None
+        if state.get("schema") != SCHEMA:
+            raise DamagedCheckpoint(f"{folder}: schema {state.get('schema')!r}, this version reads {SCHEMA}")
+        for name, expected in checksums.items():
+            path = folder / name
+            if name == _OPTIMIZER and not path.exists():
+                continue  # thinned out
+            if not path.exists() or _sha256(path) != expected:
+                raise DamagedCheckpoint(f"{path}: missing or changed since it was written")
+
+    def load_weights(self, step: int, model: PreTrainedModel) -> None:
+        """Puts the weights after `step` steps into `model`; raises `DamagedCheckpoint`."""
+        self.verify(step)
+        tensors: dict[str, Tensor] = {}
+        for path in sorted(self.path(step).glob("model*.safetensors")):
+            tensors |= load_file(path)
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+        tied = set(getattr(model, "_tied_weights_keys", None) or ())
+        if unexpected or set(missing) - tied:
+            raise DamagedCheckpoint(f"{self.path(step)}: is of another model ({[*missing, *unexpected][0]})")
+
+    def load_optimizer(self, step: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+        """Puts the optimiser's moments after `step` steps into `optimizer`, built over `model`'s parameters."""
+        tensors = load_file(self.path(step) / _OPTIMIZER)
+        for name, parameter in model.named_parameters():
+            moments = {k.split("|")[1]: v for k, v in tensors.items() if k.split("|")[0] == name}
+            if moments:
+                optimizer.state[parameter] = {
+                    k: v.to(parameter.device if v.dim() else v.device) for k, v in moments.items()
+                }
+
+
+def _optimizer_tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    states: Mapping[Tensor, dict[str, Any]] = optimizer.state
+    return {
+        f"{name}|{key}": value.contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in states.get(parameter, {}).items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,217 @@
+"""One run from start to finish: train to each step level, checkpoint, evaluate; or go on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from harness.data.mix import build_benchmark, build_mix
+from harness.data.problem import Problem
+from harness.data.sources import source_fingerprint
+from harness.evaluation.evaluate import Evaluator
+from harness.meters.cost import cost_usd
+from harness.meters.flops import measured_peak
+from harness.models.catalog import resolve_model
+from harness.models.loading import LoadedModel, load_model
+from harness.rewards.composite import CompositeReward
+from harness.rollout.engine import Engine
+from harness.rollout.transformers_engine import TransformersEngine
+from harness.spec.hardware import PROFILES
+from harness.spec.recipe import Recipe
+from harness.store.folders import AttemptFolder, RunFolder
+from harness.store.job import RunJob
+from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.trainer import Trainer
+
+STEP_SCHEMA = 1
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has written a checkpoint."""
+
+
+@dataclass
+class _Run:
+    job: RunJob
+    folder: RunFolder
+    attempt: AttemptFolder
+    stop: Callable[[], bool]
+    started: float = field(default_factory=time.perf_counter)
+
+    def spent(self) -> float:
+        """Dollars of this attempt so far."""
+        seconds = time.perf_counter() - self.started
+        return cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
+
+    def event(self, kind: str, message: str, **figures: Any) -> None:
+        now = datetime.now(UTC).isoformat()
+        self.attempt.append_event({"kind": kind, "message": message, "time": now, **figures})
+
+
+def execute(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[[], bool]) -> None:
+    """Does what of `job` is not done yet.
+
+    Args:
+        job: the run.
+        run: its folder, with what earlier attempts left.
+        attempt: the folder of this attempt.
+        stop: polled after each step and benchmark; true asks for a checkpoint and an end.
+
+    Raises:
+        Interrupted: `stop` became true; the work so far is saved.
+        Diverged: the gradient became NaN or infinite.
+    """
+    state = _Run(job, run, attempt, stop)
+    device = choose_device(job.hardware.device)
+    source = resolve_model(job.recipe.model)
+    loaded = load_model(source, job.recipe.model, device=device)
+    engine = build_engine(job.recipe, loaded)
+    with CompositeReward(job.recipe.reward) as rewards:
+        evaluator = Evaluator(
+            job.evaluate,
+            job.recipe.prompt,
+            loaded,
+            engine,
+            rewards.checker,
+            model_fingerprint=source.fingerprint,
+        )
+        if 0 in job.steps:
+            _evaluate(state, evaluator, 0)
+        if max(job.steps) > 0:
+            _train(state, loaded, engine, rewards, evaluator)
+    engine.close()
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one."""
+    cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not cuda:
+        raise RuntimeError("hardware.device is cuda, but torch sees no CUDA device")
+    return torch.device("cuda", 0) if cuda and wanted != "cpu" else torch.device("cpu")
+
+
+def build_engine(recipe: Recipe, loaded: LoadedModel) -> Engine:
+    """The rollout engine that the recipe asks for."""
+    if recipe.rollout.engine != "transformers":
+        raise NotImplementedError(
+            f"rollout engine {recipe.rollout.engine!r} is not available; use `transformers`"
+        )
+    return TransformersEngine(
+        loaded.model,
+        end_ids=end_ids(loaded),
+        pad_id=loaded.tokenizer.pad_token_id,
+        autocast=recipe.model.dtype == "bfloat16",
+    )
+
+
+def end_ids(loaded: LoadedModel) -> list[int]:
+    """Tokens that end a completion: the tokenizer's and those of the model's generation settings."""
+    settings = getattr(loaded.model, "generation_config", None)
+    extra = getattr(settings, "eos_token_id", None)
+    several = extra if isinstance(extra, list) else [] if extra is None else [extra]
+    return sorted({loaded.tokenizer.eos_token_id, *several})
+
+
+def _train(
+    state: _Run, loaded: LoadedModel, engine: Engine, rewards: CompositeReward, evaluator: Evaluator
+) -> None:
+    job = state.job
+    checkpoints = Checkpoints(state.folder.checkpoints)
+    keep = frozenset(job.steps)
+    trainer = Trainer(
+        job.recipe, job.seed, loaded, engine, rewards, _problems(state), peak_flops=_peak_flops(job, loaded)
+    )
+    if trainer.dropped_prompts:
+        state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
+    _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
+    _restore(state, trainer, checkpoints)
+    while trainer.step < max(job.steps):
+        record = trainer.train_step()
+        every = job.recipe.training.checkpoint_every
+        saving = trainer.step in keep or (every and trainer.step % every == 0) or state.stop()
+        if saving:
+            with trainer.clock.phase("checkpoint"):
+                trainer.save(checkpoints, keep)
+            seconds = trainer.clock.seconds["checkpoint"]
+            record["timing"]["seconds"]["checkpoint"] = seconds
+            record["timing"]["total_seconds"] += seconds
+        state.attempt.append_step(
+            {
+                "schema": STEP_SCHEMA,
+                "run_id": job.run_id,
+                "attempt": state.attempt.number,
+                **record,
+                "cost_usd": state.spent(),
+                "time": datetime.now(UTC).isoformat(),
+            }
+        )
+        if state.stop() and saving:
+            raise Interrupted
+        if trainer.step in keep:
+            _evaluate(state, evaluator, trainer.step)
+
+
+def _problems(state: _Run) -> list[Problem]:
+    mix = build_mix(state.job.recipe.data)
+    state.event("data", f"{len(mix.problems)} training questions", manifest=mix.manifest)
+    return mix.problems
+
+
+def _peak_flops(job: RunJob, loaded: LoadedModel) -> float:
+    if loaded.model.device.type == "cuda":
+        profile = PROFILES["a40" if job.hardware.profile == "auto" else job.hardware.profile]
+        return (profile.peak_tflops or 0.0) * 1e12 * job.devices
+    return measured_peak(bf16=job.recipe.model.dtype == "bfloat16")
+
+
+def _evaluate_earlier(
+    state: _Run, checkpoints: Checkpoints, loaded: LoadedModel, engine: Engine, evaluator: Evaluator
+) -> None:
+    """Evaluates checkpoints that an earlier attempt trained and did not evaluate."""
+    waiting = sorted({step for step, _ in state.folder.missing(state.job)} & set(checkpoints.steps()))
+    for step in waiting:
+        try:
+            checkpoints.load_weights(step, loaded.model)
+        except DamagedCheckpoint as error:
+            state.event("checkpoint_damaged", str(error), step=step)
+            continue
+        engine.sync()
+        _evaluate(state, evaluator, step)
+
+
+def _restore(state: _Run, trainer: Trainer, checkpoints: Checkpoints) -> None:
+    """Goes on from the latest whole checkpoint, or from the untrained model."""
+    for step in reversed([s for s in checkpoints.resumable() if s <= max(state.job.steps)]):
+        try:
+            trainer.restore(checkpoints, step)
+        except DamagedCheckpoint as error:
+            state.event("checkpoint_damaged", str(error), step=step)
+            continue
+        state.event("resumed", f"from step {step}", step=step)
+        return
+    trainer.reset()
+
+
+def _evaluate(state: _Run, evaluator: Evaluator, step: int) -> None:
+    """Runs the benchmarks that the checkpoint of `step` still lacks."""
+    for benchmark in state.job.evaluate.benchmarks:
+        identity = state.job.evaluation_ids[benchmark.name]
+        if state.folder.evaluation(step, benchmark.name, identity) is not None:
+            continue
+        if state.stop():
+            raise Interrupted
+        record, samples = evaluator.run(benchmark, build_benchmark(benchmark))
+        record |= {
+            "run_id": state.job.run_id,
+            "attempt": state.attempt.number,
+            "step": step,
+            "evaluation_id": identity,
+            "benchmark_fingerprint": source_fingerprint(benchmark.source),
+            "created_at": datetime.now(UTC).isoformat(),
+        }
+        state.folder.save_evaluation(record, samples)
