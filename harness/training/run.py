@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -18,11 +17,13 @@ from harness.meters.cost import cost_usd
 from harness.meters.flops import measured_peak
 from harness.models.catalog import resolve_model
 from harness.models.loading import LoadedModel, load_model
+from harness.rewards.answers import AnswerChecker
 from harness.rewards.composite import CompositeReward
 from harness.rollout.engine import Engine
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.hardware import PROFILES
 from harness.spec.recipe import Recipe
+from harness.store.atomic import utc_now
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
 from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
@@ -49,7 +50,7 @@ class _Run:
         return cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
 
     def event(self, kind: str, message: str, **figures: Any) -> None:
-        now = datetime.now(UTC).isoformat()
+        now = utc_now()
         self.attempt.append_event({"kind": kind, "message": message, "time": now, **figures})
 
 
@@ -71,13 +72,13 @@ def execute(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[
     source = resolve_model(job.recipe.model)
     loaded = load_model(source, job.recipe.model, device=device)
     engine = build_engine(job.recipe, loaded)
-    with CompositeReward(job.recipe.reward) as rewards:
+    with CompositeReward(job.recipe.reward) as rewards, AnswerChecker() as checker:
         evaluator = Evaluator(
             job.evaluate,
             job.recipe.prompt,
             loaded,
             engine,
-            rewards.checker,
+            checker,
             model_fingerprint=source.fingerprint,
         )
         if 0 in job.steps:
@@ -129,7 +130,7 @@ def _train(
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
     _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
-    _restore(state, trainer, checkpoints)
+    _restore(state, trainer, checkpoints, loaded)
     while trainer.step < max(job.steps):
         record = trainer.train_step()
         every = job.recipe.training.checkpoint_every
@@ -147,7 +148,7 @@ def _train(
                 "attempt": state.attempt.number,
                 **record,
                 "cost_usd": state.spent(),
-                "time": datetime.now(UTC).isoformat(),
+                "time": utc_now(),
             }
         )
         if state.stop() and saving:
@@ -184,7 +185,7 @@ def _evaluate_earlier(
         _evaluate(state, evaluator, step)
 
 
-def _restore(state: _Run, trainer: Trainer, checkpoints: Checkpoints) -> None:
+def _restore(state: _Run, trainer: Trainer, checkpoints: Checkpoints, loaded: LoadedModel) -> None:
     """Goes on from the latest whole checkpoint, or from the untrained model."""
     for step in reversed([s for s in checkpoints.resumable() if s <= max(state.job.steps)]):
         try:
@@ -194,7 +195,10 @@ def _restore(state: _Run, trainer: Trainer, checkpoints: Checkpoints) -> None:
             continue
         state.event("resumed", f"from step {step}", step=step)
         return
-    trainer.reset()
+    if checkpoints.steps():
+        # Damaged or evaluated checkpoints have passed through the policy's weights.
+        untrained = load_model(loaded.source, state.job.recipe.model, device=loaded.model.device)
+        trainer.reset(untrained.model)
 
 
 def _evaluate(state: _Run, evaluator: Evaluator, step: int) -> None:
@@ -212,6 +216,6 @@ def _evaluate(state: _Run, evaluator: Evaluator, step: int) -> None:
             "step": step,
             "evaluation_id": identity,
             "benchmark_fingerprint": source_fingerprint(benchmark.source),
-            "created_at": datetime.now(UTC).isoformat(),
+            "created_at": utc_now(),
         }
         state.folder.save_evaluation(record, samples)
