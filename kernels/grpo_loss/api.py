@@ -132,24 +132,26 @@ def grpo_loss(
     _validate(logprob, advantages, truncated, per_position, objective, implementation)
     o = objective.resolved()
     loss_mask = _loss_mask(mask, o, truncated)
-    x = _clean(logprob, advantages, loss_mask, per_position)
+    inputs = _gather(logprob, advantages, loss_mask, per_position)
     if o.top_entropy_quantile is not None and o.top_entropy_quantile < 1:
-        assert x.entropy is not None
+        assert inputs.entropy is not None
         if entropy_threshold is None:
-            entropy_threshold = _threshold(x.entropy, loss_mask, o.top_entropy_quantile)
-        x = x._replace(keep=x.entropy.detach() >= entropy_threshold)
+            entropy_threshold = _threshold(inputs.entropy, loss_mask, o.top_entropy_quantile)
+        threshold = torch.as_tensor(entropy_threshold, device=mask.device)
+        inputs = inputs._replace(threshold=threshold)
     counted = normalizer or Normalizer(sequences=mask.shape[0], tokens=loss_mask.sum())
     weights = row_weights(loss_mask, o, counted.sequences, counted.tokens)
     entropy_weight = entropy_token_weight(loss_mask, o, counted.tokens)
 
-    partials = counts(x, mask != 0, by_sequence=o.importance.startswith("sequence"))
+    partials = counts(loss_mask, mask != 0, by_sequence=o.importance.startswith("sequence"))
     if implementation == "fused" or (
         implementation == "auto" and logprob.is_cuda and logprob.dtype in _FUSED_DTYPES
     ):
-        from .fused import fused_loss
+        from .launch import fused_loss
 
-        loss, sums = fused_loss(x, o, weights, entropy_weight)
+        loss, sums = fused_loss(inputs, o, weights, entropy_weight)
     else:
+        x = _clean(inputs)
         loss, terms = torch_loss(x, o, weights, entropy_weight)
         sums = torch_partials(x, terms)
     partials |= sums
@@ -171,7 +173,8 @@ def entropy_threshold(entropy: Tensor, mask: Tensor, objective: Objective) -> Te
 
 def _threshold(entropy: Tensor, mask: Tensor, quantile: float) -> Tensor:
     # torch.quantile refuses more than 2^24 elements, and a boolean index would wait for the device.
-    values = torch.where(mask, entropy.detach(), torch.inf).flatten().sort().values
+    wide = entropy.detach().to(torch.promote_types(entropy.dtype, torch.float32))
+    values = torch.where(mask, wide, torch.inf).flatten().sort().values
     count = mask.sum()
     if values.numel() == 0:
         return torch.full((), torch.nan, device=entropy.device)
@@ -189,31 +192,41 @@ def _loss_mask(mask: Tensor, objective: Objective, truncated: Tensor | None) -> 
     return kept
 
 
-def _clean(
+def _gather(
     logprob: Tensor, advantages: Tensor, mask: Tensor, per_position: dict[str, Tensor | None]
 ) -> Inputs:
-    """Upcast, and replace padding before any arithmetic, so that NaN there reaches no value or gradient."""
-    dtype = torch.float64 if logprob.dtype == torch.float64 else torch.float32
-
-    def clean(values: Tensor | None) -> Tensor | None:
-        return None if values is None else torch.where(mask, values, 0).to(dtype)
-
     def detached(name: str) -> Tensor | None:
         values = per_position[name]
-        return None if values is None else clean(values.detach())
+        return None if values is None else values.detach()
 
-    # Padding is replaced in advantages too: a row without tokens may carry NaN from its empty group.
-    alive = mask if advantages.dim() == 2 else mask.any(1, keepdim=True)
-    per_token = advantages.detach() if advantages.dim() == 2 else advantages.detach()[:, None]
     return Inputs(
-        logprob=torch.where(mask, logprob, 0).to(dtype),
+        logprob=logprob,
         old=detached("old_logprob"),
         reference=detached("reference_logprob"),
         rollout=detached("rollout_logprob"),
-        entropy=clean(per_position["entropy"]),
-        advantage=torch.where(alive, per_token, 0).to(dtype),
+        entropy=per_position["entropy"],
+        advantage=advantages.detach() if advantages.dim() == 2 else advantages.detach()[:, None],
         mask=mask,
-        keep=None,
+        threshold=None,
+    )
+
+
+def _clean(x: Inputs) -> Inputs:
+    """Upcast, and replace padding before any arithmetic, so that NaN there reaches no value or gradient."""
+    dtype = torch.float64 if x.logprob.dtype == torch.float64 else torch.float32
+
+    def clean(values: Tensor | None) -> Tensor | None:
+        return None if values is None else torch.where(x.mask, values, 0).to(dtype)
+
+    # A row without tokens may carry a NaN advantage from its empty group.
+    alive = x.mask.any(1, keepdim=True) if x.advantage.shape[1] == 1 else x.mask
+    return x._replace(
+        logprob=torch.where(x.mask, x.logprob, 0).to(dtype),
+        old=clean(x.old),
+        reference=clean(x.reference),
+        rollout=clean(x.rollout),
+        entropy=clean(x.entropy),
+        advantage=torch.where(alive, x.advantage, 0).to(dtype),
     )
 
 

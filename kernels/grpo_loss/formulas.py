@@ -16,11 +16,12 @@ from .objective import Objective
 
 # VESPO works in log space between these bounds, as published: one token's log-ratio and the whole weight.
 VESPO_LOG_MAX = 20.0
-VESPO_LOG_MIN = math.log(1e-8)
+VESPO_FLOOR = 1e-8
+VESPO_LOG_MIN = math.log(VESPO_FLOOR)
 
 
 class Inputs(NamedTuple):
-    """Validated, padded with zeros, in the accumulation dtype."""
+    """Validated inputs; for the torch formulas padded with zeros and in the accumulation dtype."""
 
     logprob: Tensor
     """[B, T], the only differentiable input besides `entropy`."""
@@ -33,8 +34,8 @@ class Inputs(NamedTuple):
     """[B, 1] or [B, T]."""
     mask: Tensor
     """[B, T] bool: tokens that take part in the loss."""
-    keep: Tensor | None
-    """[B, T] bool: tokens that keep their policy term (top-entropy mask), or None for all of `mask`."""
+    threshold: Tensor | None
+    """0-d: tokens with at least this entropy keep their policy term (top-entropy mask); None for all."""
 
 
 class Terms(NamedTuple):
@@ -83,7 +84,7 @@ def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> 
     bounded = log_ratio(x).detach().clamp(-VESPO_LOG_MAX, VESPO_LOG_MAX)
     log_w = bounded.sum(1, keepdim=True)
     if importance is not None:
-        log_w = log_w + importance.log().clamp(VESPO_LOG_MIN, VESPO_LOG_MAX).sum(1, keepdim=True)
+        log_w = log_w + importance.clamp(min=VESPO_FLOOR).log().clamp(max=VESPO_LOG_MAX).sum(1, keepdim=True)
     log_w = log_w.clamp(VESPO_LOG_MIN, VESPO_LOG_MAX)
     positive = x.advantage >= 0
     k = torch.where(positive, objective.vespo_k_pos, objective.vespo_k_neg)
@@ -102,6 +103,13 @@ def kl_estimate(logprob: Tensor, reference: Tensor, kind: str) -> Tensor:
         # expm1 keeps the digits that e^(−Δ) − 1 loses near Δ = 0, where training spends its time.
         return torch.expm1(-delta) + delta
     return delta.abs()
+
+
+def kept(x: Inputs) -> Tensor | None:
+    """[B, T] bool: tokens above the entropy threshold, or None without one."""
+    if x.threshold is None or x.entropy is None:
+        return None
+    return x.entropy.detach() >= x.threshold
 
 
 def token_terms(x: Inputs, objective: Objective) -> Terms:
@@ -130,8 +138,9 @@ def token_terms(x: Inputs, objective: Objective) -> Terms:
         policy = -vespo_weight(x, objective, importance) * advantage * x.logprob
     if importance is not None and surrogate != "vespo":
         policy = policy * importance
-    if x.keep is not None:
-        policy = torch.where(x.keep, policy, 0.0)
+    keep = kept(x)
+    if keep is not None:
+        policy = torch.where(keep, policy, 0.0)
     kl = None if x.reference is None else kl_estimate(x.logprob, x.reference, objective.kl)
     loss = policy
     if kl is not None and objective.beta > 0:

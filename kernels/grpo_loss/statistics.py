@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .formulas import Inputs, Terms
+from .formulas import Inputs, Terms, kept
 
 Partials = dict[str, Tensor]
 """Detached 0-d fp64 tensors. `ratio_min` merges by minimum, `ratio_max` by maximum, the rest by sum."""
@@ -82,29 +82,32 @@ def metrics_of(partials: Partials) -> dict[str, Tensor]:
     return metrics
 
 
-def measured_names(x: Inputs, importance: bool) -> tuple[str, ...]:
-    """Row sums that mean something for these inputs, in the kernel's order."""
-    absent = set()
-    if x.reference is None:
-        absent.add("kl_sum")
-    if x.entropy is None:
-        absent.add("entropy_sum")
-    if x.rollout is None:
-        absent.add("rollout_gap_sum")
+@torch.no_grad()
+def reduce_rows(sums: Tensor, x: Inputs, *, importance: bool) -> Partials:
+    """Partials of the batch from the fused kernel's rows [B, columns ≥ len(ROW_SUMS)], without `loss`."""
+    absent = {"loss"}
+    for name, source in (("kl_sum", x.reference), ("entropy_sum", x.entropy), ("rollout_gap_sum", x.rollout)):
+        if source is None:
+            absent.add(name)
     if not importance:
         absent |= {"importance_sum", "importance_square_sum"}
-    return tuple(name for name in ROW_SUMS if name not in absent)
+    totals = sums.sum(0, dtype=torch.float64)
+    partials = {name: totals[i] for i, name in enumerate(ROW_SUMS) if name not in absent}
+    for name, reduce, start in ((_MINIMUM, torch.amin, torch.inf), (_MAXIMUM, torch.amax, -torch.inf)):
+        rows = sums[:, ROW_SUMS.index(name)]
+        partials[name] = _extreme(rows, torch.ones_like(rows, dtype=torch.bool), reduce, start)
+    return partials
 
 
-def counts(x: Inputs, completion: Tensor, *, by_sequence: bool) -> Partials:
-    """Partials that depend on the masks alone; `completion` [B, T] bool is the mask before truncation."""
-    total = x.mask.sum()
+def counts(mask: Tensor, completion: Tensor, *, by_sequence: bool) -> Partials:
+    """Partials that depend on the masks [B, T] bool alone; `completion` is the mask before truncation."""
+    total = mask.sum()
     found = {
         "tokens": total,
-        "sequences": torch.as_tensor(float(x.mask.shape[0]), device=x.mask.device),
-        "positions": torch.as_tensor(float(x.mask.numel()), device=x.mask.device),
+        "sequences": torch.as_tensor(float(mask.shape[0]), device=mask.device),
+        "positions": torch.as_tensor(float(mask.numel()), device=mask.device),
         "completion_tokens": completion.sum(),
-        "importance_count": x.mask.any(1).sum() if by_sequence else total,
+        "importance_count": mask.any(1).sum() if by_sequence else total,
     }
     return {name: value.to(torch.float64) for name, value in found.items()}
 
@@ -126,7 +129,8 @@ def torch_partials(x: Inputs, terms: Terms) -> dict[str, Tensor]:
     for values in (x.old, x.reference, x.rollout, x.entropy):
         if values is not None:
             bad = bad | ~values.isfinite()
-    dropped = torch.zeros_like(mask) if x.keep is None else ~x.keep
+    keep = kept(x)
+    dropped = torch.zeros_like(mask) if keep is None else ~keep
     sums = {
         "clipped_low": total(terms.clipped_low),
         "clipped_high": total(terms.clipped_high),
