@@ -1,0 +1,71 @@
+"""What the scheduler asks of whatever runs its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.spec.errors import SpecError
+
+NAMES = ("local", "ray", "slurm")
+"""Executors that the commands know."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The devices that one run holds at a time.
+
+    Attributes:
+        index: number of the slot.
+        gpu_ids: its CUDA devices; empty on a CPU.
+        devices: devices, or CPU cores.
+    """
+
+    index: int
+    gpu_ids: tuple[str, ...]
+    devices: int
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A started worker.
+
+    Attributes:
+        name: the executor's own name for it: a process id, a task, a job.
+    """
+
+    name: str
+
+
+class Executor(Protocol):
+    """Starts workers and watches them. The store, not the executor, knows what is done."""
+
+    def submit(self, command: Sequence[str], env: Mapping[str, str], slot: Slot, log: Path) -> Handle:
+        """Starts `command` with `env` added to the environment; its output goes to `log`."""
+
+    def poll(self, handle: Handle) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+
+    def stop(self, handle: Handle) -> None:
+        """Asks the worker to save its work and end."""
+
+    def kill(self, handle: Handle) -> None:
+        """Ends the worker and everything it started, now."""
+
+    def close(self) -> None:
+        """Ends what is left."""
+
+
+def make_executor(name: str) -> Executor:
+    """The executor of this name.
+
+    Raises:
+        SpecError: it is not available.
+    """
+    if name == "local":
+        from harness.matrix.executors.local import LocalExecutor
+
+        return LocalExecutor()
+    raise SpecError(f"--executor {name}: is not available in this version", hint="use --executor local")
