@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from harness.matrix.executors.local import PARENT_VARIABLE
 from harness.store.attempts import AttemptFolder
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
@@ -54,13 +55,11 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     run = RunFolder(arguments.run)
     attempt = run.attempt(arguments.attempt)
     stop = _stop_flag()
-    status, error = "failed", None
+    status, error, lock = "failed", None, None
     try:
-        with FileLock(run.lock, timeout=_LOCK_WAIT_SECONDS):
-            _execute(run, attempt, stop, execute)
+        lock = _held(run)
+        _execute(run, attempt, stop, execute)
         status = "finished"
-    except Timeout:
-        error = _error(RuntimeError("another process holds this run and does not end"), "")
     except BaseException as raised:
         if stop.is_set() and type(raised).__name__ in ("Interrupted", "Stopped"):
             status = "interrupted"
@@ -68,7 +67,19 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
             error = _error(raised, traceback.format_exc())
             traceback.print_exc()
     attempt.finish(status, error=error, seconds_by_phase=seconds_by_phase(run, attempt))
+    if lock is not None:
+        lock.release()
     return {"finished": FINISHED, "failed": FAILED, "interrupted": INTERRUPTED}[status]
+
+
+def _held(run: RunFolder) -> FileLock:
+    """The run's lock, held. An earlier worker, whose runner was killed, may still be saving its work."""
+    lock = FileLock(run.lock)
+    try:
+        lock.acquire(timeout=_LOCK_WAIT_SECONDS)
+    except Timeout:
+        raise RuntimeError("another process holds this run and does not end") from None
+    return lock
 
 
 def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, execute: Execute | None) -> None:
@@ -76,16 +87,21 @@ def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, exec
 
     attempt.begin(collect())
     job = run.read_job()
-    if execute is None:
-        import torch
-
-        from harness.training.run import execute
-
-        if job.hardware.device == "cpu":
-            torch.set_num_threads(job.hardware.devices_per_run)
+    work = execute or _training(job)
     if stop.is_set():
         raise Stopped
-    execute(job, run, attempt, stop.is_set)
+    work(job, run, attempt, stop.is_set)
+
+
+def _training(job: RunJob) -> Execute:
+    # Imported here: whatever fails on import is then told in end.json like any other failure.
+    import torch
+
+    from harness.training.run import execute
+
+    if job.hardware.device == "cpu":
+        torch.set_num_threads(job.hardware.devices_per_run)
+    return execute
 
 
 def _error(raised: BaseException, text: str) -> dict[str, Any]:
@@ -111,7 +127,7 @@ def _stop_flag() -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    parent = os.getppid()
+    parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     threading.Thread(target=_watch_parent, args=(parent, stop), daemon=True).start()
