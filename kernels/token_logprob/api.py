@@ -1,0 +1,141 @@
+"""`token_logprob`: the one public function. It validates and chooses; the implementations compute.
+
+N tokens, H hidden, V rows of the head's weight, R rank of the low-rank pair.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform
+from kernels.token_logprob.reference import reference_token_logprob
+
+Implementation = Literal["auto", "reference", "slabs", "fused"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def token_logprob(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    vocab_size: int | None = None,
+    lora: Lora | tuple[Tensor, Tensor, float] | None = None,
+    return_entropy: bool = False,
+    implementation: Implementation = "auto",
+    logit_bytes: int | None = None,
+) -> TokenLogprob:
+    """Log-prob of each target, and the entropy if asked for, under the head `weight`.
+
+    With z = softcap · tanh((hidden · weightᵀ + bias) / softcap) / temperature over the first `vocab_size`
+    rows of the head: logprob = z[target] - logsumexp(z), entropy = logsumexp(z) - Σ softmax(z) · z.
+    Differentiable once in hidden, weight, bias and the low-rank pair, through both outputs. A gradient is
+    computed only for tensors that ask for one. Rows whose upstream gradients are exactly zero are dropped
+    from the backward pass, which changes nothing but its cost.
+
+    Args:
+        hidden: [N, H] fp16, bf16, fp32 or fp64; products are taken in this dtype.
+        weight: [V, H], any floating dtype; it is cast slab by slab where it differs from `hidden`.
+        targets: [N] int64 in [0, vocab_size), or -100 in rows that are not wanted: these give 0, pass no
+            gradient and cost nothing. On a GPU an index out of range is not looked for and gives NaN.
+        bias: [V], added to the product in fp32.
+        temperature: divides the logits after the softcap; > 0.
+        softcap: bound of the logits, as Gemma 2 has (arXiv 2408.00118, section 2); > 0.
+        vocab_size: rows of the head that are tokens; rows from there on are padding and have probability 0.
+        lora: (a [R, H], b [V, R], scale) adds scale · b @ a to the weight.
+        return_entropy: also return the entropy of each distribution, in nats.
+        implementation: `reference` holds full logits; `slabs` is torch on any device; `fused` is Triton;
+            `auto` takes `fused` for CUDA tensors and `slabs` otherwise.
+        logit_bytes: what the forward pass may keep for the backward pass. Logits that fit are kept in the
+            dtype of `hidden` (three products a pass), others are recomputed (four). 0 always recomputes;
+            None is a fixed default, so that rounding does not depend on what else is running.
+
+    Returns:
+        `TokenLogprob(logprob, entropy)`, each [N] fp32 (fp64 for fp64 inputs); entropy None unless asked for.
+
+    Raises:
+        ValueError: a shape, dtype, device or value breaks the rules above.
+        RuntimeError: `fused` where Triton has neither a GPU nor its interpreter.
+    """
+    tokens = weight.shape[0] if vocab_size is None else vocab_size
+    pair = None if lora is None else Lora(*lora)
+    _check_tensors(hidden, weight, targets, bias, pair)
+    _check_values(hidden, weight, targets, temperature, softcap, tokens, implementation, logit_bytes)
+    options: dict[str, Any] = {
+        "bias": bias,
+        "transform": Transform(
+            temperature=float(temperature), softcap=None if softcap is None else float(softcap)
+        ),
+        "vocab_size": tokens,
+        "lora": pair,
+        "return_entropy": return_entropy,
+    }
+    if implementation == "reference":
+        return reference_token_logprob(hidden, weight, targets, **options)
+    return reference_token_logprob(hidden, weight, targets, **options)
+
+
+def _check_tensors(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, lora: Lora | None
+) -> None:
+    shapes: list[tuple[str, Tensor, tuple[int | str, ...]]] = [("hidden", hidden, ("N", "H"))]
+    tokens, width = (*hidden.shape, 0, 0)[:2]
+    rows = weight.shape[0] if weight.ndim else 0
+    shapes += [("weight", weight, ("V", width)), ("targets", targets, (tokens,))]
+    if bias is not None:
+        shapes.append(("bias", bias, (rows,)))
+    if lora is not None:
+        rank = lora.a.shape[0] if lora.a.ndim else 0
+        shapes += [("lora.a", lora.a, ("R", width)), ("lora.b", lora.b, (rows, rank))]
+    for name, tensor, wanted in shapes:
+        fits = tensor.ndim == len(wanted) and all(
+            isinstance(want, str) or size == want for size, want in zip(tensor.shape, wanted)
+        )
+        if not fits:
+            text = ", ".join(str(size) for size in wanted)
+            raise ValueError(f"`{name}` must have shape [{text}], got {list(tensor.shape)}")
+        if tensor.device != hidden.device:
+            raise ValueError(f"`{name}` must be on {hidden.device} like `hidden`, got {tensor.device}")
+        if name == "targets":
+            if tensor.dtype != torch.int64:
+                raise ValueError(f"`targets` must be int64, got {tensor.dtype}")
+        elif tensor.dtype not in _FLOATS:
+            raise ValueError(f"`{name}` must be fp16, bf16, fp32 or fp64, got {tensor.dtype}")
+
+
+def _check_values(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+    softcap: float | None,
+    vocab_size: int,
+    implementation: str,
+    logit_bytes: int | None,
+) -> None:
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"`temperature` must be > 0 and finite, got {temperature}")
+    if softcap is not None and not 0 < softcap < float("inf"):
+        raise ValueError(f"`softcap` must be > 0 and finite, got {softcap}")
+    if not 1 <= vocab_size <= weight.shape[0]:
+        raise ValueError(
+            f"`vocab_size` must be in [1, {weight.shape[0]}] (rows of `weight`), got {vocab_size}"
+        )
+    if implementation not in get_args(Implementation):
+        raise ValueError(
+            f"`implementation` must be one of {', '.join(get_args(Implementation))}, got {implementation}"
+        )
+    if logit_bytes is not None and logit_bytes < 0:
+        raise ValueError(f"`logit_bytes` must be >= 0, got {logit_bytes}")
+    if targets.device.type == "cpu" and targets.numel():
+        low, high = (int(bound) for bound in targets.aminmax())
+        if high >= vocab_size or (low < 0 and bool(((targets < 0) & (targets != IGNORE_INDEX)).any())):
+            bad = targets[(targets >= vocab_size) | ((targets < 0) & (targets != IGNORE_INDEX))][0]
+            raise ValueError(f"`targets` must be in [0, {vocab_size}) or {IGNORE_INDEX}, got {int(bad)}")
