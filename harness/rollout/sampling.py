@@ -62,7 +62,7 @@ def _inverse_cdf(logprobs: Tensor, draws: Tensor, top_p: float) -> Tensor:
     # fp64: in fp32 the running sum over a large vocabulary loses the tail.
     probabilities = logprobs.double().exp()
     if top_p < 1:
-        ordered, order = probabilities.sort(-1, descending=True, stable=True)
+        ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         ordered = ordered.masked_fill(before >= top_p, 0.0)
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)

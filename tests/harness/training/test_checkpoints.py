@@ -1,0 +1,109 @@
+import copy
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from harness.spec.recipe import OptimizerSpec
+from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.optimizer import build_optimizer
+
+
+class NoTokenizer:
+    def save_pretrained(self, folder):
+        (folder / "tokenizer.json").write_text("{}")
+
+
+def _train(model, optimizer, steps):
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 31, (4, 12), generator=generator)
+    for _ in range(steps):
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.fixture
+def trained(random_model, tmp_path):
+    optimizer = build_optimizer(random_model, OptimizerSpec(learning_rate=1e-3))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    _train(random_model, optimizer, 3)
+    checkpoints.save(3, random_model, NoTokenizer(), optimizer, frozenset({3}))
+    return random_model, optimizer, checkpoints
+
+
+def _weights(model):
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def test_training_goes_on_bit_for_bit(trained):
+    model, optimizer, checkpoints = trained
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other_optimizer = build_optimizer(other, OptimizerSpec(learning_rate=1e-3))
+    checkpoints.load_weights(3, other)
+    checkpoints.load_optimizer(3, other, other_optimizer)
+    _train(model, optimizer, 2)
+    _train(other, other_optimizer, 2)
+    assert all(torch.equal(a, b) for a, b in zip(_weights(model).values(), _weights(other).values()))
+
+
+def test_a_checkpoint_is_a_folder_that_transformers_loads(trained):
+    model, _, checkpoints = trained
+    loaded = AutoModelForCausalLM.from_pretrained(checkpoints.path(3))
+    assert all(torch.equal(a, b) for a, b in zip(_weights(model).values(), _weights(loaded).values()))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.json"])
+def test_a_flipped_bit_is_noticed(trained, name):
+    model, _, checkpoints = trained
+    path = checkpoints.path(3) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match=name):
+        checkpoints.load_weights(3, model)
+
+
+def test_a_missing_file_and_a_torn_state_are_noticed(trained):
+    model, _, checkpoints = trained
+    state = checkpoints.path(3) / "state.json"
+    whole = state.read_text()
+    state.write_text(whole[: len(whole) // 2])
+    with pytest.raises(DamagedCheckpoint, match=r"state\.json"):
+        checkpoints.load_weights(3, model)
+    state.write_text(whole)
+    (checkpoints.path(3) / "model.safetensors").unlink()
+    with pytest.raises(DamagedCheckpoint, match=r"model\.safetensors"):
+        checkpoints.load_weights(3, model)
+
+
+def test_a_newer_schema_is_refused(trained):
+    model, _, checkpoints = trained
+    path = checkpoints.path(3) / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    with pytest.raises(DamagedCheckpoint, match="schema 99"):
+        checkpoints.load_weights(3, model)
+
+
+def test_a_half_written_checkpoint_does_not_count_and_is_cleared(trained, tmp_path):
+    model, optimizer, checkpoints = trained
+    half = tmp_path / "checkpoints" / ".step-000004.1"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"torn")
+    assert checkpoints.steps() == [3]
+    checkpoints.save(4, model, NoTokenizer(), optimizer, frozenset({3}))
+    assert checkpoints.steps() == [3, 4]
+    assert not half.exists()
+
+
+def test_thinning_keeps_levels_and_the_two_latest_moments(trained):
+    model, optimizer, checkpoints = trained
+    for step in (4, 5, 6, 7):
+        checkpoints.save(step, model, NoTokenizer(), optimizer, frozenset({3, 5}))
+    assert checkpoints.steps() == [3, 5, 6, 7]
+    assert checkpoints.resumable() == [6, 7]
+    checkpoints.load_weights(3, model)
