@@ -1,0 +1,188 @@
+"""Sources that make questions: sums, and the families of reasoning-gym.
+
+A question belongs to the train or the test split by a hash of its text (`harness.models.tiny.sums.held_out`), so
+the two splits are disjoint whatever the seeds, and the embedded model's warm start has seen no test question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from harness.data.errors import SourceNotFound
+from harness.data.problem import Problem
+from harness.data.seeding import seeded_rng
+from harness.models.tiny.sums import HELD_OUT_SHARE, draw_sum, held_out, sum_question, sum_terms
+from harness.spec.recipe import ReasoningGymSource, SumsSource
+from harness.spec.source import nearest
+
+Split = Literal["train", "test"]
+
+SUMS_VERSION = 1
+"""Raised when the same `sums` source would give other questions than before."""
+ENUMERABLE = 20_000
+"""Spaces of sums up to this size are listed in full; larger ones are sampled without repeats."""
+FRUITLESS_DRAWS = 2_000
+"""Draws in a row that bring no new question, after which a space counts as exhausted."""
+
+
+def load_sums(spec: SumsSource, *, split: Split, count: int | None, seed: int) -> list[Problem]:
+    """Distinct sums: the number of terms and of digits uniform, as long as a combination has questions left.
+
+    Raises:
+        SourceNotFound: `count` is None and there are too many questions to list.
+    """
+    kinds = list(itertools.product(sorted(set(spec.terms)), sorted(set(spec.digits))))
+    if count is None:
+        if any(_space(*kind) > ENUMERABLE for kind in kinds):
+            raise SourceNotFound(
+                f"source `sums` with terms {list(spec.terms)} and digits {list(spec.digits)} has no end",
+                "say how many `questions` to take",
+            )
+        count = sum(_space(*kind) for kind in kinds)
+    streams = {kind: _sums_of_kind(*kind, split=split, seed=seed) for kind in kinds}
+    rng = seeded_rng("sums", split, seed)
+    problems: list[Problem] = []
+    while streams and len(problems) < count:
+        kind = rng.choice(list(streams))
+        question = next(streams[kind], None)
+        if question is None:
+            del streams[kind]
+        else:
+            problems.append(_sum_problem(question, *kind))
+    return problems
+
+
+def _space(terms: int, digits: int) -> int:
+    return 10 ** (digits * terms) - 10 ** ((digits - 1) * terms) * (digits > 1)
+
+
+def _sums_of_kind(terms: int, digits: int, *, split: Split, seed: int) -> Iterator[str]:
+    """Distinct questions of one number of terms and digits, in seeded order, until there are no more."""
+    rng = seeded_rng("sums", terms, digits, split, seed)
+    if _space(terms, digits) <= ENUMERABLE:
+        every = (
+            sum_question(numbers)
+            for numbers in itertools.product(range(10**digits), repeat=terms)
+            if len(str(max(numbers))) == digits
+        )
+        questions = [q for q in every if held_out(q) == (split == "test")]
+        rng.shuffle(questions)
+        yield from questions
+        return
+    seen: set[str] = set()
+    fruitless = 0
+    while fruitless < FRUITLESS_DRAWS:
+        question = draw_sum(rng, terms, digits)
+        if question in seen or held_out(question) != (split == "test"):
+            fruitless += 1
+            continue
+        seen.add(question)
+        fruitless = 0
+        yield question
+
+
+def _sum_problem(question: str, terms: int, digits: int) -> Problem:
+    answer = str(sum(sum_terms(question)))
+    return Problem(f"sums:{question}", question, answer, "sums", f"{terms}x{digits}")
+
+
+def sums_fingerprint() -> str:
+    """Changes when the generator's questions do."""
+    return f"sums:{SUMS_VERSION}"
+
+
+def load_reasoning_gym(
+    spec: ReasoningGymSource, *, split: Split, count: int | None, seed: int
+) -> list[Problem]:
+    """Distinct questions of a family.
+
+    Raises:
+        SourceNotFound: the package or the family is missing, a parameter is wrong, or `count` is None.
+    """
+    if count is None:
+        raise SourceNotFound(
+            f"reasoning-gym family {spec.family!r} has no end", "say how many `questions` to take"
+        )
+    derived = seeded_rng("reasoning_gym", spec.family, split, seed).randrange(2**31)
+    share = HELD_OUT_SHARE if split == "test" else HELD_OUT_SHARE / (HELD_OUT_SHARE - 1)
+    size = math.ceil(count * share) + 64
+    problems: dict[str, Problem] = {}
+    offset = fruitless = 0
+    while len(problems) < count and fruitless < FRUITLESS_DRAWS:
+        # Items depend on seed + index, so the next batch of items starts at a seed beyond the last one's.
+        items = reasoning_gym_dataset(spec, size=size, seed=(derived + offset) % 2**31)
+        for index in range(size):
+            item = items[index]
+            question = str(item["question"])
+            if question in problems or held_out(question) != (split == "test"):
+                fruitless += 1
+                continue
+            problems[question] = _gym_problem(spec.family, item)
+            fruitless = 0
+            if len(problems) == count:
+                break
+        offset += size
+    return list(problems.values())
+
+
+def reasoning_gym_dataset(spec: ReasoningGymSource, *, size: int, seed: int) -> Any:
+    """The family's dataset, with errors that a user can mend.
+
+    Raises:
+        SourceNotFound: the package or the family is missing, or a parameter is unknown or out of range.
+    """
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError:
+        raise SourceNotFound(
+            "source `reasoning_gym` needs the package reasoning-gym", "pip install reasoning-gym"
+        ) from None
+    if spec.family not in DATASETS:
+        raise SourceNotFound(
+            f"reasoning-gym has no family {spec.family!r}", _short(nearest(spec.family, sorted(DATASETS)))
+        )
+    known = [name for name in DATASETS[spec.family][1].__dataclass_fields__ if name not in ("seed", "size")]
+    for name in spec.params:
+        if name not in known:
+            raise SourceNotFound(
+                f"reasoning-gym family {spec.family!r} has no parameter {name!r}", nearest(name, known)
+            )
+    try:
+        return reasoning_gym.create_dataset(spec.family, size=size, seed=seed, **spec.params)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise SourceNotFound(
+            f"reasoning-gym family {spec.family!r} rejects {spec.params}: {error or 'invalid parameters'}",
+            f"its parameters: {', '.join(known)}",
+        ) from None
+
+
+def _short(hint: str) -> str:
+    return hint if len(hint) < 200 else hint[:200].rsplit(",", 1)[0] + ", …"
+
+
+def _gym_problem(family: str, item: dict[str, Any]) -> Problem:
+    question, metadata = str(item["question"]), item.get("metadata") or {}
+    terms, digits = metadata.get("num_terms"), metadata.get("num_digits")
+    difficulty = f"{terms}x{digits}" if isinstance(terms, int) and isinstance(digits, int) else ""
+    name = f"{family}:{hashlib.sha256(question.encode()).hexdigest()[:16]}"
+    return Problem(name, question, str(item["answer"]), family, difficulty)
+
+
+def reasoning_gym_fingerprint() -> str:
+    """The package's version: the same version generates the same questions.
+
+    Raises:
+        SourceNotFound: the package is missing.
+    """
+    try:
+        return f"reasoning-gym:{importlib.metadata.version('reasoning-gym')}"
+    except importlib.metadata.PackageNotFoundError:
+        raise SourceNotFound(
+            "source `reasoning_gym` needs the package reasoning-gym", "pip install reasoning-gym"
+        ) from None

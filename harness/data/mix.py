@@ -1,0 +1,122 @@
+"""Training mixes and benchmarks: which questions, from which sources, in which shares."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from harness.data.problem import Problem, content_sha256
+from harness.data.seeding import seeded_rng
+from harness.data.sources import load_source
+from harness.spec.errors import SpecError
+from harness.spec.evaluation import BenchmarkSpec
+from harness.spec.recipe import DataSpec, SourceSpec
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Training questions, and an account of them.
+
+    Attributes:
+        problems: distinct questions in seeded order.
+        manifest: JSON-ready: requested and actual size, quota, count and duplicates by source, counts by
+            difficulty, and the hash of the content in order.
+    """
+
+    problems: list[Problem]
+    manifest: dict[str, Any]
+
+
+def quotas(weights: list[float], size: int) -> list[int]:
+    """`size` split in proportion to `weights` by the largest-remainder method; ties go to the earlier weight.
+
+    Raises:
+        ValueError: there are no weights or one is not > 0.
+    """
+    if not weights or any(weight <= 0 for weight in weights):
+        raise ValueError(f"`weights` must be > 0, got {weights}")
+    exact = [size * weight / math.fsum(weights) for weight in weights]
+    counts = [math.floor(share) for share in exact]
+    order = sorted(range(len(weights)), key=lambda i: (counts[i] - exact[i], i))
+    for index in order[: size - sum(counts)]:
+        counts[index] += 1
+    return counts
+
+
+def build_mix(spec: DataSpec) -> Mix:
+    """The training questions of a recipe: the same for the same recipe, whatever the run's seed.
+
+    A source with fewer questions than its quota gives all it has; the others are not stretched to fill the gap.
+    A question that an earlier source already gave is not taken again.
+
+    Raises:
+        SourceNotFound: a source isn't there.
+        SpecError: the sources hold no question at all.
+    """
+    seen: set[str] = set()
+    chosen: list[Problem] = []
+    accounts = []
+    shares = quotas([source.weight for source in spec.sources], spec.size)
+    for index, (source, quota) in enumerate(zip(spec.sources, shares, strict=True)):
+        problems, duplicates = _fresh(
+            source, quota, seen, seeded_rng("mix", spec.seed, index).randrange(2**63)
+        )
+        seen.update(problem.question for problem in problems)
+        chosen += problems
+        accounts.append(
+            {
+                **source.model_dump(mode="json"),
+                "quota": quota,
+                "count": len(problems),
+                "duplicates_removed": duplicates,
+                "difficulty": dict(sorted(Counter(problem.difficulty for problem in problems).items())),
+            }
+        )
+    if not chosen:
+        raise SpecError("the data sources hold no question", hint="check `data.sources` and `data.size`")
+    seeded_rng("mix", spec.seed, "order").shuffle(chosen)
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "seed": spec.seed,
+        "requested": spec.size,
+        "count": len(chosen),
+        "sources": accounts,
+        "sha256": content_sha256(chosen),
+    }
+    return Mix(chosen, manifest)
+
+
+def _fresh(source: SourceSpec, quota: int, seen: set[str], seed: int) -> tuple[list[Problem], int]:
+    """Up to `quota` questions not in `seen`, and how many had to be passed over."""
+    ask = quota
+    while quota:
+        problems = load_source(source, split="train", count=ask, seed=seed)
+        fresh = [problem for problem in problems if problem.question not in seen]
+        if len(fresh) >= quota or len(problems) < ask:
+            return fresh[:quota], len(problems) - len(fresh)
+        ask += max(quota - len(fresh), ask // 4)
+    return [], 0
+
+
+def build_benchmark(spec: BenchmarkSpec) -> list[Problem]:
+    """The held-out questions of a benchmark, in order.
+
+    Raises:
+        SourceNotFound: the source isn't there, or has no end and `questions` is not given.
+        SpecError: the source has fewer questions than asked for.
+    """
+    problems = load_source(spec.source, split="test", count=spec.questions, seed=spec.seed)
+    if spec.questions is not None and len(problems) < spec.questions:
+        raise SpecError(
+            f"benchmark {spec.name!r}: asks for {spec.questions} questions, its source has {len(problems)}",
+            hint=f"set `questions: {len(problems)}`, or widen the source" if problems else "widen the source",
+        )
+    if not problems:
+        raise SpecError(
+            f"benchmark {spec.name!r}: its source has no held-out question", hint="widen the source"
+        )
+    return problems

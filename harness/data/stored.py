@@ -1,0 +1,233 @@
+"""Sources that hold a fixed list of questions: local files, hub datasets, and CHAMP from its package."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.data.errors import SourceNotFound
+from harness.data.problem import Problem
+from harness.spec.recipe import FileSource, HubSource
+from harness.spec.source import nearest
+
+HUB_TIMEOUT_SECONDS = 5.0
+"""How long a question to the hub may take before a dataset counts as unreachable."""
+SUFFIXES = (".jsonl", ".parquet", ".csv")
+
+
+def load_file(spec: FileSource) -> list[Problem]:
+    """All rows of a file, in order.
+
+    Raises:
+        SourceNotFound: the file, a column or a value is missing, or the file cannot be read.
+    """
+    check_file(spec)
+    name = Path(spec.path).stem
+    problems = [
+        Problem(f"{name}:{index}", *_cells(row, spec, f"{spec.path}: row {index + 1}"), name)
+        for index, row in enumerate(_rows(spec))
+    ]
+    if not problems:
+        raise SourceNotFound(f"{spec.path}: holds no rows")
+    return problems
+
+
+def check_file(spec: FileSource) -> None:
+    """Whether the file is there and has both columns, from its head.
+
+    Raises:
+        SourceNotFound: otherwise.
+    """
+    path = Path(spec.path)
+    if path.suffix not in SUFFIXES:
+        raise SourceNotFound(f"{spec.path}: unknown suffix {path.suffix!r}", f"one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        siblings = sorted(p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES)
+        hint = nearest(path.name, siblings) if siblings else f"current folder: {Path.cwd()}"
+        raise SourceNotFound(f"{spec.path}: no such file", hint if hint.startswith("did") else None)
+    columns = _columns(spec)
+    for column in (spec.question, spec.answer):
+        if column not in columns:
+            raise SourceNotFound(f"{spec.path}: no column {column!r}", nearest(column, columns))
+
+
+def file_fingerprint(spec: FileSource) -> str:
+    """Hash of the file's bytes.
+
+    Raises:
+        SourceNotFound: there is no such file.
+    """
+    check_file(spec)
+    digest = hashlib.sha256()
+    with open(spec.path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return f"file:{digest.hexdigest()}"
+
+
+def _columns(spec: FileSource) -> list[str]:
+    if Path(spec.path).suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return list(pyarrow.parquet.read_schema(spec.path).names)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise SourceNotFound(f"{spec.path}: not a Parquet file: {error}") from None
+    return list(next(_rows(spec), {}))
+
+
+def _rows(spec: FileSource) -> Iterator[dict[str, Any]]:
+    path = Path(spec.path)
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            table = pyarrow.parquet.read_table(path, columns=[spec.question, spec.answer])
+            yield from table.to_pylist()
+        elif path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as stream:
+                yield from csv.DictReader(stream, strict=True)
+        else:
+            with path.open(encoding="utf-8") as stream:
+                for number, line in enumerate(stream, start=1):
+                    if line.strip():
+                        yield _object(line, f"{spec.path}:{number}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceNotFound(f"{spec.path}: cannot be read: {error}") from None
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise SourceNotFound(f"{where}: not valid JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise SourceNotFound(f"{where}: must be a JSON object, got {type(row).__name__}")
+    return row
+
+
+def _cells(row: dict[str, Any], spec: FileSource | HubSource, where: str) -> tuple[str, str]:
+    """Question and answer as text."""
+    texts = []
+    for column in (spec.question, spec.answer):
+        value = row.get(column)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise SourceNotFound(f"{where}: {column!r} must be text or a number, got {value!r}")
+        if not (text := str(value).strip()):
+            raise SourceNotFound(f"{where}: {column!r} is empty")
+        texts.append(text)
+    return texts[0], texts[1]
+
+
+def load_hub(spec: HubSource) -> list[Problem]:
+    """All rows of a hub dataset's split, in order, from the hub or its local cache.
+
+    Raises:
+        SourceNotFound: the dataset, split or a column is missing, or the hub cannot be reached.
+    """
+    check_hub(spec)
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(spec.dataset, spec.config, split=spec.split, revision=spec.revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SourceNotFound(f"hub dataset {spec.dataset!r} cannot be loaded: {first}") from None
+    for column in (spec.question, spec.answer):
+        if column not in rows.column_names:
+            raise SourceNotFound(
+                f"hub dataset {spec.dataset!r} has no column {column!r}", nearest(column, rows.column_names)
+            )
+    chosen = rows.select_columns(sorted({spec.question, spec.answer}))
+    name = spec.dataset.rsplit("/", 1)[-1]
+    return [
+        Problem(f"{name}:{index}", *_cells(dict(row), spec, f"{spec.dataset}: row {index + 1}"), name)
+        for index, row in enumerate(chosen)
+    ]
+
+
+def check_hub(spec: HubSource) -> None:
+    """Whether the dataset is in the local cache or the hub answers for it.
+
+    Raises:
+        SourceNotFound: otherwise.
+    """
+    hub_fingerprint(spec)
+
+
+def hub_fingerprint(spec: HubSource) -> str:
+    """The dataset's commit on the hub, or of its newest copy in the local cache.
+
+    Raises:
+        SourceNotFound: the dataset is in neither.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    reason = "HF_HUB_OFFLINE is set"
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            info = HfApi().dataset_info(spec.dataset, revision=spec.revision, timeout=HUB_TIMEOUT_SECONDS)
+            return f"hub:{spec.dataset}@{info.sha}"
+        except (RepositoryNotFoundError, HFValidationError):
+            reason = "the hub has no such dataset, or it is private"
+        except Exception as error:  # whatever the transport raises: its errors share no base
+            reason = f"the hub cannot be reached ({type(error).__name__})"
+    if (cached := _cached_revision(spec)) is not None:
+        return f"hub:{spec.dataset}@{cached}"
+    raise SourceNotFound(
+        f"hub dataset {spec.dataset!r}: {reason}, and no copy is cached here",
+        "check the id and the connection, or give a local copy: `source: file`",
+    )
+
+
+def _cached_revision(spec: HubSource) -> str | None:
+    """Commit of the newest cached copy that `datasets` can load offline: <cache>/<owner>___<name>/…/<commit>."""
+    import os
+
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
+    folder = cache / spec.dataset.replace("/", "___")
+    infos = list(folder.glob(f"{spec.config or '*'}/*/*/dataset_info.json"))
+    matching = [p for p in infos if spec.revision in (None, p.parent.name)]
+    return max(matching, key=lambda p: p.stat().st_mtime).parent.name if matching else None
+
+
+def load_champ() -> list[Problem]:
+    """CHAMP's 270 problems (https://arxiv.org/abs/2401.06961); the difficulty label is the category.
+
+    Raises:
+        SourceNotFound: the package is missing.
+    """
+    path = _champ_file()
+    entries = json.loads(path.read_text(encoding="utf-8"))["problems"]
+    return [
+        Problem(name, entry["_text"].strip(), entry["_answer"].strip(), "champ", entry["category"])
+        for name, entry in entries.items()
+    ]
+
+
+def _champ_file() -> Path:
+    # Found, not imported: the package's own imports are not needed for reading its file.
+    module = importlib.util.find_spec("champ_dataset")
+    for folder in (module.submodule_search_locations or []) if module else []:
+        if (path := Path(folder) / "dataset_files" / "v0.json").is_file():
+            return path
+    raise SourceNotFound("source `champ` needs the package champ-dataset", "pip install champ-dataset")
+
+
+def champ_fingerprint() -> str:
+    """The package's version.
+
+    Raises:
+        SourceNotFound: the package is missing.
+    """
+    _champ_file()
+    return f"champ-dataset:{importlib.metadata.version('champ-dataset')}"
