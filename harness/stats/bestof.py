@@ -1,0 +1,131 @@
+"""What the best of several checkpoints would score if they were all the same model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import integrate, stats
+
+FloatArray = npt.NDArray[np.float64]
+
+_SAMPLES_FOR_QUESTION_RATES = 8
+"""Samples per question, over all checkpoints, from which a question's own rate is used."""
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The guard's figures, fractions.
+
+    Attributes:
+        checkpoints: how many were compared.
+        mean: their pooled accuracy.
+        best: the best one's.
+        expected: expectation of the best of as many identical checkpoints.
+        upper: 95 % quantile of that best.
+        p_value: probability that the best of identical checkpoints is at least as good as the one observed.
+    """
+
+    checkpoints: int
+    mean: float
+    best: float
+    expected: float
+    upper: float
+    p_value: float
+
+
+def correct_distribution(rates: npt.ArrayLike, samples: npt.ArrayLike) -> FloatArray:
+    """Exact distribution of the number of right samples, Σ Binomial(K_q, p_q), by convolution.
+
+    Args:
+        rates: p_q, chance of a right answer per question [Q].
+        samples: K_q [Q].
+
+    Returns:
+        Probabilities of 0 … Σ K_q right samples.
+    """
+    p, k = np.asarray(rates, dtype=np.float64), np.asarray(samples, dtype=np.int64)
+    size = int(k.sum()) + 1
+    # The characteristic function at the Fourier frequencies; its inverse transform is the distribution.
+    angles = np.exp(-2j * np.pi * np.arange(size) / size)
+    transform = np.ones(size, dtype=np.complex128)
+    for (rate, tries), count in _counted(p, k).items():
+        transform *= (1 - rate + rate * angles) ** (tries * count)
+    pmf = np.maximum(np.fft.ifft(transform).real, 0.0)
+    return np.asarray(pmf / pmf.sum())
+
+
+def _counted(p: FloatArray, k: npt.NDArray[np.int64]) -> dict[tuple[float, int], int]:
+    counts: dict[tuple[float, int], int] = {}
+    for rate, tries in zip(p.tolist(), k.tolist()):
+        counts[rate, tries] = counts.get((rate, tries), 0) + 1
+    return counts
+
+
+def best_of_identical(
+    checkpoints: int, mean: float, best: float, *, rates: npt.ArrayLike, samples: npt.ArrayLike
+) -> BestOf:
+    """The guard for one benchmark.
+
+    Args:
+        checkpoints: number compared.
+        mean: their pooled accuracy.
+        best: the best one's accuracy.
+        rates: p_q of the common model [Q]; the pooled accuracy everywhere if questions are not known.
+        samples: K_q of one evaluation [Q].
+    """
+    total = int(np.asarray(samples).sum())
+    if checkpoints < 1 or total < 1:
+        return BestOf(checkpoints, mean, best, math.nan, math.nan, math.nan)
+    cumulative = np.minimum(1.0, np.cumsum(correct_distribution(rates, samples)))
+    of_best = cumulative**checkpoints
+    # E max = Σ_x P(max > x).
+    expected = float((1 - of_best[:-1]).sum()) / total
+    upper = float(np.searchsorted(of_best, 0.95)) / total
+    at = round(best * total)
+    p_value = 1.0 - (float(of_best[at - 1]) if at > 0 else 0.0)
+    return BestOf(checkpoints, mean, best, expected, upper, p_value)
+
+
+def best_of_mean(checkpoints: int, best: float, parts: Sequence[tuple[float, float]]) -> BestOf:
+    """The guard for the mean over benchmarks, with a normal approximation.
+
+    Args:
+        checkpoints: number compared.
+        best: the best mean over benchmarks.
+        parts: mean accuracy of each benchmark and the variance of one evaluation of it.
+    """
+    mean = float(np.mean([m for m, _ in parts]))
+    spread = math.sqrt(sum(v for _, v in parts)) / len(parts)
+    if checkpoints < 1 or spread == 0:
+        return BestOf(checkpoints, mean, best, mean, mean, float(best <= mean))
+    expected = mean + spread * expected_normal_maximum(checkpoints)
+    upper = mean + spread * float(stats.norm.ppf(0.95 ** (1 / checkpoints)))
+    p_value = float(-np.expm1(checkpoints * stats.norm.logcdf((best - mean) / spread)))
+    return BestOf(checkpoints, mean, best, expected, upper, p_value)
+
+
+def expected_normal_maximum(count: int) -> float:
+    """Expectation of the maximum of `count` standard normals."""
+    if count == 1:
+        return 0.0
+    value, _ = integrate.quad(
+        lambda x: x * count * stats.norm.pdf(x) * stats.norm.cdf(x) ** (count - 1), -9.0, 9.0
+    )
+    return float(value)
+
+
+def question_rates(samples: npt.ArrayLike, correct: npt.ArrayLike) -> FloatArray:
+    """Rates of identical checkpoints, from their counts by checkpoint and question [C, Q].
+
+    A question's own rate where the checkpoints together sampled it often enough, otherwise the pooled
+    accuracy, which overstates the spread a little.
+    """
+    k, c = np.asarray(samples, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    pooled = float((c.sum(axis=0) / np.maximum(k.sum(axis=0), 1)).mean())
+    enough = k.sum(axis=0) >= _SAMPLES_FOR_QUESTION_RATES
+    own = c.sum(axis=0) / np.maximum(k.sum(axis=0), 1)
+    return np.where(enough, own, pooled)

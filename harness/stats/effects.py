@@ -1,0 +1,191 @@
+"""Effects with two-way (run × question) uncertainty."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+_ROUNDING = 1e-12
+"""Effects and standard errors below this are rounding errors of differences of fractions."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Estimated contrasts.
+
+    Attributes:
+        effects: estimates [M]; NaN where the runs at hand do not determine the contrast.
+        errors: standard errors [M], the floored ones.
+        correlation: of the estimates [M, M].
+        run_variance: V_run [M]: between runs, and what of run × question it contains.
+        question_variance: V_q [M]: between questions, likewise.
+        interaction_variance: V_obs [M]: the run × question term that both contain.
+        df: degrees of freedom of t.
+        runs: runs used.
+        questions: questions used; 0 where none are known.
+    """
+
+    effects: FloatArray
+    errors: FloatArray
+    correlation: FloatArray
+    run_variance: FloatArray
+    question_variance: FloatArray
+    interaction_variance: FloatArray
+    df: int
+    runs: int
+    questions: int
+
+
+def two_way_effects(
+    y: npt.ArrayLike, design: npt.ArrayLike, contrasts: npt.ArrayLike, strata: npt.ArrayLike | None = None
+) -> Effects:
+    """Contrasts between runs, averaged over questions, with uncertainty from both.
+
+    The design is fitted to every question, B = (DᵀD)⁻¹DᵀY, and the estimate is the mean over questions of the
+    contrast b. Its variance clusters two ways (Cameron, Gelbach and Miller 2011, equation 2.11) and is
+    floored: V = max(V_run + V_q − V_obs, V_run, V_q), with
+
+        V_run = residual mean square of the run means × (DᵀD)⁻¹,
+        V_q   = var(b_q) / n_q,
+        V_obs = residual mean square of the run × question interaction / n_q × (DᵀD)⁻¹,
+
+    and t on min(df_run, n_q − 1) degrees of freedom. With several benchmarks each weighs the same, whatever
+    its number of questions: variances over questions are taken within each.
+
+    Several responses of the same runs, such as the differences of two checkpoints to a third, are fitted
+    together, so that their correlation is known; contrasts are then ordered response by response.
+
+    Args:
+        y: share of right samples by run and question, complete [R, Q], or several responses [K, R, Q].
+        design: D [R, P].
+        contrasts: what each takes of the design's coefficients [C, P].
+        strata: benchmark of every question [Q]; one benchmark if None.
+
+    Returns:
+        M = K·C effects in the unit of `y`. Errors are NaN where df is 0.
+    """
+    values, d, c = (np.asarray(a, dtype=np.float64) for a in (y, design, contrasts))
+    values = values.reshape(-1, *values.shape[-2:])
+    count, runs, questions = values.shape
+    groups = _groups(questions, strata)
+    weights = np.zeros(questions)
+    for group in groups:
+        weights[group] = 1 / (len(groups) * len(group))
+    inverse, per_run, estimable, df_run = _solve(d, c)
+    b = (per_run @ values).reshape(-1, questions)
+    df = max(0, min(df_run, questions - len(groups)))
+    spread = per_run @ per_run.T
+    v_q = np.zeros((len(b), len(b)))
+    v_obs = np.zeros_like(v_q)
+    v_run = np.zeros_like(v_q)
+    residual = values - d @ (inverse @ values)
+    if df_run > 0:
+        v_run = v_run + np.kron(_mean_products(residual @ weights, df_run), spread)
+    for group in groups:
+        if len(group) < 2:
+            continue
+        share = 1 / (len(groups) ** 2 * len(group))
+        v_q += share * np.atleast_2d(np.cov(b[:, group]))
+        if df_run > 0:
+            cell = residual[:, :, group] - residual[:, :, group].mean(axis=2, keepdims=True)
+            products = _mean_products(cell.reshape(count, -1), df_run * (len(group) - 1))
+            v_obs += share * np.kron(products, spread)
+    return _effects(b @ weights, v_run, v_q, v_obs, np.tile(estimable, count), df, (runs, questions))
+
+
+def run_effects(
+    y: npt.ArrayLike,
+    design: npt.ArrayLike,
+    contrasts: npt.ArrayLike,
+    sampling_variance: npt.ArrayLike | None = None,
+) -> Effects:
+    """Contrasts of run-level figures, where no questions are known.
+
+    Args:
+        y: one figure per run [R], or several responses of the same runs [K, R]: logarithms of seconds or
+            dollars, or accuracies.
+        design: D [R, P].
+        contrasts: [C, P].
+        sampling_variance: of every figure, such as p(1 − p)/n of an accuracy, of the shape of `y`: a floor
+            of the variance between runs.
+
+    Returns:
+        M = K·C effects in the unit of `y`, t on the residual degrees of freedom.
+    """
+    values, d, c = (np.asarray(a, dtype=np.float64) for a in (y, design, contrasts))
+    values = values.reshape(-1, values.shape[-1])
+    inverse, per_run, estimable, df = _solve(d, c)
+    spread = per_run @ per_run.T
+    estimates = (values @ per_run.T).ravel()
+    v_run = np.zeros((len(estimates), len(estimates)))
+    if df > 0:
+        v_run = v_run + np.kron(_mean_products(values - values @ inverse.T @ d.T, df), spread)
+    v_q = np.zeros_like(v_run)
+    if sampling_variance is not None:
+        noise = np.asarray(sampling_variance, dtype=np.float64).reshape(values.shape)
+        v_q = np.diag(np.concatenate([(per_run**2) @ row for row in noise]))
+    # The sampling noise of runs is part of their spread already: it floors V_run, it does not add to it.
+    return _effects(estimates, v_run, v_q, v_q, np.tile(estimable, len(values)), df, (values.shape[1], 0))
+
+
+def _groups(questions: int, strata: npt.ArrayLike | None) -> list[npt.NDArray[np.intp]]:
+    if strata is None:
+        return [np.arange(questions)]
+    labels = np.asarray(strata)
+    return [np.flatnonzero(labels == label) for label in dict.fromkeys(labels.tolist())]
+
+
+def _solve(d: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_], int]:
+    """Generalised inverse [P, R], contrasts as weights on runs [M, R], which are estimable [M], residual df."""
+    inverse: FloatArray = np.asarray(np.linalg.pinv(d), dtype=np.float64)
+    per_run: FloatArray = np.asarray(c @ inverse)
+    estimable = np.asarray(np.isclose(per_run @ d, c, atol=1e-8).all(axis=1))
+    return inverse, per_run, estimable, max(0, d.shape[0] - int(np.linalg.matrix_rank(d)))
+
+
+def _mean_products(residual: npt.NDArray[Any], df: int) -> npt.NDArray[Any]:
+    """Mean squares and cross-products of responses [K, K] from residuals [K, n]."""
+    return residual @ residual.T / df
+
+
+def _effects(
+    estimates: FloatArray,
+    v_run: FloatArray,
+    v_q: FloatArray,
+    v_obs: FloatArray,
+    estimable: npt.NDArray[np.bool_],
+    df: int,
+    shape: tuple[int, ...],
+) -> Effects:
+    run, question, both = (np.diag(v).copy() for v in (v_run, v_q, v_obs))
+    errors = np.sqrt(np.maximum(np.maximum(run + question - both, run), np.maximum(question, 0.0)))
+    errors = np.where(errors < _ROUNDING, 0.0, errors)
+    estimates = np.where(np.abs(estimates) < _ROUNDING, 0.0, estimates)
+    if df == 0:
+        errors = np.full_like(errors, math.nan)
+    return Effects(
+        effects=np.where(estimable, estimates, math.nan),
+        errors=np.where(estimable, errors, math.nan),
+        correlation=_correlation(v_run + v_q),
+        run_variance=run,
+        question_variance=question,
+        interaction_variance=both,
+        df=df,
+        runs=shape[0],
+        questions=shape[1],
+    )
+
+
+def _correlation(covariance: FloatArray) -> FloatArray:
+    """Correlation of V_run + V_q: unlike the difference with V_obs, it is never indefinite."""
+    scale = np.sqrt(np.diag(covariance))
+    safe = np.where(scale > 0, scale, 1.0)
+    correlation = np.clip(covariance / np.outer(safe, safe), -1.0, 1.0)
+    np.fill_diagonal(correlation, 1.0)
+    return np.asarray(correlation)

@@ -1,0 +1,131 @@
+"""Many comparisons at once: Dunnett within an axis, Holm over axes, Benjamini–Hochberg for the rest."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+FloatArray = npt.NDArray[np.float64]
+
+_SEED = 20250320
+"""Of the quasi-random integration behind the multivariate t: the same input gives the same digits."""
+_RIDGE = 1e-3
+"""Keeps correlations of exactly ±1, which the integration does not handle, just inside."""
+
+
+def dunnett_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: int) -> FloatArray:
+    """Two-sided p-values of many-to-one comparisons: P(max |T| ≥ |t|) for T multivariate t (Dunnett 1955).
+
+    scipy's `dunnett` wants the raw samples of a one-way layout; here t comes from a factorial fit.
+
+    Args:
+        t: statistics [M]; NaN gives NaN.
+        correlation: of the estimates [M, M].
+        df: degrees of freedom, at least 1.
+
+    Returns:
+        Single-step adjusted p-values [M], between the unadjusted and Bonferroni's.
+    """
+    values = np.abs(np.asarray(t, dtype=np.float64))
+    known = np.isfinite(values) | np.isinf(values)
+    single = 2 * stats.t.sf(np.where(known, values, 0.0), df)
+    count = int(known.sum())
+    shape = np.asarray(correlation, dtype=np.float64)[np.ix_(known, known)]
+    result = np.full(values.shape, math.nan)
+    for i in np.flatnonzero(known):
+        joint = single[i] if count == 1 or math.isinf(values[i]) else 1 - _within(values[i], shape, df)
+        result[i] = min(1.0, float(np.clip(joint, single[i], count * single[i])))
+    return result
+
+
+def dunnett_critical(correlation: npt.ArrayLike, df: int, alpha: float) -> float:
+    """The c with P(max |T| ≥ c) = alpha.
+
+    Args:
+        correlation: of the estimates [M, M].
+        df: degrees of freedom, at least 1.
+        alpha: error rate of the M comparisons together.
+    """
+    shape = np.asarray(correlation, dtype=np.float64)
+    single = float(stats.t.isf(alpha / 2, df))
+    count = shape.shape[0]
+    if count == 1:
+        return single
+    bonferroni = float(stats.t.isf(alpha / (2 * count), df))
+
+    def excess(c: float) -> float:
+        return 1 - _within(c, shape, df) - alpha
+
+    if excess(bonferroni) >= 0 or excess(single) <= 0:
+        return bonferroni
+    return float(optimize.brentq(excess, single, bonferroni, xtol=1e-4))
+
+
+def _within(bound: float, shape: FloatArray, df: int) -> float:
+    """P(|T_i| ≤ bound for all i)."""
+    size = shape.shape[0]
+    inside = shape * (1 - _RIDGE) + np.eye(size) * _RIDGE
+    edge = np.full(size, bound)
+    return float(
+        stats.multivariate_t.cdf(
+            edge, shape=inside, df=df, lower_limit=-edge, random_state=np.random.default_rng(_SEED)
+        )
+    )
+
+
+def holm(p: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Holm's step-down adjustment (Holm 1979).
+
+    Args:
+        p: p-values of a family; NaN stands outside it.
+
+    Returns:
+        Adjusted p-values, and the factor that Holm's step applied to each raw one.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    adjusted, factors = np.full(values.shape, math.nan), np.full(values.shape, math.nan)
+    order = [int(i) for i in np.argsort(values, kind="stable") if not math.isnan(values[i])]
+    running = 0.0
+    for rank, i in enumerate(order):
+        factors[i] = len(order) - rank
+        running = max(running, min(1.0, factors[i] * values[i]))
+        adjusted[i] = running
+    return adjusted, factors
+
+
+def holm_factors(p: npt.ArrayLike, alpha: float) -> FloatArray:
+    """The factors by which intervals widen so that they exclude zero exactly where Holm rejects.
+
+    A rejected hypothesis keeps its step's factor; all others get that of the step where Holm stopped.
+    """
+    adjusted, factors = holm(p)
+    kept = adjusted[~np.isnan(adjusted)] >= alpha
+    if kept.any():
+        stop = float(np.max(factors[~np.isnan(adjusted)][kept]))
+        factors = np.where(adjusted >= alpha, stop, factors)
+    return factors
+
+
+def benjamini_hochberg(p: npt.ArrayLike, alpha: float) -> tuple[FloatArray, float]:
+    """False-discovery adjustment, and the level of intervals that goes with it.
+
+    Args:
+        p: p-values of a family; NaN stands outside it.
+        alpha: false-discovery rate.
+
+    Returns:
+        Adjusted p-values (Benjamini and Hochberg 1995), and the error rate of each interval, alpha × (number
+        found) / (number tested), so that intervals exclude zero where p_adjusted < alpha (Benjamini and
+        Yekutieli 2005).
+    """
+    values = np.asarray(p, dtype=np.float64)
+    known = ~np.isnan(values)
+    adjusted = np.full(values.shape, math.nan)
+    if not known.any():
+        return adjusted, alpha
+    adjusted[known] = stats.false_discovery_control(values[known], method="bh")
+    found = max(1, int((adjusted[known] < alpha).sum()))
+    return adjusted, alpha * found / int(known.sum())
