@@ -33,13 +33,11 @@ def completion_logprobs(
         hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     hidden = hidden.flatten(0, 1).index_select(0, batch.predictors)
     head = model.get_output_embeddings()
-    dtype = torch.bfloat16 if bf16 else hidden.dtype
-    bias = getattr(head, "bias", None)
     out = token_logprob(
-        hidden.to(dtype),
-        head.weight.to(dtype),
+        hidden.to(torch.bfloat16) if bf16 else hidden,
+        head.weight,
         batch.targets,
-        bias=None if bias is None else bias.to(dtype),
+        bias=getattr(head, "bias", None),
         temperature=temperature,
         softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
         return_entropy=True,

@@ -27,9 +27,12 @@ def make_samples():
     generator = torch.Generator().manual_seed(5)
     shapes = [(3, 7), (5, 2), (2, 9), (4, 4), (3, 1), (6, 9)]
     advantages = [1.0, -0.5, 0.0, 0.7, -1.2, 0.0]
-    draw = lambda n: tuple(torch.randint(1, 31, (n,), generator=generator).tolist())
+
+    def draw(count):
+        return tuple(torch.randint(1, 31, (count,), generator=generator).tolist())
+
     return [
-        Sample(draw(p), draw(c), tuple(-torch.rand(c, generator=generator).tolist()), a, c == 9)
+        Sample(draw(p), draw(c), tuple((-torch.rand(c, generator=generator)).tolist()), a, c == 9)
         for (p, c), a in zip(shapes, advantages)
     ]
 
