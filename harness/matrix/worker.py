@@ -29,9 +29,7 @@ FINISHED, FAILED, INTERRUPTED = 0, 1, 3
 """Exit codes."""
 
 _ORPHAN_GRACE_SECONDS = 60.0
-_LOCK_WAIT_SECONDS = (
-    90.0  # longer than an orphan's grace: the earlier worker of this run may be saving its work
-)
+_LOCK_WAIT_SECONDS = 90.0
 _PR_SET_PDEATHSIG = 1
 
 Execute = Callable[[RunJob, RunFolder, AttemptFolder, Callable[[], bool]], None]

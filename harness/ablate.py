@@ -1,0 +1,77 @@
+"""Runs a grid's matrix. Given again, it continues where it stopped; when all is done, it only reprints the tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.ablate",
+        description=__doc__,
+        epilog="exit codes: 0 done, 1 finished with failed runs, 2 the input is wrong, 4 the harness itself failed, "
+        "130 stopped by Ctrl-C (once: runs save their work; twice: at once)",
+    )
+    parser.add_argument("--grid", required=True, metavar="FILE", help="the grid, a YAML file")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="output folder (default: results/runs/<grid name>)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: what fits)")
+    parser.add_argument(
+        "--executor", choices=("local", "ray", "slurm"), default="local", help="where runs execute"
+    )
+    parser.add_argument(
+        "--budget-usd",
+        type=float,
+        metavar="X",
+        help="start no run that would take the folder's cost beyond X dollars",
+    )
+    parser.add_argument(
+        "--budget-hours",
+        type=float,
+        metavar="H",
+        help="start no run that would end more than H hours from now",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, worker: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code.
+
+    Args:
+        argv: arguments, without the program's name.
+        worker: command of a worker, in place of the harness's own.
+    """
+    arguments = _parser().parse_args(argv)
+    from harness.matrix.command import guarded
+
+    log = arguments.out / "error.log" if arguments.out else None
+    return guarded(lambda: _ablate(arguments, worker), log)
+
+
+def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
+    from harness.matrix.command import DONE
+    from harness.matrix.matrix import execute, prepare
+    from harness.matrix.show import plan_data, print_plan
+
+    matrix = prepare(
+        arguments.grid,
+        arguments.out,
+        workers=arguments.workers,
+        executor=arguments.executor,
+        budget_usd=arguments.budget_usd,
+        budget_hours=arguments.budget_hours,
+        planning=arguments.dry_run,
+    )
+    if arguments.dry_run:
+        print_plan(matrix.plan, plan_data(matrix.plan, matrix.estimator, matrix.slots))
+        return DONE
+    return execute(matrix, worker)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

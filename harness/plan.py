@@ -1,0 +1,55 @@
+"""What a grid comes to, before anything is spent: cells, runs, evaluations, hours, $, GB, detectable effects."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.plan", description=__doc__)
+    parser.add_argument("--grid", required=True, metavar="FILE", help="the grid, a YAML file")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="output folder (default: results/runs/<grid name>)"
+    )
+    parser.add_argument(
+        "--why",
+        metavar="CELL",
+        help="why this cell would be rerun or reused, field by field; CELL is like 'reward=cosine seed=0'",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: what fits)")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    from harness.matrix.command import guarded
+
+    return guarded(lambda: _plan(arguments))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from harness.matrix.command import DONE
+    from harness.matrix.matrix import prepare
+    from harness.matrix.show import plan_data, print_plan
+    from harness.matrix.why import explain, find_cell
+    from harness.store.atomic import to_json
+
+    matrix = prepare(arguments.grid, arguments.out, workers=arguments.workers, planning=True)
+    if arguments.why is not None:
+        print("\n".join(explain(matrix.plan, find_cell(matrix.plan, arguments.why))))
+        return DONE
+    data = plan_data(matrix.plan, matrix.estimator, matrix.slots)
+    if arguments.json:
+        print(to_json(data, indent=1))
+    else:
+        print_plan(matrix.plan, data)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
