@@ -7,7 +7,7 @@ so nothing a padded position held can reach a value or a gradient.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,6 +92,25 @@ def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> 
     return (rate + k * log_w - rate * log_w.exp()).exp()
 
 
+class _K3(torch.autograd.Function):
+    """e^(−Δ) + Δ − 1 and its derivative 1 − e^(−Δ), both through expm1.
+
+    Near Δ = 0, where training spends its time, the plain formula loses its digits, and autograd of expm1
+    loses those of the derivative.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, delta: Tensor) -> Tensor:
+        shrink = torch.expm1(-delta)
+        ctx.save_for_backward(shrink)
+        return shrink + delta
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (shrink,) = ctx.saved_tensors
+        return -shrink * upstream
+
+
 def kl_estimate(logprob: Tensor, reference: Tensor, kind: str) -> Tensor:
     """Per-token estimate of KL(π ‖ π_ref) [B, T] (Schulman, "Approximating KL divergence")."""
     delta = logprob - reference
@@ -100,8 +119,7 @@ def kl_estimate(logprob: Tensor, reference: Tensor, kind: str) -> Tensor:
     if kind == "k2":
         return delta.square() / 2
     if kind == "k3":
-        # expm1 keeps the digits that e^(−Δ) − 1 loses near Δ = 0, where training spends its time.
-        return torch.expm1(-delta) + delta
+        return _K3.apply(delta)
     return delta.abs()
 
 
