@@ -1,0 +1,247 @@
+"""Everything that the report says about a study, computed once: verdicts, gains over step 0, the guard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.reporting.metrics import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.responses import (
+    FloatArray,
+    Layout,
+    Lookup,
+    Question,
+    Shares,
+    benchmarks,
+    gain_question,
+    lay_out,
+    questions_of,
+    shares,
+)
+from harness.stats.bestof import BestOf, best_of_identical, best_of_mean, question_rates
+from harness.stats.effects import run_effects, two_way_effects
+from harness.stats.intervals import Interval, accuracy_interval, mean_interval, paired_gain
+from harness.stats.verdicts import Judgement, Settings, Test, judge_primary, judge_secondary
+from harness.store.study import Study
+
+ALL = "all"
+"""The mean over benchmarks, each weighing the same."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One verdict.
+
+    Attributes:
+        metric: `accuracy`, or a performance metric.
+        benchmark: a benchmark's name, `all`, or empty for performance metrics.
+        judgement: accuracy in fractions, performance metrics as natural logarithms of ratios.
+        primary: whether it is of the primary family.
+    """
+
+    metric: str
+    benchmark: str
+    judgement: Judgement
+    primary: bool
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The best checkpoint of a benchmark beside what chance would give."""
+
+    benchmark: str
+    run: str
+    step: int
+    figures: BestOf
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What tables, figures and words are made of.
+
+    Attributes:
+        study: what was analysed.
+        layout: its blocks.
+        rows: all verdicts, primary ones first.
+        accuracy: interval by (run, step, benchmark), `all` among them.
+        gain: over step 0 of the same questions, likewise.
+        guards: by benchmark, `all` last.
+        settings: error rate, power, seeds.
+        delta: smallest accuracy difference that matters.
+    """
+
+    study: Study
+    layout: Layout
+    rows: tuple[Row, ...]
+    accuracy: Mapping[tuple[str, int, str], Interval]
+    gain: Mapping[tuple[str, int, str], Interval]
+    guards: tuple[Guard, ...]
+    settings: Settings
+    delta: float
+
+    def primary(self) -> list[Judgement]:
+        """Verdicts on the mean accuracy over benchmarks, by axis; training itself is not among them."""
+        return [r.judgement for r in self.rows if r.primary and r.judgement.axis != "step"]
+
+    def training(self) -> Judgement | None:
+        """The verdict on the last checkpoint against step 0."""
+        found = [r.judgement for r in self.rows if r.primary and r.judgement.axis == "step"]
+        return found[0] if found else None
+
+
+def analyse(study: Study) -> Analysis:
+    """Analyses a study; what was not measured is absent, never zero."""
+    verdict = study.grid.get("verdict", {})
+    delta = float(verdict.get("delta", 0.02))
+    settings = Settings(
+        alpha=float(verdict.get("alpha", 0.05)),
+        power=float(verdict.get("power", 0.8)),
+        seeds=max(1, study.cells["seed"].nunique()),
+    )
+    layout = lay_out(study)
+    measured = shares(study)
+    rows = _accuracy_rows(layout, measured, settings, delta) + _performance_rows(study, layout, settings)
+    accuracy, gain = _intervals(study, layout, measured)
+    return Analysis(study, layout, tuple(rows), accuracy, gain, _guards(study, accuracy), settings, delta)
+
+
+def _accuracy_rows(
+    layout: Layout, measured: Mapping[str, Shares], settings: Settings, delta: float
+) -> list[Row]:
+    if not measured:
+        return []
+    everything = _lookup(list(measured.values()))
+    strata = np.repeat(np.arange(len(measured)), [_width(f) for f in measured.values()])
+    primary = _tests(questions_of(layout, everything, strata), delta)
+    rows = [Row("accuracy", ALL, j, True) for j in judge_primary(primary, settings)]
+    if (gain := gain_question(layout, everything, strata)) is not None:
+        rows += [Row("accuracy", ALL, j, True) for j in judge_primary(_tests([gain], delta), settings)]
+    single: list[Test] = []
+    names: list[str] = []
+    for benchmark, frame in measured.items():
+        lookup, one = _lookup([frame]), np.zeros(_width(frame), dtype=np.intp)
+        asked = questions_of(layout, lookup, one)
+        if (gain := gain_question(layout, lookup, one)) is not None:
+            asked.append(gain)
+        tests = _tests(asked, delta)
+        single += tests
+        names += [benchmark for test in tests for _ in test.contrasts]
+    judged = judge_secondary(single, settings)
+    return rows + [Row("accuracy", name, j, False) for name, j in zip(names, judged)]
+
+
+def _performance_rows(study: Study, layout: Layout, settings: Settings) -> list[Row]:
+    tests: list[Test] = []
+    names: list[str] = []
+    one = np.zeros(1, dtype=np.intp)
+    for metric in PERFORMANCE:
+        values = checkpoint_metric(study, metric)
+        logs = {key: np.array([math.log(v)]) for key, v in values.items() if v > 0}
+
+        def lookup(run: str, step: int, logs: dict[tuple[str, int], FloatArray] = logs) -> FloatArray | None:
+            return logs.get((run, step))
+
+        for question in questions_of(layout, lookup, one):
+            if question.axis == layout.within and not metric.grows_with_steps:
+                continue
+            effects = run_effects(question.y[:, :, 0], question.matrix, question.weights)
+            tests.append(
+                Test(
+                    axis=question.axis,
+                    contrasts=question.contrasts,
+                    effects=effects,
+                    delta=math.log1p(RELATIVE_DELTA),
+                    better=metric.better,
+                )
+            )
+            names += [metric.name] * len(question.contrasts)
+    return [Row(name, "", j, False) for name, j in zip(names, judge_secondary(tests, settings))]
+
+
+def _width(measured: Shares) -> int:
+    return len(next(iter(measured.values())))
+
+
+def _lookup(measured: list[Shares]) -> Lookup:
+    """Responses over the questions of several benchmarks; None unless each has the checkpoint."""
+    keys = set.intersection(*(set(m) for m in measured))
+    stacked = {key: np.concatenate([m[key] for m in measured]) for key in keys}
+
+    def lookup(run: str, step: int) -> FloatArray | None:
+        return stacked.get((run, step))
+
+    return lookup
+
+
+def _tests(questions: list[Question], delta: float) -> list[Test]:
+    return [
+        Test(
+            axis=q.axis,
+            contrasts=q.contrasts,
+            effects=two_way_effects(q.y, q.matrix, q.weights, q.strata),
+            delta=delta,
+        )
+        for q in questions
+        if q.y.shape[-1]
+    ]
+
+
+Intervals = dict[tuple[str, int, str], Interval]
+
+
+def _intervals(study: Study, layout: Layout, measured: Mapping[str, Shares]) -> tuple[Intervals, Intervals]:
+    """Intervals of accuracy and of the gain over step 0, by run, step and benchmark."""
+    accuracy: Intervals = {}
+    gain: Intervals = {}
+    for group, part in study.questions().groupby(["run", "step", "benchmark"], sort=False):
+        run, step, benchmark = cast(tuple[str, int, str], group)
+        key = (str(run), int(step), str(benchmark))
+        accuracy[key] = accuracy_interval(part["samples"], part["correct"])
+        frame = measured[key[2]]
+        before = (layout.base.get(key[0], ""), 0)
+        if before in frame:
+            gain[key] = paired_gain(frame[before], frame[key[:2]])
+    for intervals in (accuracy, gain):
+        for run, step in dict.fromkeys((r, s) for r, s, _ in intervals):
+            parts = [intervals.get((run, step, b)) for b in measured]
+            known = [p for p in parts if p is not None]
+            if len(known) == len(parts):
+                intervals[run, step, ALL] = mean_interval(known)
+    return accuracy, gain
+
+
+def _guards(study: Study, accuracy: Mapping[tuple[str, int, str], Interval]) -> tuple[Guard, ...]:
+    """The best trained checkpoint by benchmark, beside the best of as many identical ones."""
+    trained = set(study.runs.loc[study.runs["kind"] != "base", "run"].astype(str))
+    questions = study.questions()
+    questions = questions[questions["run"].isin(trained)]
+    guards: list[Guard] = []
+    parts: list[tuple[float, float]] = []
+    for benchmark in benchmarks(study):
+        own = questions[questions["benchmark"] == benchmark]
+        scores = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == benchmark and k[0] in trained}
+        if own.empty or len(scores) < 2:
+            continue
+        table = own.pivot_table(
+            index=["run", "step"], columns="question_index", values=["samples", "correct"]
+        )
+        samples, correct = (table[c].to_numpy(dtype=np.float64) for c in ("samples", "correct"))
+        samples, correct = np.nan_to_num(samples), np.nan_to_num(correct)
+        rates = question_rates(samples, correct)
+        tries: npt.NDArray[np.int64] = np.rint(samples.max(axis=0)).astype(np.int64)
+        (run, step), best = max(scores.items(), key=lambda item: item[1])
+        mean = float(np.mean(list(scores.values())))
+        figures = best_of_identical(len(scores), mean, best, rates=rates, samples=tries)
+        guards.append(Guard(benchmark, run, step, figures))
+        variance = float((tries * rates * (1 - rates)).sum()) / float(tries.sum()) ** 2
+        parts.append((mean, variance))
+    every = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == ALL and k[0] in trained}
+    if len(parts) > 1 and len(every) > 1:
+        (run, step), best = max(every.items(), key=lambda item: item[1])
+        guards.append(Guard(ALL, run, step, best_of_mean(len(every), best, parts)))
+    return tuple(guards)

@@ -1,0 +1,127 @@
+"""One way to write numbers, CSV and Markdown, so that equal experiments give equal bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+DASH = "–"
+"""Stands in tables for people where nothing was measured."""
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell has nothing to say: None, NaN, NA or an empty text."""
+    return value is None or value is pd.NA or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def plain(value: Any) -> str:
+    """A CSV cell: six significant digits, `true`/`false`, empty for what was not measured."""
+    value = value.item() if hasattr(value, "item") else value
+    if is_empty(value):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        text = f"{value:.6g}"
+        return "0" if text == "-0" else text
+    return str(value)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The frame as CSV with a header row and \\n line ends."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(frame.columns)
+    writer.writerows([plain(v) for v in row] for row in frame.itertuples(index=False, name=None))
+    return buffer.getvalue()
+
+
+def points(fraction: float, *, signed: bool = False) -> str:
+    """A fraction as percentage points with one digit: `+3.1`."""
+    if is_empty(fraction):
+        return DASH
+    text = f"{100 * fraction:{'+' if signed else ''}.1f}"
+    return text.replace("-", "−")
+
+
+def percent(fraction: float, *, signed: bool = False) -> str:
+    """A fraction as a percentage: `62.5 %`."""
+    return DASH if is_empty(fraction) else f"{points(fraction, signed=signed)} %"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A figure with that many significant digits, never in scientific notation between 1e-4 and 1e7."""
+    value = value.item() if hasattr(value, "item") else value
+    if is_empty(value):
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        if value == 0:
+            return "0"
+        magnitude = math.floor(math.log10(abs(value)))
+        if not -5 < magnitude < 7:
+            return f"{value:.{digits - 1}e}"
+        return f"{value:,.{max(0, digits - 1 - magnitude)}f}".replace("-", "−")
+    return str(value)
+
+
+def usd(value: float) -> str:
+    """Money: at least two significant digits below a cent."""
+    if is_empty(value):
+        return DASH
+    return f"${value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"${value:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `5 h 12 min`."""
+    if is_empty(seconds):
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def p_text(p: float) -> str:
+    """A p-value: `< 0.001` where it is."""
+    if is_empty(p):
+        return DASH
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def markdown_cell(text: Any) -> str:
+    """Text that cannot break out of a Markdown table cell, nor be taken for markup or HTML."""
+    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\|`*_[]":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return " ".join(escaped.split())
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns are aligned left, the others right."""
+    aligned = [":--" if i < left else "--:" for i in range(len(header))]
+    lines = [header, aligned, *rows]
+    cells = [[markdown_cell(c) if i != 1 else str(c) for c in line] for i, line in enumerate(lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
+    """A table for a terminal."""
+    cells = [[str(c) for c in line] for line in [header, *rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -1,0 +1,169 @@
+"""What runs cost: throughput, time and memory from step records, money from attempts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.reporting.frames import column, records
+from harness.store.study import Study
+
+RELATIVE_DELTA = 0.05
+"""Smallest ratio − 1 of throughput, memory or cost that counts as a difference in verdicts."""
+
+PHASE_ORDER = (
+    "rollout",
+    "reward",
+    "logprob",
+    "reference",
+    "update",
+    "optimizer",
+    "sync",
+    "checkpoint",
+    "evaluation",
+    "other",
+)
+"""The order in which phases are told; ones not named here follow alphabetically."""
+
+MEMORY_KINDS = ("resident_gib", "allocated_gib", "reserved_gib", "device_gib")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A performance metric that verdicts are given on.
+
+    Attributes:
+        name: in tables.
+        words: for people.
+        better: +1 where more is better, −1 where less is.
+        grows_with_steps: whether a longer training changes it, so that training length has an effect on it.
+    """
+
+    name: str
+    words: str
+    better: int
+    grows_with_steps: bool = False
+
+
+PERFORMANCE = (
+    Metric("tokens_per_second", "training throughput", 1),
+    Metric("rollout_tokens_per_second", "rollout throughput", 1),
+    Metric("train_tokens_per_second", "update throughput", 1),
+    Metric("step_seconds", "time per step", -1),
+    Metric("peak_memory_gib", "peak memory", -1),
+    Metric("training_cost_usd", "training cost", -1, grows_with_steps=True),
+)
+
+
+def phases(names: list[str]) -> list[str]:
+    """Phases in the order in which a step goes through them."""
+    known = [p for p in PHASE_ORDER if p in names]
+    return [*known, *sorted(set(names) - set(known))]
+
+
+def checkpoint_metric(study: Study, metric: Metric) -> dict[tuple[str, int], float]:
+    """The metric by (run, step): over the steps up to a checkpoint for costs, over the whole run otherwise."""
+    prices = study.runs.set_index("run")
+    figures: dict[tuple[str, int], float] = {}
+    for run, steps in study.steps.groupby("run", sort=False):
+        wanted = sorted(set(study.cells.loc[study.cells["run"] == run, "step"].astype(int)))
+        for step in wanted:
+            part = steps[steps["step"] <= step] if metric.grows_with_steps else steps
+            if part["step"].max() < step:
+                continue
+            value = _figure(metric, part, prices.loc[run] if run in prices.index else None)
+            if value is not None and math.isfinite(value):
+                figures[str(run), step] = value
+    return figures
+
+
+def _figure(metric: Metric, steps: pd.DataFrame, price: Any) -> float | None:
+    seconds = column(steps, "timing.total_seconds")
+    match metric.name:
+        case "tokens_per_second":
+            return _ratio(tokens(steps), seconds.sum())
+        case "rollout_tokens_per_second":
+            return rate(steps, "tokens.completion", "rollout")
+        case "train_tokens_per_second":
+            return rate(steps, "tokens.trained", "update", "timing.train_tokens_per_second")
+        case "step_seconds":
+            return float(seconds.mean()) if seconds.notna().any() else None
+        case "peak_memory_gib":
+            return peak(steps)
+        case _:
+            if price is None or seconds.isna().all():
+                return None
+            return float(seconds.sum()) * float(price["devices"]) * float(price["usd_per_hour"]) / 3600
+
+
+def tokens(steps: pd.DataFrame) -> float:
+    """Completion tokens of the steps, what `tokens_per_second` counts."""
+    return float(column(steps, "tokens.completion").sum())
+
+
+def rate(steps: pd.DataFrame, counted: str, phase: str, recorded: str | None = None) -> float | None:
+    """Tokens over the seconds of a phase, of all steps together.
+
+    Where steps record their own rate for a stretch that is not one phase, their time-weighted mean: Σ tokens
+    over Σ tokens/rate.
+    """
+    number = column(steps, counted)
+    if recorded is None or recorded not in steps.columns:
+        return _ratio(float(number.sum()), float(column(steps, f"timing.seconds.{phase}").sum()))
+    rates = column(steps, recorded)
+    valid = (rates > 0) & (number > 0)
+    return _ratio(float(number[valid].sum()), float((number[valid] / rates[valid]).sum()))
+
+
+def peak(steps: pd.DataFrame) -> float | None:
+    """Highest memory of any phase: on the device where there is one, otherwise of the process."""
+    for kind in ("reserved_gib", "resident_gib"):
+        names = [c for c in steps.columns if c.startswith("memory.") and c.endswith(f".{kind}")]
+        values = [float(column(steps, c).max()) for c in names if column(steps, c).notna().any()]
+        if values:
+            return max(values)
+    return None
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return above / below if below > 0 and above > 0 else None
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Where the wall-clock seconds of a run's attempts went.
+
+    Attributes:
+        training: steps that count.
+        evaluation: of checkpoints.
+        failed: what attempts that failed or were killed left nothing of.
+        other: starting, loading, saving, and steps done twice.
+    """
+
+    training: float
+    evaluation: float
+    failed: float
+    other: float
+
+
+def spending(study: Study, run: str) -> Spending:
+    """Splits a run's time. The four parts add up to the wall-clock time of its attempts."""
+    attempts = study.attempts[study.attempts["run"] == run]
+    steps = study.steps[study.steps["run"] == run]
+    made = study.evaluations[study.evaluations["run"] == run]
+    totals = dict.fromkeys(("training", "evaluation", "failed", "other"), 0.0)
+    for attempt in records(attempts):
+        number, wall = attempt["attempt"], float(attempt["wall_seconds"])
+        trained = float(column(steps[steps["attempt"] == number], "timing.total_seconds").sum())
+        ours = made[made["attempt"] == number] if "attempt" in made.columns else made.iloc[:0]
+        evaluated = float(column(ours, "timing.total_seconds").sum())
+        # Clocks are read at different moments: what is left can come out a trifle below zero.
+        trained, evaluated = min(trained, wall), min(evaluated, max(0.0, wall - trained))
+        rest = wall - trained - evaluated
+        totals["training"] += trained
+        totals["evaluation"] += evaluated
+        totals["failed" if attempt["status"] in ("failed", "killed") else "other"] += rest
+    return Spending(**totals)

@@ -1,0 +1,21 @@
+"""All tables of a study."""
+
+from __future__ import annotations
+
+from harness.reporting.accuracy_tables import accuracy_table, cells_table, verdicts_table
+from harness.reporting.analysis import Analysis
+from harness.reporting.run_tables import cost_table, memory_table, throughput_table
+from harness.reporting.table import Table
+
+
+def build_tables(analysis: Analysis) -> dict[str, Table]:
+    """All tables, in the order of the report."""
+    made = (
+        accuracy_table(analysis),
+        cells_table(analysis),
+        verdicts_table(analysis),
+        throughput_table(analysis.study),
+        memory_table(analysis.study),
+        cost_table(analysis.study),
+    )
+    return {table.name: table for table in made}
