@@ -10,8 +10,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from kernels.token_logprob.autograd import slabbed_token_logprob
 from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform
+from kernels.token_logprob.plan import plan_slabs
 from kernels.token_logprob.reference import reference_token_logprob
+from kernels.token_logprob.slabs import SLABS
 
 Implementation = Literal["auto", "reference", "slabs", "fused"]
 
@@ -79,7 +82,8 @@ def token_logprob(
     }
     if implementation == "reference":
         return reference_token_logprob(hidden, weight, targets, **options)
-    return reference_token_logprob(hidden, weight, targets, **options)
+    plan = plan_slabs(hidden.shape[0], tokens, hidden.dtype, hidden.device, logit_bytes)
+    return slabbed_token_logprob(hidden, weight, targets, engine=SLABS, plan=plan, **options)
 
 
 def _check_tensors(

@@ -14,6 +14,9 @@ from torch import Tensor
 IGNORE_INDEX = -100
 """Target of a row that is not wanted: outputs 0, gradients 0, no work."""
 
+LOWEST_LOG_PROB = -200.0
+"""exp of it is 0 in fp32: bounds p · log p where a logit is -inf, so that 0 · inf never arises."""
+
 
 class TokenLogprob(NamedTuple):
     """Both [N], fp32 (fp64 for fp64 inputs), differentiable."""

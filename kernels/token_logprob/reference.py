@@ -8,7 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform, accumulate_dtype
+from kernels.token_logprob.head import (
+    IGNORE_INDEX,
+    LOWEST_LOG_PROB,
+    Lora,
+    TokenLogprob,
+    Transform,
+    accumulate_dtype,
+)
 
 
 def reference_token_logprob(
@@ -39,4 +46,6 @@ def reference_token_logprob(
         logprob = log_probs.gather(1, targets.where(wanted, 0)[:, None])[:, 0].where(wanted, 0.0)
         if not return_entropy:
             return TokenLogprob(logprob, None)
-        return TokenLogprob(logprob, -(log_probs.exp() * log_probs).sum(-1).where(wanted, 0.0))
+        return TokenLogprob(
+            logprob, -(log_probs.exp() * log_probs.clamp_min(LOWEST_LOG_PROB)).sum(-1).where(wanted, 0.0)
+        )

@@ -1,0 +1,150 @@
+"""Autograd around an engine that goes over the vocabulary slab by slab.
+
+N tokens, H hidden, V vocabulary in use, R rows that are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.token_logprob.gradients import Upstream, Wanted, live_rows
+from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform
+from kernels.token_logprob.plan import Head, SlabPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardResult:
+    """Per active row, fp32."""
+
+    log_sum_exp: Tensor
+    logprob: Tensor
+    entropy: Tensor | None
+    kept: list[Tensor]
+    """Scaled product of each slab, [rows, S]; empty where they are to be recomputed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The two passes over the vocabulary."""
+
+    forward: Callable[[Head, Tensor, Tensor | None, bool, bool], ForwardResult]
+    """(head, targets [N], active rows [R] or None for all, entropy wanted, keep logits) → result of the R rows."""
+    backward: Callable[[Head, Upstream, list[Tensor], Wanted], tuple[Tensor | None, ...]]
+    """(head, live rows, kept logits, wanted) → gradients of hidden, weight, bias, lora.a, lora.b."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is not a tensor."""
+
+    engine: Engine
+    plan: SlabPlan
+    transform: Transform
+    vocab: int
+    lora_scale: float
+    entropy: bool
+    grad_enabled: bool
+
+
+class _TokenLogprob(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        lora_a: Tensor | None,
+        lora_b: Tensor | None,
+        targets: Tensor,
+        settings: Settings,
+    ) -> tuple[Tensor, Tensor | None]:
+        head = _head((hidden, weight, bias, lora_a, lora_b), settings)
+        wanted = targets != IGNORE_INDEX
+        active = None if bool(wanted.all()) else wanted.nonzero()[:, 0]
+        keep = settings.plan.keep and settings.grad_enabled and any(ctx.needs_input_grad)
+        result = settings.engine.forward(head, targets, active, settings.entropy, keep)
+        ctx.settings, ctx.kept = settings, len(result.kept)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            hidden,
+            weight,
+            bias,
+            lora_a,
+            lora_b,
+            targets,
+            active,
+            result.log_sum_exp,
+            result.entropy,
+            *result.kept,
+        )
+
+        def spread(value: Tensor) -> Tensor:
+            full = torch.zeros(hidden.shape[0], dtype=value.dtype, device=value.device)
+            return value.clone() if active is None else full.index_copy_(0, active, value)
+
+        return spread(result.logprob), None if result.entropy is None else spread(result.entropy)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_logprob: Tensor | None, d_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        settings: Settings = ctx.settings
+        *tensors, targets, active, log_sum_exp, entropy = ctx.saved_tensors[:9]
+        kept = list(ctx.saved_tensors[9:])
+        if d_logprob is None and d_entropy is None:
+            return (None,) * 7
+        with torch.autocast(targets.device.type, enabled=False):
+            head = _head(tuple(tensors), settings)
+            upstream = (d_logprob, d_entropy)
+            live = live_rows(targets, active, log_sum_exp, entropy, upstream, settings.transform.temperature)
+            wanted = Wanted(*ctx.needs_input_grad[:5])
+            return (*settings.engine.backward(head, live, kept, wanted), None, None)
+
+
+def _head(tensors: tuple[Tensor | None, ...], settings: Settings) -> Head:
+    hidden, weight, bias, a, b = (None if tensor is None else tensor.detach() for tensor in tensors)
+    assert hidden is not None
+    assert weight is not None
+    return Head(
+        hidden=hidden,
+        weight=weight,
+        bias=bias,
+        lora=None if a is None or b is None else Lora(a, b, settings.lora_scale),
+        vocab=settings.vocab,
+        transform=settings.transform,
+        plan=settings.plan,
+    )
+
+
+def slabbed_token_logprob(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    engine: Engine,
+    plan: SlabPlan,
+    bias: Tensor | None = None,
+    transform: Transform,
+    vocab_size: int,
+    lora: Lora | None = None,
+    return_entropy: bool = False,
+) -> TokenLogprob:
+    """`token_logprob` by `engine` under `plan`; arguments otherwise as there, already validated."""
+    settings = Settings(
+        engine=engine,
+        plan=plan,
+        transform=transform,
+        vocab=vocab_size,
+        lora_scale=1.0 if lora is None else float(lora.scale),
+        entropy=return_entropy,
+        grad_enabled=torch.is_grad_enabled(),
+    )
+    a, b = (None, None) if lora is None else (lora.a, lora.b)
+    with torch.autocast(hidden.device.type, enabled=False):
+        logprob, entropy = _TokenLogprob.apply(hidden, weight, bias, a, b, targets, settings)
+    return TokenLogprob(logprob, entropy)
