@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import BudgetSpec, HardwareSpec, VerdictSpec
 from harness.spec.recipe import Recipe
 from harness.spec.section import Listed, NonNegativeInt, Section
 from harness.spec.source import Path_, Sourced, nearest, read_yaml
-from harness.spec.validate import dotted, validated
+from harness.spec.validate import check_partial, dotted, validated
 
 
 class GridHead(Section):
@@ -36,6 +36,13 @@ class GridHead(Section):
     """Upper bounds."""
     verdict: VerdictSpec = VerdictSpec()
     """What counts as an effect."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"must be distinct, got {list(value)}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -290,6 +297,9 @@ def _cells(sourced: Sourced, head: GridHead, axes: dict[str, list[Level]]) -> It
             {"model": {"name": base.data["model"]}}, {("model",): line, ("model", "name"): line}, base.file
         )
         base = base.merged(long)
+    # A mistake in the base is one even where every level happens to cover it up.
+    lines = {("base", *p): line for p, line in base.lines.items()}
+    check_partial(Recipe, Sourced({"base": base.data}, lines, base.file), ("base",))
     resolved: list[tuple[dict[str, str], Recipe]] = []
     for combination in itertools.product(*axes.values()):
         levels = {axis: level.name for axis, level in zip(axes, combination)}

@@ -17,17 +17,104 @@ from harness.spec.recipe import PromptSpec, Recipe
 VERSION = 1
 """Raised when the same recipe would train differently than before."""
 
+IDENTITY_FIELDS = frozenset(
+    {
+        "model.dtype",
+        "data.sources[].source",
+        "data.sources[].terms",
+        "data.sources[].digits",
+        "data.sources[].family",
+        "data.sources[].params",
+        "data.sources[].dataset",
+        "data.sources[].config",
+        "data.sources[].split",
+        "data.sources[].question",
+        "data.sources[].answer",
+        "data.sources[].weight",
+        "data.size",
+        "data.seed",
+        "prompt.system",
+        "prompt.template",
+        "prompt.max_tokens",
+        "rollout.engine",
+        "rollout.prompts_per_step",
+        "rollout.completions_per_prompt",
+        "rollout.max_completion_tokens",
+        "rollout.temperature",
+        "rollout.top_p",
+        "reward.functions[].name",
+        "reward.functions[].weight",
+        "reward.functions[].params",
+        "advantage.scale",
+        "advantage.epsilon",
+        "objective.loss",
+        "objective.clip_low",
+        "objective.clip_high",
+        "objective.beta",
+        "objective.aggregation",
+        "objective.cispo_max",
+        "objective.delta",
+        "objective.entropy_bonus",
+        "objective.importance",
+        "objective.importance_cap",
+        "objective.kl",
+        "objective.kl_ratio",
+        "objective.mask_truncated",
+        "objective.max_length",
+        "objective.ratio_level",
+        "objective.sapo_tau_neg",
+        "objective.sapo_tau_pos",
+        "objective.top_entropy_quantile",
+        "objective.vespo_k_neg",
+        "objective.vespo_k_pos",
+        "objective.vespo_lambda_neg",
+        "objective.vespo_lambda_pos",
+        "optimizer.learning_rate",
+        "optimizer.schedule",
+        "optimizer.warmup_steps",
+        "optimizer.min_learning_rate_ratio",
+        "optimizer.betas",
+        "optimizer.epsilon",
+        "optimizer.weight_decay",
+        "optimizer.max_grad_norm",
+        "training.steps",
+        "training.inner_epochs",
+        "training.minibatches",
+    }
+)
+"""Recipe fields that change the experiment; `[]` stands for every element of a list."""
+
 RUNTIME_FIELDS = frozenset(
     {
         "model.name",
         "model.revision",
         "model.attention",
+        "data.sources[].path",
+        "data.sources[].revision",
         "training.microbatch_tokens",
         "training.checkpoint_every",
         "training.gradient_checkpointing",
     }
 )
-"""Dotted recipe fields that change speed, memory or names, not the experiment. All others are identity."""
+"""Recipe fields that change speed, memory or names, not the experiment. Fingerprints stand for what is named."""
+
+EVALUATION_FIELDS = frozenset(
+    {
+        "benchmarks[].source",
+        "benchmarks[].questions",
+        "benchmarks[].seed",
+        "samples",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "prompt",
+    }
+)
+"""Fields of `evaluate` that change what is measured."""
+
+EVALUATION_RUNTIME_FIELDS = frozenset({"benchmarks[].name", "base"})
+"""Fields of `evaluate` that don't."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +146,16 @@ def flattened(data: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _experimental(data: Any, name: str = "") -> Any:
+    """The data without runtime fields, at any depth."""
+    if isinstance(data, dict):
+        below = {key: f"{name}.{key}" if name else str(key) for key in data}
+        return {k: _experimental(v, below[k]) for k, v in data.items() if below[k] not in RUNTIME_FIELDS}
+    if isinstance(data, list):
+        return [_experimental(item, f"{name}[]") for item in data]
+    return data
+
+
 def schedule_depends_on_steps(recipe: Recipe) -> bool:
     """Whether the learning rate at a step depends on how many steps follow."""
     return recipe.optimizer.schedule != "constant"
@@ -69,7 +166,7 @@ def run_identity(recipe: Recipe, seed: int, *, model_fingerprint: str, data_fing
 
     `training.steps` is left out under a schedule that does not look ahead: shorter cells are its checkpoints.
     """
-    fields = {k: v for k, v in flattened(recipe.model_dump(mode="json")).items() if k not in RUNTIME_FIELDS}
+    fields = flattened(_experimental(recipe.model_dump(mode="json")))
     if not schedule_depends_on_steps(recipe):
         del fields["training.steps"]
     return _identity(
@@ -93,7 +190,9 @@ def evaluation_identity(
     fields = {
         **settings,
         **flattened((evaluate.prompt or prompt).model_dump(mode="json", exclude={"max_tokens"}), "prompt"),
-        "benchmark": benchmark.model_dump(mode="json", exclude={"name"}),
+        "benchmark.source": _experimental([benchmark.source.model_dump(mode="json")], "data.sources")[0],
+        "benchmark.questions": benchmark.questions,
+        "benchmark.seed": benchmark.seed,
         "benchmark.content": benchmark_fingerprint,
     }
     return _identity("evaluation", fields)

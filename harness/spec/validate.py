@@ -43,6 +43,22 @@ def validated(model: type[S], sourced: Sourced, prefix: Path_ = ()) -> S:
         raise _spec_error(model, data, error, sourced, prefix) from None
 
 
+def check_partial(model: type[Section], sourced: Sourced, prefix: Path_ = ()) -> None:
+    """Like `validated`, for data that others will complete: only what is there is checked.
+
+    Raises:
+        SpecError: something that is there is wrong.
+    """
+    data = sourced.data
+    for key in prefix:
+        data = data[key]
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        if any(e["type"] != "missing" for e in error.errors()):
+            raise _spec_error(model, data, error, sourced, prefix) from None
+
+
 def dotted(path: Path_) -> str:
     """`("data", "sources", 0)` as `data.sources[0]`."""
     text = ""
@@ -54,8 +70,9 @@ def dotted(path: Path_) -> str:
 def _spec_error(
     model: type[Section], data: Any, error: ValidationError, sourced: Sourced, prefix: Path_
 ) -> SpecError:
-    # An unknown key explains the missing one beside it, so it is told first.
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    # An unknown key explains the missing one beside it, so it is told first, and what is missing last.
+    order = {"extra_forbidden": 0, "missing": 2}
+    first = min(error.errors(), key=lambda e: order.get(e["type"], 1))
     path, owner = _locate(model, data, first["loc"])
     full = (*prefix, *path)
     value = first.get("input")
