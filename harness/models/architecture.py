@@ -1,0 +1,107 @@
+"""A model's dimensions and number of parameters, from its `config.json` and its safetensors headers."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.models.errors import ModelNotFound
+
+_BIASED_ATTENTION = frozenset({"qwen2"})
+_NORMED_HEADS = frozenset({"qwen3"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Dimensions of a decoder.
+
+    Attributes:
+        model_type: transformers' name of the architecture, such as `qwen2`.
+        context_tokens: longest sequence, prompt and completion together.
+        hidden_size: width H.
+        layers: number of layers.
+        vocabulary: rows of the embedding V.
+        intermediate_size: width of the feed-forward block.
+        heads: query heads.
+        kv_heads: key and value heads.
+        head_dim: width of a head.
+        tied: whether the language-model head is the embedding.
+        parameters: number of parameters.
+    """
+
+    model_type: str
+    context_tokens: int
+    hidden_size: int
+    layers: int
+    vocabulary: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tied: bool
+    parameters: int
+
+
+def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) -> Architecture:
+    """Dimensions from a parsed `config.json`; the count from `weights` where these are safetensors files.
+
+    Raises:
+        ModelNotFound: the config lacks a dimension, or a weights file is broken.
+    """
+    keys = ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size", "num_attention_heads")
+    missing = [key for key in (*keys, "max_position_embeddings") if not isinstance(config.get(key), int)]
+    if missing:
+        raise ModelNotFound(
+            f"model {name!r}: its config.json has no {missing[0]!r}", "a decoder-only text model is needed"
+        )
+    hidden, layers, vocabulary, intermediate, heads = (config[key] for key in keys)
+    fields: dict[str, Any] = {
+        "model_type": str(config.get("model_type", "")),
+        "context_tokens": config["max_position_embeddings"],
+        "hidden_size": hidden,
+        "layers": layers,
+        "vocabulary": vocabulary,
+        "intermediate_size": intermediate,
+        "heads": heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "head_dim": config.get("head_dim") or hidden // heads,
+        "tied": bool(config.get("tie_word_embeddings", False)),
+    }
+    shards = [path for path in weights if path.suffix == ".safetensors"]
+    counted = sum(_tensor_elements(name, path) for path in shards) or _dense_parameters(config, fields)
+    return Architecture(**fields, parameters=counted)
+
+
+def _dense_parameters(config: dict[str, Any], fields: dict[str, Any]) -> int:
+    """Parameters of a dense decoder with gated feed-forward blocks: Llama, Mistral, Qwen2, Qwen3."""
+    hidden, head = fields["hidden_size"], fields["head_dim"]
+    queries, keys = fields["heads"] * head, fields["kv_heads"] * head
+    attention = hidden * (2 * queries + 2 * keys)
+    if fields["model_type"] in _BIASED_ATTENTION:
+        attention += queries + 2 * keys
+    elif config.get("attention_bias"):
+        attention += queries + 2 * keys + hidden
+    if fields["model_type"] in _NORMED_HEADS:
+        attention += 2 * head
+    feed_forward = 3 * hidden * fields["intermediate_size"]
+    embeddings = fields["vocabulary"] * hidden * (1 if fields["tied"] else 2)
+    return embeddings + fields["layers"] * (attention + feed_forward + 2 * hidden) + hidden
+
+
+def _tensor_elements(name: str, path: Path) -> int:
+    """Elements of all tensors of a safetensors file, from its header alone."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > 100_000_000:
+                raise ValueError("header too long")
+            header = json.loads(stream.read(length))
+        return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+        raise ModelNotFound(
+            f"model {name!r}: {path.name} is not a safetensors file: {error}", "download it again"
+        ) from None

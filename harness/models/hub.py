@@ -1,0 +1,121 @@
+"""Models on the Hugging Face hub: in the local cache, or described by the hub without downloading weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.models.files import CONFIG, TOKENIZER_FILES, combined_fingerprint, file_sha256, missing_shard
+from harness.models.files import weight_files as cached_weight_files
+
+TIMEOUT_SECONDS = 3.0
+"""How long the hub may take to answer before it counts as unreachable."""
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id, `owner/name`."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) is not None
+
+
+def cache_folder() -> Path:
+    """Where huggingface_hub keeps models."""
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
+
+
+def cached_models() -> list[str]:
+    """Hub ids of the models in the cache."""
+    folders = sorted(cache_folder().glob("models--*--*"))
+    return [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]
+
+
+def cached_snapshot(name: str, revision: str | None) -> Path | None:
+    """The cached snapshot of a model, if it is complete: config, tokenizer and every shard of the weights."""
+    repository = cache_folder() / f"models--{name.replace('/', '--')}"
+    commit = revision or "main"
+    reference = repository / "refs" / commit
+    if reference.is_file():
+        commit = reference.read_text(encoding="utf-8").strip()
+    snapshot = repository / "snapshots" / commit
+    tokenizer = any((snapshot / file).exists() for file in ("tokenizer.json", "tokenizer.model"))
+    complete = (snapshot / CONFIG).exists() and tokenizer and cached_weight_files(snapshot)
+    return snapshot if complete and missing_shard(snapshot) is None else None
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the hub says of a model whose weights are not here yet.
+
+    Attributes:
+        config: its parsed `config.json`.
+        commit: the revision's commit.
+        fingerprint: over config, tokenizer and weights, the same as of a local copy.
+        parameters: number of parameters, if the hub knows it.
+    """
+
+    config: dict[str, Any]
+    commit: str
+    fingerprint: str
+    parameters: int | None
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """Why the hub gave no answer.
+
+    Attributes:
+        reason: in words.
+    """
+
+    reason: str
+
+
+@lru_cache(maxsize=256)
+def described(name: str, revision: str | None) -> Described | Unreachable:
+    """Asks the hub for a model, downloading its small files only. One answer a process, good or bad."""
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return Unreachable("HF_HUB_OFFLINE is set")
+    try:
+        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        hashes = []
+        for file in info.siblings or []:
+            if file.rfilename in (CONFIG, *TOKENIZER_FILES):
+                path = hf_hub_download(name, file.rfilename, revision=info.sha, etag_timeout=TIMEOUT_SECONDS)
+                hashes.append((file.rfilename, file_sha256(Path(path))))
+            elif re.fullmatch(r"[^/]+\.safetensors", file.rfilename) and file.lfs is not None:
+                hashes.append((file.rfilename, file.lfs.sha256))
+        config = hf_hub_download(name, CONFIG, revision=info.sha, etag_timeout=TIMEOUT_SECONDS)
+        total = info.safetensors.total if info.safetensors is not None else None
+        parsed = json.loads(Path(config).read_text(encoding="utf-8"))
+        return Described(parsed, str(info.sha), combined_fingerprint(hashes), total)
+    except GatedRepoError:
+        return Unreachable("the hub gates it: accept its terms and log in with `hf auth login`")
+    except RevisionNotFoundError:
+        return Unreachable(f"the hub has no revision {revision!r} of it")
+    except RepositoryNotFoundError:
+        return Unreachable("the hub has no such model, or it is private")
+    except Exception as error:  # whatever the transport raises: its errors share no base
+        return Unreachable(f"the hub cannot be reached ({type(error).__name__})")
+
+
+def download(name: str, revision: str | None) -> Path:
+    """Downloads a model's config, tokenizer and safetensors weights; returns the snapshot folder."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [
+        CONFIG,
+        "generation_config.json",
+        "*.safetensors",
+        "*.safetensors.index.json",
+        *TOKENIZER_FILES,
+    ]
+    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
