@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.matrix.cost_model import EVALUATION_QUESTIONS
 from harness.matrix.planner import Plan
 from harness.stats.power import ASSUMED, detectable_effect, planned_error
+from harness.stats.verdicts import MIN_DF
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,18 @@ def _effect(plan: Plan, axis: str, seeds: int) -> tuple[int, float]:
     runs = sum(job.kind == "train" for job in plan.jobs) * seeds // len(grid.head.seeds)
     questions = sum(b.questions or EVALUATION_QUESTIONS for b in evaluate.benchmarks)
     widths = {a: len(v) for a, v in grid.axes.items() if len(v) > 1}
-    paired = axis in grid.steps_axes() and any(len(job.steps) > 1 for job in plan.jobs)
+    # Lengths that are checkpoints of one run are compared within it, and take nothing from between runs.
+    within = set(grid.steps_axes()) if any(len(job.steps) > 1 for job in plan.jobs) else set()
+    paired = axis in within
     if paired:
         df = runs - 1
     else:
-        free = [w for a, w in widths.items() if a not in grid.steps_axes() or not paired]
+        free = [w for a, w in widths.items() if a not in within]
         pairs = [math.prod(widths.get(a, 1) - 1 for a in pair) for pair in verdict.interactions]
         df = runs - 1 - sum(w - 1 for w in free) - sum(pairs) - (seeds - 1)
     df = min(df, questions - 1)
+    if df < MIN_DF:
+        return df, math.nan
     error = planned_error(
         ASSUMED, runs=runs, questions=questions, samples=evaluate.samples, levels=widths[axis], paired=paired
     )
@@ -64,6 +69,6 @@ def _effect(plan: Plan, axis: str, seeds: int) -> tuple[int, float]:
 def noise_text() -> str:
     """The assumed noise, in a sentence."""
     return (
-        f"assumed noise: {ASSUMED.run:.1%} between seeds, {ASSUMED.slope:.0%} in an effect between questions, "
+        f"noise of {ASSUMED.run:.1%} between seeds, {ASSUMED.slope:.0%} in an effect between questions, "
         f"{ASSUMED.interaction:.0%} of a run between questions, accuracy about {ASSUMED.accuracy:.0%}"
     )

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.data.sources import SourceNotFound, check_source, source_fingerprint
-from harness.models.catalog import ModelNotFound, ModelSource, resolve_model
+from harness.data.errors import SourceNotFound
+from harness.data.sources import check_source, source_fingerprint
+from harness.models.catalog import ModelSource, resolve_model
+from harness.models.errors import ModelNotFound
 from harness.rewards.composite import UnknownReward, validate_rewards
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec

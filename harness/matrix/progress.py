@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -84,8 +85,10 @@ def duration(seconds: float | None) -> str:
 
 
 def dollars(usd: float) -> str:
-    """`$0.0031`, `$1.27`."""
-    return f"${usd:.4f}" if usd < 0.1 else f"${usd:.2f}"
+    """`$0.00031`, `$0.012`, `$1.27`."""
+    if usd >= 0.1 or usd <= 0:
+        return f"${usd:.2f}"
+    return f"${usd:.{1 - math.floor(math.log10(usd))}f}"
 
 
 def headline(view: View) -> str:

@@ -69,7 +69,7 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
     if not console.is_terminal:
         console = Console(width=140, highlight=False)
     head, totals = plan.grid.head, data["totals"]
-    console.print(f"[bold]{head.name}[/bold]: {head.question.strip()}", highlight=False)
+    console.print(f"[bold]{head.name}[/bold]: {head.question.strip()}", highlight=False, soft_wrap=True)
     base = f", {totals['base_models']} untrained model" + ("s" if totals["base_models"] != 1 else "")
     console.print(
         f"{totals['cells']} cells from {totals['runs']} runs{base}; {totals['evaluations']} evaluations; "
@@ -77,7 +77,7 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
         highlight=False,
     )
     for sentence in plan.sharing:
-        console.print(f"  {sentence}", markup=False, highlight=False)
+        console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
     console.print(_run_table(plan, data))
     estimate = totals["estimate"]
     console.print(
@@ -86,9 +86,10 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
         f"{estimate['gib_per_device']:.1f} GB per device",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     for line in data["assumptions"]:
-        console.print(f"  assumes: {line}", markup=False, highlight=False)
+        console.print(f"  assumes: {line}", markup=False, highlight=False, soft_wrap=True)
     if data["detectable"]:
         console.print(_detectable_table(detectable_effects(plan), head.verdict.delta))
     _print_warnings(plan, data, console)
@@ -131,7 +132,7 @@ def _percent(value: float) -> str:
 def _print_warnings(plan: Plan, data: dict[str, Any], console: Console) -> None:
     warnings = [*plan.warnings, *data["notes"]]
     for d in data["detectable"]:
-        if d["df"] < 3:
+        if d["effect"] is None:
             warnings.append(f"axis {d['axis']}: {d['df']} degrees of freedom allow no verdict; add seeds")
         elif d["effect"] > plan.grid.head.verdict.delta:
             warnings.append(
@@ -140,7 +141,7 @@ def _print_warnings(plan: Plan, data: dict[str, Any], console: Console) -> None:
             )
     warnings += budget_warnings(plan, data["totals"]["estimate"])
     for warning in warnings[:_MOST_WARNINGS]:
-        console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     if len(warnings) > _MOST_WARNINGS:
         console.print(f"warning: and {len(warnings) - _MOST_WARNINGS} more", highlight=False, style="yellow")
 

@@ -1,0 +1,154 @@
+"""A worker whose training takes milliseconds: synthetic records, checkpoints, and crashes on demand.
+
+Environment: `FAKE_STEP_SECONDS`; `FAKE_CRASH`, `<text in the label>@<step>`, with `FAKE_CRASH_HOW` one of `raise`,
+`kill`, `once` (raises in the first attempt alone).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+
+import pandas as pd
+
+from harness.matrix import worker
+
+
+class Interrupted(Exception):
+    """As training raises it."""
+
+
+def share(*parts):
+    """A number in [0, 1) that depends on the parts alone."""
+    return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:8], 16) / 2**32
+
+
+def execute(job, run, attempt, stop):
+    pause = float(os.environ.get("FAKE_STEP_SECONDS", "0"))
+    crash, _, at = os.environ.get("FAKE_CRASH", "@").rpartition("@")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    start = max((int(p.name.removeprefix("step-")) for p in run.checkpoints.iterdir()), default=0)
+    for step in sorted({s for s, _ in run.missing(job)} & {0, *range(start + 1)}):
+        evaluate(job, run, attempt, step)
+    for step in range(start + 1, max(job.steps) + 1):
+        time.sleep(pause)
+        if crash and crash in job.label and step == int(at):
+            fail(attempt)
+        attempt.append_step(record(job, step, pause))
+        with (run.path / "trained.txt").open("a") as file:
+            file.write(f"{step}\n")
+        if step in job.steps or stop():
+            (run.checkpoints / f"step-{step:06d}").mkdir()
+        if stop():
+            raise Interrupted
+        if step in job.steps:
+            evaluate(job, run, attempt, step)
+
+
+def fail(attempt):
+    how = os.environ.get("FAKE_CRASH_HOW", "raise")
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "raise" or attempt.number == 1:
+        raise RuntimeError("planted crash\nwith a second line")
+
+
+def record(job, step, pause):
+    seconds = pause + 0.01
+    mean = step / max(job.steps)
+    return {
+        "step": step,
+        "run_id": job.run_id,
+        "reward": {
+            "mean": mean,
+            "std": 0.4,
+            "zero_spread_share": 0.1,
+            "functions": {f.name: {"mean": mean, "std": 0.4} for f in job.recipe.reward.functions},
+        },
+        "accuracy": mean,
+        "completion": {
+            "mean_tokens": 20.0,
+            "p10": 10.0,
+            "median_tokens": 20.0,
+            "p90": 30.0,
+            "max_tokens": 32,
+            "truncated_share": 0.1,
+        },
+        "objective": {"loss": 0.1, "grad_norm": 1.0, "learning_rate": 1e-6, "entropy": 1.0},
+        "tokens": {"prompt": 100, "completion": 200, "trained": 250},
+        "samples_seen": step * 8,
+        "epoch": step / 100,
+        "timing": {
+            "total_seconds": seconds,
+            "seconds": {"rollout": seconds / 2, "update": seconds / 2, "other": 0.0},
+            "rollout_tokens_per_second": 200 / seconds,
+            "train_tokens_per_second": 250 / seconds,
+            "tokens_per_second": 300 / seconds,
+            "flops": 1e6,
+            "mfu": 0.1,
+        },
+        "memory": {
+            "update": {"resident_gib": 0.5, "allocated_gib": None, "reserved_gib": None, "device_gib": None}
+        },
+        "cost_usd": 0.0001 * step,
+        "time": "2026-01-01T00:00:00+00:00",
+    }
+
+
+def evaluate(job, run, attempt, step):
+    for benchmark in job.evaluate.benchmarks:
+        identity = job.evaluation_ids[benchmark.name]
+        if run.evaluation(step, benchmark.name, identity) is not None:
+            continue
+        with (run.path / "evaluated.txt").open("a") as file:
+            file.write(f"{step} {benchmark.name}\n")
+        questions, count = benchmark.questions or 4, job.evaluate.samples
+        rows = [
+            {
+                "question_index": q,
+                "question_id": f"q{q}",
+                "question": f"{q}+{q}=",
+                "gold": str(2 * q),
+                "sample": k,
+                "seed": k,
+                "text": "…",
+                "answer": str(2 * q),
+                "correct": share(job.run_id, step, benchmark.name, q, k) < 0.3 + 0.1 * step,
+                "parsable": True,
+                "truncated": False,
+                "tokens": 20,
+            }
+            for q in range(questions)
+            for k in range(count)
+        ]
+        samples = pd.DataFrame(rows)
+        correct = int(samples["correct"].sum())
+        result = {
+            "run_id": job.run_id,
+            "attempt": attempt.number,
+            "step": step,
+            "benchmark": benchmark.name,
+            "evaluation_id": identity,
+            "questions": questions,
+            "samples": count,
+            "correct": correct,
+            "accuracy": correct / len(rows),
+            "pass_at_k": {"1": correct / len(rows)},
+            "majority_accuracy": correct / len(rows),
+            "completion": {"mean_tokens": 20.0, "truncated_share": 0.0, "unparsable_share": 0.0},
+            "tokens": {"prompt": 10 * questions, "completion": 20 * len(rows)},
+            "timing": {"total_seconds": 0.01, "tokens_per_second": 2000.0},
+            "memory": {"evaluation": {"resident_gib": 0.4}},
+            "settings": {},
+            "model_fingerprint": "m",
+            "benchmark_fingerprint": "b",
+            "created_at": "2026-01-01T00:00:00+00:00",
+        }
+        run.save_evaluation(result, samples)
+
+
+if __name__ == "__main__":
+    sys.exit(worker.main(execute=execute))
