@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,10 +73,12 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def usd(value: float) -> str:
-    """Money: at least two significant digits below a cent."""
+    """Money: cents, or two significant digits below ten of them."""
     if is_empty(value):
         return DASH
-    return f"${value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"${value:.2g}"
+    if value == 0 or abs(value) >= 0.1:
+        return f"${value:,.2f}"
+    return f"${value:.{1 - math.floor(math.log10(abs(value)))}f}"
 
 
 def duration(seconds: float) -> str:
@@ -101,9 +104,9 @@ def p_text(p: float) -> str:
 def markdown_cell(text: Any) -> str:
     """Text that cannot break out of a Markdown table cell, nor be taken for markup or HTML."""
     escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\|`*_[]":
-        escaped = escaped.replace(mark, f"\\{mark}")
-    return " ".join(escaped.split())
+    # An underscore inside a word is no emphasis, and axis names are full of them.
+    marked = re.sub(r"[\\|`*\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", escaped)
+    return " ".join(marked.split())
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:

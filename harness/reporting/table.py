@@ -36,11 +36,11 @@ class Table:
     left: int
     notes: tuple[str, ...]
 
-    def markdown(self) -> str:
-        """The table as Markdown, with its footnotes."""
+    def markdown(self, depth: int = 1) -> str:
+        """The table as Markdown under a heading of that depth, with its footnotes."""
         body = formats.markdown_table(self.header, self.rows, self.left)
         notes = "".join(f"\n{formats.markdown_cell(note)}\n" for note in self.notes)
-        return f"# {self.title}\n\n{body}{notes}"
+        return f"{'#' * depth} {self.title}\n\n{body}{notes}"
 
 
 Shown = tuple[str, str, Callable[[Any], str]]

@@ -1,0 +1,252 @@
+"""`report.html` (one file, opens offline) and `report.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from harness.reporting import formats
+from harness.reporting.analysis import ALL, Analysis
+from harness.reporting.curves import curve_axes, curves_figure
+from harness.reporting.figures import effects_figure, front_cells, memory_figure, pareto_figure, time_figure
+from harness.reporting.frames import column, records
+from harness.reporting.metrics import peak
+from harness.reporting.run_tables import price_words
+from harness.reporting.samples import examples
+from harness.reporting.table import Table
+from harness.reporting.theme import DARK, LIGHT, Theme, css_variables, drawing, inline_svg
+from harness.reporting.words import Answer, guard_sentence
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.figure import Figure
+
+_MOST_ROWS = 2000
+"""Rows of a table beyond which the page points to the CSV file."""
+_MOST_EVENTS = 40
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        name: file name without suffix, and prefix of its ids.
+        group: section it belongs to.
+        title: above it.
+        caption: below it, how to read it.
+        svg: the element.
+    """
+
+    name: str
+    group: str
+    title: str
+    caption: str
+    svg: str
+
+
+def draw(analysis: Analysis) -> list[Picture]:
+    """Every figure for which there are data."""
+    settings = analysis.settings
+    plans: list[tuple[str, str, str, str, Callable[[Theme], Figure | None]]] = [
+        (
+            "effects",
+            "effects",
+            "What each choice does to accuracy",
+            f"Thin: interval adjusted for the number of comparisons (family-wise error {settings.alpha:g}). Thick: "
+            f"{1 - 2 * settings.alpha:.0%} interval; inside the band it shows that nothing meaningful changes. Small "
+            "marks: single benchmarks.",
+            partial(effects_figure, analysis),
+        )
+    ]
+    for axis in curve_axes(analysis):
+        plans.append(
+            (
+                f"curves-{len(plans)}",
+                "curves",
+                f"Learning, by {axis}" if axis else "Learning",
+                "Thick: mean over runs. Accuracy: every run behind its mean; reward and length: range over runs.",
+                partial(curves_figure, analysis, axis),
+            )
+        )
+    plans += [
+        (
+            "pareto",
+            "costs",
+            "Cost against accuracy",
+            "Every cell with its 95 % interval. Joined and numbered: no other is more accurate at a cost that is at "
+            "most 5 % higher.",
+            partial(pareto_figure, analysis),
+        ),
+        (
+            "time",
+            "costs",
+            "Where the time of a step goes",
+            "Means over steps, without evaluation.",
+            partial(time_figure, analysis),
+        ),
+        ("memory", "costs", "Memory by phase", "Peak of every run.", partial(memory_figure, analysis)),
+    ]
+    pictures = []
+    with drawing() as theme:
+        for name, group, title, caption, make in plans:
+            figure = make(theme)
+            if figure is not None:
+                pictures.append(Picture(name, group, title, caption, inline_svg(figure, name, title)))
+    return pictures
+
+
+def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, str]]:
+    """Headline figures: title, value, what it means."""
+    study = analysis.study
+    trained = study.runs[study.runs["kind"] != "base"]
+    done = int((trained["status"] == "finished").sum())
+    shown = [("runs", f"{done} of {len(trained)}", f"finished, {len(study.cells)} cells")]
+    every = {k: v for k, v in analysis.accuracy.items() if k[2] == ALL}
+    best = max((k for k in every if k[1] > 0), key=lambda k: every[k].estimate, default=None)
+    if best is not None:
+        gain = analysis.gain.get(best)
+        note = f"{formats.points(every[best].low)} to {formats.points(every[best].high)}, chosen from {len(every)}"
+        shown.append(("best mean accuracy", formats.percent(every[best].estimate), note))
+        if gain is not None:
+            span = f"{formats.points(gain.low, signed=True)} to {formats.points(gain.high, signed=True)}"
+            shown.append(
+                ("its gain over step 0", f"{formats.points(gain.estimate, signed=True)} points", span)
+            )
+    total = records(tables["cost"].frame)[-1]
+    spent = f"{formats.duration(float(total['device_seconds']))} of device time"
+    shown.append(("cost", formats.usd(float(total["cost_usd"])), spent))
+    seconds = float(column(study.steps, "timing.total_seconds").sum())
+    if seconds > 0:
+        rate = float(column(study.steps, "tokens.completion").sum()) / seconds
+        shown.append(("training throughput", f"{formats.number(rate)} tok/s", "all phases of a step, a run"))
+    highest = peak(study.steps)
+    if highest is not None:
+        shown.append(("peak memory", f"{formats.number(highest)} GiB", "of a run in training"))
+    return shown
+
+
+def provenance(analysis: Analysis) -> list[tuple[str, str]]:
+    """Name and value of what the figures come from; several values where attempts differ."""
+    study = analysis.study
+    found = [p for p in study.attempts["provenance"] if isinstance(p, dict) and p]
+
+    def each(read: Callable[[dict[str, Any]], Any]) -> str:
+        values = dict.fromkeys(str(v) for p in found if (v := read(p)) is not None)
+        return "; ".join(values)
+
+    started = sorted(str(s) for s in study.attempts["started_at"].dropna())
+    rows = [
+        (
+            "commit",
+            each(lambda p: f"{p.get('commit')}{' with uncommitted changes' if p.get('dirty') else ''}"),
+        ),
+        ("device", each(lambda p: p.get("device"))),
+        ("processor", each(lambda p: p.get("cpu"))),
+        ("cores, memory", each(lambda p: f"{p.get('cores')} cores, {p.get('memory_gib')} GiB")),
+        ("platform", each(lambda p: p.get("platform"))),
+        ("versions", each(lambda p: ", ".join(f"{k} {v}" for k, v in p.get("versions", {}).items()))),
+        ("started", f"{started[0][:19]} to {started[-1][:19]} UTC" if started else ""),
+        ("price", price_words(study)),
+        ("seeds", ", ".join(str(s) for s in study.grid.get("seeds", []))),
+        ("samples per question", str(study.grid.get("evaluate", {}).get("samples", ""))),
+        (
+            "benchmarks",
+            ", ".join(
+                f"{e['benchmark']} ({int(e['questions'])} questions)"
+                for e in records(study.evaluations.drop_duplicates("benchmark"))
+            ),
+        ),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _troubles(analysis: Analysis) -> dict[str, Any]:
+    study = analysis.study
+    labels = {str(r["run"]): str(r["label"]) for r in records(study.runs)}
+    failed = [
+        {"label": labels.get(str(a["run"]), a["run"]), **a}
+        for a in records(study.attempts)
+        if a["status"] in ("failed", "killed")
+    ]
+    events = [{"label": labels.get(str(e["run"]), e["run"]), **e} for e in records(study.events)]
+    return {
+        "failed": failed[:_MOST_EVENTS],
+        "failed_more": max(0, len(failed) - _MOST_EVENTS),
+        "events": events[:_MOST_EVENTS],
+        "events_more": max(0, len(events) - _MOST_EVENTS),
+    }
+
+
+def context(
+    analysis: Analysis, answered: Answer, tables: dict[str, Table], pictures: list[Picture]
+) -> dict[str, Any]:
+    """What the templates are filled with."""
+    return {
+        "study": analysis.study,
+        "title": analysis.study.grid.get("name", analysis.study.out.name),
+        "question": analysis.study.grid.get("question", ""),
+        "answer": answered,
+        "tiles": tiles(analysis, tables),
+        "pictures": pictures,
+        "front": front_cells(analysis),
+        "guards": [guard_sentence(g) for g in analysis.guards],
+        "examples": examples(analysis),
+        "tables": tables,
+        "provenance": provenance(analysis),
+        "most_rows": _MOST_ROWS,
+        **_troubles(analysis),
+    }
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    def load(name: str) -> str:
+        return (files("harness.reporting") / name).read_text(encoding="utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(load),
+        # Markdown escapes by its own filter; everything else is HTML.
+        autoescape=lambda name: name is None or not name.endswith(".md.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        points=formats.points,
+        percent=formats.percent,
+        usd=formats.usd,
+        duration=formats.duration,
+        md=formats.markdown_cell,
+        some=lambda value: "" if formats.is_empty(value) else value,
+    )
+    return environment
+
+
+def html(filled: dict[str, Any]) -> str:
+    """The page."""
+    from markupsafe import Markup
+
+    style = (files("harness.reporting") / "report.css").read_text(encoding="utf-8")
+    themes = "\n".join(
+        [
+            f":root {{ {css_variables(LIGHT)} }}",
+            # Paper is white: dark colours are for screens.
+            f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {css_variables(DARK)} }} }}",
+        ]
+    )
+    # The only parts not escaped: our own style sheet and our own drawings, whose texts matplotlib escapes.
+    pictures = [{**vars(p), "svg": Markup(p.svg)} for p in filled["pictures"]]
+    template = _environment().get_template("report.html.j2")
+    return template.render({**filled, "pictures": pictures, "style": Markup(themes + "\n" + style)})
+
+
+def markdown(filled: dict[str, Any]) -> str:
+    """The same as Markdown, with the figures as files beside it."""
+    return _environment().get_template("report.md.j2").render(filled)
