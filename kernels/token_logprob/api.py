@@ -56,9 +56,9 @@ def token_logprob(
         return_entropy: also return the entropy of each distribution, in nats.
         implementation: `reference` holds full logits; `slabs` is torch on any device; `fused` is Triton;
             `auto` takes `fused` for CUDA tensors and `slabs` otherwise.
-        logit_bytes: what the forward pass may keep for the backward pass. Logits that fit are kept in the
-            dtype of `hidden` (three products a pass), others are recomputed (four). 0 always recomputes;
-            None is a fixed default, so that rounding does not depend on what else is running.
+        logit_bytes: what the forward pass may keep for the backward pass. Slabs of logits that fit are kept
+            in the dtype of `hidden` (three products a pass), the others are recomputed (four). 0 keeps
+            none; None is a fixed default, so that rounding does not depend on what else is running.
 
     Returns:
         `TokenLogprob(logprob, entropy)`, each [N] fp32 (fp64 for fp64 inputs); entropy None unless asked for.

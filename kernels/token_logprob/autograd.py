@@ -26,15 +26,15 @@ class ForwardResult:
     logprob: Tensor
     entropy: Tensor | None
     kept: list[Tensor]
-    """Scaled product of each slab, [rows, S]; empty where they are to be recomputed."""
+    """Scaled product [R, S] of each slab that is kept, from the first on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """The two passes over the vocabulary."""
 
-    forward: Callable[[Head, Tensor, Tensor | None, bool, bool], ForwardResult]
-    """(head, targets [N], active rows [R] or None for all, entropy wanted, keep logits) → result of the R rows."""
+    forward: Callable[[Head, Tensor, Tensor | None, bool, int], ForwardResult]
+    """(head, targets [N], active rows [R] or None for all, entropy wanted, slabs to keep) → the R rows."""
     backward: Callable[[Head, Upstream, list[Tensor], Wanted], tuple[Tensor | None, ...]]
     """(head, live rows, kept logits, wanted) → gradients of hidden, weight, bias, lora.a, lora.b."""
 
@@ -67,7 +67,7 @@ class _TokenLogprob(torch.autograd.Function):
         head = _head((hidden, weight, bias, lora_a, lora_b), settings)
         wanted = targets != IGNORE_INDEX
         active = None if bool(wanted.all()) else wanted.nonzero()[:, 0]
-        keep = settings.plan.keep and settings.grad_enabled and any(ctx.needs_input_grad)
+        keep = settings.plan.kept_slabs if settings.grad_enabled and any(ctx.needs_input_grad) else 0
         result = settings.engine.forward(head, targets, active, settings.entropy, keep)
         ctx.settings, ctx.kept = settings, len(result.kept)
         ctx.set_materialize_grads(False)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kernels.token_logprob.epilogue import RowGradient
 from kernels.token_logprob.head import accumulate_dtype
-from kernels.token_logprob.plan import Head
+from kernels.token_logprob.plan import Head, Span
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ class Upstream:
 
     def part(self, top: int, bottom: int) -> RowGradient:
         """The coefficients of rows `top:bottom`."""
-        return RowGradient(*(None if value is None else value[top:bottom] for value in self.row))
+        log_sum_exp, direct, spread, entropy = self.row
+        part = slice(top, bottom)
+        return RowGradient(
+            log_sum_exp[part], direct[part], spread[part], None if entropy is None else entropy[part]
+        )
 
 
 def live_rows(
@@ -107,9 +111,7 @@ class SlabSum:
         self._scratch: Tensor | None = None
         self._rows = live_rows
 
-    def add(
-        self, span: tuple[int, int], rows: tuple[int, int], dz: Tensor, right: Tensor, factor: float
-    ) -> None:
+    def add(self, span: Span, rows: Span, dz: Tensor, right: Tensor, factor: float) -> None:
         """Adds the tile dz [C, S] of token rows `rows` to the slab `span`."""
         slab = self.out[span[0] : span[1]]
         if self._one_tile and dz.dtype == slab.dtype:
@@ -151,9 +153,7 @@ class Gradients:
             torch.zeros_like(lora.a, dtype=accumulate) if lora is not None and wanted.lora_a else None
         )
 
-    def add_tile(
-        self, dz: Tensor, hidden: Tensor, slab: Tensor, span: tuple[int, int], rows: tuple[int, int]
-    ) -> None:
+    def add_tile(self, dz: Tensor, hidden: Tensor, slab: Tensor, span: Span, rows: Span) -> None:
         """Adds what flows through one tile dz [C, S]: of vocabulary rows `span` and live rows `rows`."""
         (first, end), (top, bottom), lora = span, rows, self.head.lora
         if self.hidden is not None:
@@ -167,7 +167,7 @@ class Gradients:
         if self.lora_b is not None:
             self.lora_b.add(span, rows, dz, self.inner[top:bottom], lora.scale)
 
-    def add_bias(self, span: tuple[int, int], column_sums: Tensor) -> None:
+    def add_bias(self, span: Span, column_sums: Tensor) -> None:
         """Adds the column sums [S] of one tile."""
         if self.bias is not None:
             self.bias[span[0] : span[1]] += column_sums

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from kernels.token_logprob.head import Lora, Transform, accumulate_dtype
 
+Span = tuple[int, int]
+"""(first, end)"""
 DEFAULT_LOGIT_BYTES = 1 << 29
 """Logits up to this size are kept for the backward pass. Fixed, so that results do not depend on free memory."""
 TILE_ROWS = 2048
@@ -31,8 +33,8 @@ class SlabPlan:
     """Vocabulary rows of a slab."""
     rows: int
     """Token rows of a tile."""
-    keep: bool
-    """Keep the logits for the backward pass."""
+    kept_slabs: int
+    """How many slabs leave their logits for the backward pass; the others are recomputed."""
     compute: torch.dtype
     """Dtype of the products."""
     compile_epilogue: bool
@@ -63,10 +65,13 @@ def plan_slabs(
     """The plan for N = `tokens` and V = `vocab`, a function of its arguments and the kind of machine alone."""
     budget = DEFAULT_LOGIT_BYTES if logit_bytes is None else logit_bytes
     rows = max(1, min(tokens, TILE_ROWS))
+    slab = max(1, min(vocab, TILE_ELEMENTS // rows))
     return SlabPlan(
-        slab=max(1, min(vocab, TILE_ELEMENTS // rows)),
+        slab=slab,
         rows=rows,
-        keep=tokens * vocab * dtype.itemsize <= budget,
+        kept_slabs=-(-vocab // slab)
+        if tokens * vocab * dtype.itemsize <= budget
+        else budget // (tokens * slab * dtype.itemsize),
         compute=product_dtype(dtype, device.type),
         compile_epilogue=device.type == "cpu" and tokens * vocab >= COMPILE_ELEMENTS,
     )
@@ -119,9 +124,7 @@ class Head:
         parts = [self.rows(index, first, end) @ a for first, end in self.plan.tiles(rows)]
         return torch.cat(parts) if parts else self.hidden.new_empty(0, a.shape[1], dtype=self.plan.compute)
 
-    def product(
-        self, hidden: Tensor, slab: Tensor, inner: Tensor | None, span: tuple[int, int], out: Tensor
-    ) -> Tensor:
+    def product(self, hidden: Tensor, slab: Tensor, inner: Tensor | None, span: Span, out: Tensor) -> Tensor:
         """Scaled product [C, S] in `out`, bias and low-rank pair included."""
         first, end = span
         scale = self.scale

@@ -28,7 +28,7 @@ from kernels.token_logprob.plan import Head, Scratch
 def slab_forward(
     head: Head, targets: Tensor, active: Tensor | None, entropy: bool, keep: bool
 ) -> ForwardResult:
-    """One pass over the vocabulary; `active` [R] selects the rows, None means all."""
+    """One pass over the vocabulary; `active` [R] selects the rows, None means all; the first `keep` slabs are kept."""
     plan, bound = head.plan, head.bound
     stats_of = compiled(tile_stats) if plan.compile_epilogue else tile_stats
     chosen = targets if active is None else targets[active]
@@ -40,9 +40,9 @@ def slab_forward(
     parts: list[TileStats | None] = [None] * len(tiles)
     hidden = head.rows(active, 0, rows) if len(tiles) == 1 else None
     kept = []
-    for first, end in plan.slabs(head.vocab):
+    for order, (first, end) in enumerate(plan.slabs(head.vocab) if tiles else ()):
         slab = head.slab(first, end)
-        stored = head.hidden.new_empty(rows, end - first) if keep else None
+        stored = head.hidden.new_empty(rows, end - first) if order < keep else None
         for number, (top, bottom) in enumerate(tiles):
             x = hidden if hidden is not None else head.rows(active, top, bottom)
             direct = stored is not None and stored.dtype == plan.compute
@@ -101,7 +101,7 @@ def slab_backward(
         slab = head.slab(*span)
         for top, bottom in tiles:
             x = hidden if hidden is not None else head.rows(live.index, top, bottom)
-            if kept:
+            if number < len(kept):
                 z = (
                     kept[number][top:bottom]
                     if live.position is None
