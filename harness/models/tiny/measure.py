@@ -60,8 +60,7 @@ def measure(
         output = model.generate(
             **prompts,
             max_new_tokens=max_completion_tokens,
-            do_sample=not greedy,
-            top_k=0,
+            **({"do_sample": False} if greedy else {"do_sample": True, "top_k": 0}),
             pad_token_id=tokenizer.pad_token_id,
         )
     tokens = output[:, prompts["input_ids"].shape[1] :]

@@ -22,11 +22,13 @@ from harness.models.tiny.traces import Faults, Trace, draw_trace
 class WarmStart:
     """How `tiny` is trained."""
 
-    steps: int = 1500
+    steps: int = 2000
     """Optimiser updates."""
-    batch_tokens: int = 6144
+    clean_steps: int = 1400
+    """Updates on faultless traces that come first: adding is learned from them, imitation of the teacher later."""
+    batch_tokens: int = 1024
     """Padded tokens in a batch, about."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.2e-3
     """Peak learning rate, after a linear warm-up and before a cosine to a tenth."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
@@ -99,7 +101,7 @@ def _train(
         fused=True,
     )
     model.train()
-    for step, (tokens, targets) in zip(range(settings.steps), _batches(tokenizer, settings), strict=False):
+    for step, (tokens, targets) in enumerate(_batches(tokenizer, settings)):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings)
         logits = model(input_ids=tokens, use_cache=False).logits
@@ -121,26 +123,39 @@ def _schedule(step: int, settings: WarmStart) -> float:
 def _batches(
     tokenizer: PreTrainedTokenizerBase, settings: WarmStart
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches of tokens [B, T] and next-token targets [B, T], −100 where there is none.
+    """A batch for each step: tokens [B, T] and next-token targets [B, T], −100 where there is none.
 
     Right padding needs no mask under causal attention: no trained position looks at it.
     """
     rng = random.Random(settings.seed)
-    while True:
-        pool = [
-            draw_trace(rng, terms=settings.terms, digits=settings.digits, faults=settings.faults)
-            for _ in range(4096)
-        ]
-        encoded = sorted(encode_traces(tokenizer, pool), key=lambda pair: sum(map(len, pair)))
-        batches, start = [], 0
-        for end in range(1, len(encoded) + 1):
-            longest = sum(map(len, encoded[end - 1]))
-            if (end - start) * longest >= settings.batch_tokens:
-                batches.append(encoded[start:end])
-                start = end
-        rng.shuffle(batches)
-        for batch in batches:
-            yield _padded(batch)
+    clean = Faults(skipped_working=0.0, slip=0.0, no_end_of_thought=0.0, no_box=0.0)
+    for count, faults in (
+        (settings.clean_steps, clean),
+        (settings.steps - settings.clean_steps, settings.faults),
+    ):
+        done = 0
+        while done < count:
+            batches = _pool(tokenizer, settings, faults, rng)[: count - done]
+            done += len(batches)
+            yield from map(_padded, batches)
+
+
+def _pool(
+    tokenizer: PreTrainedTokenizerBase, settings: WarmStart, faults: Faults, rng: random.Random
+) -> list[list[tuple[list[int], list[int]]]]:
+    """Shuffled batches of traces of like length."""
+    traces = [
+        draw_trace(rng, terms=settings.terms, digits=settings.digits, faults=faults) for _ in range(4096)
+    ]
+    encoded = sorted(encode_traces(tokenizer, traces), key=lambda pair: sum(map(len, pair)))
+    batches, start = [], 0
+    for end in range(1, len(encoded) + 1):
+        longest = sum(map(len, encoded[end - 1]))
+        if (end - start) * longest >= settings.batch_tokens:
+            batches.append(encoded[start:end])
+            start = end
+    rng.shuffle(batches)
+    return batches
 
 
 def encode_traces(

@@ -1,0 +1,228 @@
+"""Answer checking that hostile completions can neither hang nor kill.
+
+Plain numbers, identical text and words are judged at once. Everything else goes to math-verify in worker processes
+with bounded time and memory, which start only when such an answer appears.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import selectors
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.rewards.boxed import final_answer
+from harness.rewards.exact import decide
+from harness.rewards.types import Check
+
+__all__ = ["AnswerChecker", "Check"]
+
+MAX_ANSWER_CHARACTERS = 1000
+"""Longer final answers are incorrect, unless they equal the reference word for word."""
+STARTUP_SECONDS = 120.0
+"""How long a worker may take to import the algebra system, on a busy machine too."""
+MEMO_SIZE = 100_000
+
+
+class AnswerChecker:
+    """Checks final answers against references; a context manager that ends its worker processes.
+
+    Args:
+        timeout_seconds: wall time that one answer may take in a worker.
+        workers: worker processes at most.
+        memory_mib: address space of a worker, in MiB.
+
+    Raises:
+        ValueError: an argument is not > 0.
+    """
+
+    def __init__(self, *, timeout_seconds: float = 2.5, workers: int = 1, memory_mib: int = 1024) -> None:
+        for name, value in (
+            ("timeout_seconds", timeout_seconds),
+            ("workers", workers),
+            ("memory_mib", memory_mib),
+        ):
+            if value <= 0:
+                raise ValueError(f"`{name}` must be > 0, got {value}")
+        self._workers = [_Worker(timeout_seconds, memory_mib) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._memo: OrderedDict[tuple[str, str], Check] = OrderedDict()
+
+    def __enter__(self) -> AnswerChecker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker processes; a later check starts them anew."""
+        for worker in self._workers:
+            worker.stop()
+
+    def check(self, text: str, gold: str) -> Check:
+        """Checks the final answer of a completion against the reference answer."""
+        return self.check_many([(text, gold)])[0]
+
+    def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Check]:
+        """Checks (completion, reference) pairs; equal answers to equal references are compared once."""
+        keys: list[tuple[str, str] | None] = []
+        pending: dict[tuple[str, str], None] = {}
+        results: dict[tuple[str, str], Check] = {}
+        for text, gold in pairs:
+            answer = final_answer(text)
+            key = None if answer is None else (gold, answer)
+            keys.append(key)
+            if key is None or key in results or key in pending:
+                continue
+            if (known := self._memo.get(key)) is not None or (known := _judged(*key)) is not None:
+                results[key] = known
+            else:
+                pending[key] = None
+        results.update(zip(pending, self._compare_all(list(pending)), strict=True))
+        for key, check in results.items():
+            self._memo[key] = check
+            self._memo.move_to_end(key)
+        while len(self._memo) > MEMO_SIZE:
+            self._memo.popitem(last=False)
+        return [Check(False, None, False, "no box") if key is None else results[key] for key in keys]
+
+    def _compare_all(self, keys: list[tuple[str, str]]) -> list[Check]:
+        if len(keys) < 2 or len(self._workers) == 1:
+            return [self._compare(key) for key in keys]
+        with ThreadPoolExecutor(len(self._workers)) as pool:
+            return list(pool.map(self._compare, keys))
+
+    def _compare(self, key: tuple[str, str]) -> Check:
+        gold, answer = key
+        worker = self._idle.get()
+        try:
+            reply = worker.ask({"gold": gold, "answer": answer})
+        finally:
+            self._idle.put(worker)
+        if (failure := reply.get("failure")) is not None:
+            return Check(False, answer, False, failure)
+        if "error" in reply:
+            return Check(False, answer, False, "unparsable answer")
+        if not reply["gold_parsable"]:
+            return Check(False, answer, False, "unparsable reference")
+        if not reply["parsable"]:
+            return Check(False, answer, False, "unparsable answer")
+        return Check(reply["correct"], answer, True, "" if reply["correct"] else "wrong")
+
+
+def _judged(gold: str, answer: str) -> Check | None:
+    """The verdict where it takes no computer algebra."""
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        same = answer == gold.strip()
+        return Check(same, answer, same, "" if same else "too long")
+    if not gold.strip() or len(gold) > MAX_ANSWER_CHARACTERS:
+        return Check(False, answer, False, "unparsable reference")
+    if not answer:
+        return Check(False, answer, False, "unparsable answer")
+    verdict = decide(gold, answer)
+    return None if verdict is None else Check(verdict, answer, True, "" if verdict else "wrong")
+
+
+class _Worker:
+    """A worker process, started when first asked and replaced when it hangs or dies."""
+
+    def __init__(self, timeout_seconds: float, memory_mib: int) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._memory_mib = memory_mib
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self._buffer = b""
+
+    def ask(self, request: dict[str, str]) -> dict[str, Any]:
+        """The worker's reply, or `{"failure": reason}` where it had to be replaced.
+
+        Raises:
+            RuntimeError: workers cannot be started at all.
+        """
+        for _ in range(2):
+            self._start()
+            if self._ready:
+                break
+            self._ready = self._line(STARTUP_SECONDS) is not None
+        if not self._ready or self._process is None or self._process.stdin is None:
+            raise RuntimeError(
+                "the answer checker's worker process does not start; is math-verify installed?"
+            )
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._line(self._timeout_seconds)
+        except BrokenPipeError:
+            line = None
+        if line is not None:
+            return json.loads(line)
+        reason = "timed out" if self._process.poll() is None else "crashed the checker"
+        self.stop()
+        # The replacement imports while the caller goes on.
+        self._start()
+        return {"failure": reason}
+
+    def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.stop()
+        root = str(Path(__file__).parents[2])
+        inherited = os.environ.get("PYTHONPATH")
+        environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "harness.rewards.worker",
+                str(self._timeout_seconds),
+                str(self._memory_mib),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def _line(self, seconds: float) -> bytes | None:
+        """The next line of output, None where time runs out or the process ends first."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return None
+                block = os.read(descriptor, 65536)
+                if not block:
+                    self._process.wait()
+                    return None
+                self._buffer += block
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def stop(self) -> None:
+        """Kills the process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+            self._process.wait()
+        self._process, self._ready, self._buffer = None, False, b""

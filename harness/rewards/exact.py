@@ -1,0 +1,96 @@
+"""Answers that can be judged without computer algebra: plain numbers, identical text, and words."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MAX_DIGITS = 2000
+"""Numbers of more characters than this are not read as numbers here."""
+
+_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+_SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|\\(?:left|right)(?![A-Za-z])|\\displaystyle\b|~")
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
+_NUMBER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)?(\.\d+)?", re.ASCII)
+_RATIO = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
+_FRAC = re.compile(r"([+-]?)\\frac(?:\{([+-]?\d+)\}\{(\d+)\}|(\d)(\d))", re.ASCII)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_FUNCTIONS = frozenset(
+    {
+        *("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
+        *("log", "exp", "sqrt", "floor", "ceil", "max", "min", "gcd", "lcm", "mod", "binom", "choose"),
+        *("sum", "prod", "lim", "det", "deg", "inf", "sup"),
+    }
+)
+
+
+def normalised(text: str) -> str:
+    """The same answer without dollar signs, spacing commands, text commands and spaces."""
+    text = text.strip()
+    for opening, closing in _WRAPPERS:
+        if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
+            text = text[len(opening) : len(text) - len(closing)].strip()
+            break
+    text = (
+        text.replace("−", "-").replace("{,}", ",").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    )
+    text = _TEXT.sub(r"\1", _SPACING.sub(" ", text))
+    return "".join(text.split()).rstrip(".")
+
+
+def as_words(text: str) -> str | None:
+    """A verbal answer in comparable form; None where the text is an expression.
+
+    A run of three letters that is no function's name makes an answer verbal. Computer algebra would read `Yes` as
+    a product of three symbols, and call it equal to `seY`.
+    """
+    bare = _TEXT.sub(r"\1", _SPACING.sub(" ", _ENVIRONMENT.sub(" ", text)))
+    if all(word.lower() in _FUNCTIONS for word in _WORD.findall(bare)):
+        return None
+    return " ".join(re.sub(r"[^\w\s.+\-*/^=<>]", " ", bare.casefold()).split()).rstrip(". ")
+
+
+def as_number(normal: str) -> Fraction | None:
+    """The exact value of a normalised integer, decimal or fraction of integers; None for anything else."""
+    if not normal or len(normal) > MAX_DIGITS:
+        return None
+    if (match := _NUMBER.fullmatch(normal)) and (match[2] or match[3]):
+        return Fraction(f"{match[1]}{(match[2] or '0').replace(',', '')}{match[3] or ''}")
+    if match := _RATIO.fullmatch(normal):
+        return _ratio(match[1], match[2])
+    if match := _FRAC.fullmatch(normal):
+        value = _ratio(match[2] or match[4], match[3] or match[5])
+        return None if value is None else -value if match[1] == "-" else value
+    return None
+
+
+def _ratio(numerator: str, denominator: str) -> Fraction | None:
+    below = int(denominator)
+    return Fraction(int(numerator), below) if below else None
+
+
+def terminates(value: Fraction) -> bool:
+    """Whether a number has a finite decimal expansion."""
+    below = value.denominator
+    for prime in (2, 5):
+        while below % prime == 0:
+            below //= prime
+    return below == 1
+
+
+def decide(gold: str, answer: str) -> bool | None:
+    """Whether an answer equals the reference, or None where that takes computer algebra."""
+    left, right = normalised(gold), normalised(answer)
+    if left == right:
+        return left != ""
+    words = as_words(gold)
+    if words is not None:
+        return words == as_words(answer)
+    first, second = as_number(left), as_number(right)
+    if first is None or second is None:
+        return None
+    # A rounded decimal for a fraction such as 1/3 is a matter of precision, which the algebra system settles.
+    if first != second and terminates(first) != terminates(second):
+        return None
+    return first == second

@@ -1,0 +1,136 @@
+"""Rewards for what a completion says and how it is laid out, and the table of all built-in rewards."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from harness.rewards.boxed import final_answer
+from harness.rewards.lengths import cosine, cosine_characters, length, soft_overlong
+from harness.rewards.types import RewardContext, Scored
+
+
+def accuracy(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+    """1 for a right final answer, else 0."""
+    return [float(check.correct) for check in context.checks]
+
+
+def boxed(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+    """1 for a completion with a closed `\\boxed{…}` after its thought, else 0."""
+    return [float(final_answer(item.text) is not None) for item in batch]
+
+
+def format_think(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+    """1 for exactly one end of thought on a line of its own, else 0 (Open-RS, arXiv 2503.16219).
+
+    The opening `<think>` is part of the prompt in the chat templates of reasoning models, hence not asked for.
+    """
+    return [float(item.text.count("\n</think>\n") == 1) for item in batch]
+
+
+def format_strict(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+    """1 for a match of `^<think>\\n.*?\\n</think>\\n<answer>\\n.*?\\n</answer>$`, else 0 (open-r1).
+
+    As there, `.` matches newlines and `$` the end of any line, so text may follow on further lines. Decided in
+    linear time, which the expression itself is not.
+    """
+    return [float(_strictly_formatted(item.text)) for item in batch]
+
+
+def _strictly_formatted(text: str) -> bool:
+    opening, middle, closing = "<think>\n", "\n</think>\n<answer>\n", "\n</answer>"
+    if not text.startswith(opening):
+        return False
+    turn = text.find(middle, len(opening))
+    if turn < 0:
+        return False
+    answer = turn + len(middle)
+    return text.find(closing + "\n", answer) >= 0 or (
+        text.endswith(closing) and len(text) - len(closing) >= answer
+    )
+
+
+def tag_count(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+    """A quarter for each tag that occurs exactly once in its place (open-r1)."""
+    tags = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
+    return [sum(0.25 for tag in tags if item.text.count(tag) == 1) for item in batch]
+
+
+def repetition(
+    batch: Sequence[Scored], context: RewardContext, *, ngram_size: int = 3, max_penalty: float = -1.0
+) -> list[float]:
+    """(1 − distinct/all word n-grams) · max_penalty, in [max_penalty, 0] (arXiv 2502.03373, appendix).
+
+    Args:
+        batch: the completions.
+        context: unused.
+        ngram_size: words in an n-gram.
+        max_penalty: for a completion that says one thing over and over.
+
+    Raises:
+        ValueError: `ngram_size` is < 1 or `max_penalty` is > 0.
+    """
+    if ngram_size < 1:
+        raise ValueError(f"`ngram_size` must be >= 1, got {ngram_size}")
+    if max_penalty > 0:
+        raise ValueError(f"`max_penalty` must be <= 0, got {max_penalty}")
+    rewards = []
+    for item in batch:
+        words = item.text.lower().split()
+        total = len(words) - ngram_size + 1
+        if total < 1:
+            rewards.append(0.0)
+            continue
+        distinct = len({tuple(words[i : i + ngram_size]) for i in range(total)})
+        rewards.append((1.0 - distinct / total) * max_penalty)
+    return rewards
+
+
+def single_language(batch: Sequence[Scored], context: RewardContext, *, script: str = "latin") -> list[float]:
+    """Share of letters in one script, in [0, 1] (after the language consistency of DeepSeek-R1, arXiv 2501.12948).
+
+    Greek letters are mathematics and do not count; a completion without letters earns 1.
+
+    Args:
+        batch: the completions.
+        context: unused.
+        script: first word of the letters' Unicode names: `latin`, `cyrillic`, `cjk`, `hangul`, …
+
+    Raises:
+        ValueError: no letter has that script.
+    """
+    wanted = script.upper()
+    if wanted not in _scripts():
+        raise ValueError(f"`script` must be one of Unicode's, such as latin or cjk, got {script!r}")
+    rewards = []
+    for item in batch:
+        letters = [s for s in map(_script, item.text) if s not in ("", "GREEK")]
+        rewards.append(sum(s == wanted for s in letters) / len(letters) if letters else 1.0)
+    return rewards
+
+
+@lru_cache(maxsize=65536)
+def _script(character: str) -> str:
+    return unicodedata.name(character, "").partition(" ")[0] if character.isalpha() else ""
+
+
+@lru_cache(maxsize=1)
+def _scripts() -> frozenset[str]:
+    return frozenset(map(_script, map(chr, range(0x20000)))) - {""}
+
+
+FUNCTIONS: dict[str, Callable[..., list[float]]] = {
+    "accuracy": accuracy,
+    "boxed": boxed,
+    "cosine": cosine,
+    "cosine_characters": cosine_characters,
+    "format": format_think,
+    "format_strict": format_strict,
+    "length": length,
+    "repetition": repetition,
+    "single_language": single_language,
+    "soft_overlong": soft_overlong,
+    "tag_count": tag_count,
+}
+"""Built-in rewards by the name that recipes use."""

@@ -1,0 +1,67 @@
+"""What a reward function sees and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A completion to score.
+
+    Attributes:
+        text: the completion without special tokens; what the chat template opened (`<think>`) is not part of it.
+        answer: reference answer.
+        tokens: length in tokens, the end-of-sequence token included.
+        cap: the run's length cap, in tokens.
+        truncated: whether the cap ended it.
+        question: the question.
+        group: number of its group: completions of one prompt share it.
+    """
+
+    text: str
+    answer: str
+    tokens: int
+    cap: int
+    truncated: bool
+    question: str = ""
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether a completion holds the right answer.
+
+    Attributes:
+        correct: the final answer equals the reference.
+        answer: the final answer as written; None where no box is closed.
+        parsable: the final answer could be read.
+        reason: empty where correct, else why not: `wrong`, `no box`, `unparsable answer`, `unparsable
+            reference`, `too long`, `timed out`, `crashed the checker`.
+    """
+
+    correct: bool
+    answer: str | None
+    parsable: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RewardContext:
+    """What all reward functions of a composite share for one batch.
+
+    Attributes:
+        checks: answer check of each completion, in the batch's order.
+    """
+
+    checks: Sequence[Check]
+
+
+class RewardFunction(Protocol):
+    """Scores a batch; keyword parameters come from the recipe's `params`."""
+
+    def __call__(
+        self, batch: Sequence[Scored], context: RewardContext, /, **params: object
+    ) -> list[float]: ...
