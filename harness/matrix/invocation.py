@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from harness.matrix.executors.base import Slot
 from harness.store.atomic import utc_now, write_json
-from harness.store.folders import Store
-from harness.store.study import SCHEMA
+from harness.store.folders import OUTPUT_SCHEMA, Store
 
 
 class Invocation:
@@ -46,7 +45,7 @@ class Invocation:
         self._folder.mkdir(parents=True, exist_ok=True)
         seconds = time.monotonic() - self._began
         record = {
-            "schema": SCHEMA,
+            "schema": OUTPUT_SCHEMA,
             "started_at": self._started_at,
             "wall_seconds": seconds,
             "slots": self._slots,

@@ -166,10 +166,9 @@ def _write_plan(matrix: Matrix) -> None:
     store, grid = matrix.store, grid_json(matrix.plan.grid)
     if not store.grid_file.exists() or read_json(store.grid_file) != grid:
         write_json(store.grid_file, grid)
-    data = plan_data(matrix.plan, matrix.estimator, matrix.slots)
-    if store.plan_file.exists() and _bare(read_json(store.plan_file)) == _bare(data):
+    if store.plan_file.exists() and _bare(read_json(store.plan_file)) == _bare(matrix.plan.to_json()):
         return
-    write_json(store.plan_file, data)
+    write_json(store.plan_file, plan_data(matrix.plan, matrix.estimator, matrix.slots))
 
 
 def _bare(data: dict[str, object]) -> dict[str, object]:
@@ -199,7 +198,7 @@ def _run(matrix: Matrix, worker: Sequence[str] | None) -> Outcome:
         matrix.estimator,
         progress,
         budget=matrix.budget,
-        worker=worker or WORKER,
+        worker=WORKER if worker is None else worker,
     )
     return scheduler.run()
 

@@ -19,8 +19,8 @@ from harness.spec.identity import (
     schedule_depends_on_steps,
 )
 from harness.spec.recipe import Recipe
+from harness.store.folders import OUTPUT_SCHEMA
 from harness.store.job import RunJob
-from harness.store.study import SCHEMA
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """`plan.json` without estimates."""
         return {
-            "schema": SCHEMA,
+            "schema": OUTPUT_SCHEMA,
             "name": self.grid.head.name,
             "cells": [
                 {"levels": c.cell.levels, "seed": c.cell.seed, "run": c.run_id, "step": c.step}
@@ -94,7 +94,7 @@ class Plan:
 def grid_json(grid: Grid) -> dict[str, Any]:
     """`grid.resolved.json`: every default written out, and the baseline level of every axis."""
     baselines = {axis: grid.baseline(axis) for axis in grid.axes}
-    return {"schema": SCHEMA, **grid.resolved(), "baselines": baselines}
+    return {"schema": OUTPUT_SCHEMA, **grid.resolved(), "baselines": baselines}
 
 
 def make_plan(

@@ -22,8 +22,7 @@ from harness.spec.validate import dotted
 from harness.store.atomic import read_json
 from harness.store.attempts import checked
 from harness.store.errors import StoreError
-from harness.store.folders import Store
-from harness.store.study import SCHEMA
+from harness.store.folders import OUTPUT_SCHEMA, Store
 
 
 @dataclass
@@ -192,7 +191,7 @@ def check_output(grid: Grid, out: Path, *, given: bool) -> None:
     if not store.grid_file.exists():
         raise error("holds something else than results", "choose an empty or new folder with --out")
     try:
-        there = checked(read_json(store.grid_file), store.grid_file, SCHEMA).get("name")
+        there = checked(read_json(store.grid_file), store.grid_file, OUTPUT_SCHEMA).get("name")
     except StoreError as unreadable:
         raise error(str(unreadable), "choose another with --out") from None
     if there != grid.head.name:

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.matrix.detectable import Detectable, detectable_effects, noise_text
 from harness.matrix.estimate import Estimator
 from harness.matrix.planner import Plan
 from harness.matrix.progress import dollars, duration
@@ -20,6 +19,9 @@ _MOST_WARNINGS = 10
 
 def plan_data(plan: Plan, estimator: Estimator, slots: int) -> dict[str, Any]:
     """`plan.json`."""
+    # Imported here: scipy takes most of a second, which a finished matrix does without.
+    from harness.matrix.detectable import detectable_effects, noise_text
+
     store = Store(plan.out)
     estimates = {job.run_id: estimator.remaining(job) for job in plan.jobs}
     data = plan.to_json()
@@ -91,7 +93,7 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
     for line in data["assumptions"]:
         console.print(f"  assumes: {line}", markup=False, highlight=False, soft_wrap=True)
     if data["detectable"]:
-        console.print(_detectable_table(detectable_effects(plan), head.verdict.delta))
+        console.print(_detectable_table(data["detectable"], head.verdict.delta))
     _print_warnings(plan, data, console)
 
 
@@ -116,17 +118,18 @@ def _run_table(plan: Plan, data: dict[str, Any]) -> Table:
     return table
 
 
-def _detectable_table(effects: list[Detectable], delta: float) -> Table:
+def _detectable_table(effects: list[dict[str, Any]], delta: float) -> Table:
     table = Table(title=f"detectable effect (estimate; δ = {delta:.1%})", title_justify="left")
     for name in ("axis", "levels", "df", "effect", "with one more seed"):
         table.add_column(name, justify="left" if name == "axis" else "right")
     for d in effects:
-        table.add_row(d.axis, str(d.levels), str(d.df), _percent(d.effect), _percent(d.one_more_seed))
+        figures = (_percent(d["effect"]), _percent(d["one_more_seed"]))
+        table.add_row(d["axis"], str(d["levels"]), str(d["df"]), *figures)
     return table
 
 
-def _percent(value: float) -> str:
-    return "no verdict" if math.isnan(value) else f"{value:.1%}"
+def _percent(value: float | None) -> str:
+    return "no verdict" if value is None else f"{value:.1%}"
 
 
 def _print_warnings(plan: Plan, data: dict[str, Any], console: Console) -> None:

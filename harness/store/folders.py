@@ -6,14 +6,18 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from harness.store.atomic import read_json, sync_folder, write_atomic, write_json
 from harness.store.attempts import AttemptFolder, checked
 from harness.store.job import SCHEMA as JOB_SCHEMA
 from harness.store.job import RunJob
+
+if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
+    import pandas as pd
+
+OUTPUT_SCHEMA = 1
+"""Version of `grid.resolved.json`, `plan.json` and invocation records."""
 
 EVALUATION_SCHEMA = 1
 """Version of evaluation records."""
@@ -145,6 +149,8 @@ class RunFolder:
 
     def samples(self, step: int, benchmark: str, evaluation_id: str, columns: list[str]) -> pd.DataFrame:
         """Columns of an evaluation's samples."""
+        import pandas as pd
+
         path = self._evaluation_file(step, benchmark, evaluation_id).with_suffix(".parquet")
         return pd.read_parquet(path, columns=columns)
 

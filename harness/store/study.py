@@ -11,10 +11,7 @@ import pandas as pd
 from harness.spec.identity import flattened
 from harness.store.atomic import read_json
 from harness.store.attempts import AttemptFolder, checked
-from harness.store.folders import RunFolder, Store
-
-SCHEMA = 1
-"""Version of `grid.resolved.json` and `plan.json`."""
+from harness.store.folders import OUTPUT_SCHEMA, RunFolder, Store
 
 _RUN_COLUMNS = [
     "status",
@@ -82,8 +79,8 @@ def load_study(out: Path | str) -> Study:
         StoreError: it is none, or a record in it cannot be read by this version.
     """
     store = Store(out)
-    grid = checked(read_json(store.grid_file), store.grid_file, SCHEMA)
-    plan = checked(read_json(store.plan_file), store.plan_file, SCHEMA)
+    grid = checked(read_json(store.grid_file), store.grid_file, OUTPUT_SCHEMA)
+    plan = checked(read_json(store.plan_file), store.plan_file, OUTPUT_SCHEMA)
     axes, steps_axes = list(grid["axes"]), list(grid["steps_axes"])
     cells = pd.DataFrame(
         [{**c["levels"], "seed": c["seed"], "run": c["run"], "step": c["step"]} for c in plan["cells"]],
@@ -223,7 +220,9 @@ def _missing(folder: RunFolder, entry: dict[str, Any]) -> bool:
 def _invocations(store: Store) -> pd.DataFrame:
     folder = store.invocations
     rows = [
-        checked(read_json(path), path, SCHEMA) for path in sorted(folder.glob("*.json")) if folder.exists()
+        checked(read_json(path), path, OUTPUT_SCHEMA)
+        for path in sorted(folder.glob("*.json"))
+        if folder.exists()
     ]
     columns = ["started_at", "wall_seconds", "slots", "devices_per_slot", "usd_per_hour"]
     return _frame(rows, [*columns, "device_seconds", "busy_device_seconds"])

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from harness import ablate as ablate_command
+from harness.matrix import matrix, worker
+from harness.matrix.executors.base import Handle
+from harness.meters import provenance
+
+from . import fake_worker
 
 ROOT = Path(__file__).resolve().parents[3]
 FAKE_ABLATE = Path(__file__).with_name("fake_ablate.py")
@@ -74,21 +83,76 @@ def grid(tmp_path, model):
     return file
 
 
+class ForkExecutor:
+    """Workers as forks of the test's process, which has everything imported: the scheduler's tests take no time."""
+
+    def __init__(self):
+        self._codes = {}
+
+    def submit(self, command, env, slot, log):
+        pid = os.fork()
+        if pid:
+            handle = Handle(str(pid))
+            self._codes[handle] = None
+            return handle
+        code = 99
+        try:
+            os.setsid()
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.environ.update(env)
+            code = worker.main(list(command), fake_worker.execute)
+        finally:
+            os._exit(code)
+
+    def poll(self, handle):
+        if self._codes[handle] is None:
+            pid, status = os.waitpid(int(handle.name), os.WNOHANG)
+            if pid:
+                self._codes[handle] = os.waitstatus_to_exitcode(status)
+        return self._codes[handle]
+
+    def stop(self, handle):
+        os.kill(int(handle.name), signal.SIGTERM)
+
+    def kill(self, handle):
+        if self.poll(handle) is None:
+            os.kill(int(handle.name), signal.SIGKILL)
+
+    def close(self):
+        for handle in self._codes:
+            self.kill(handle)
+
+
+@pytest.fixture
+def ablate(monkeypatch, capsys):
+    """Runs the ablate command in this process, with forked fake workers and no report."""
+    monkeypatch.setattr(matrix, "make_executor", lambda name: ForkExecutor())
+    monkeypatch.setattr(matrix, "_report", lambda _: print("reported"))
+    # The provenance of a fork is the test's: asking git and the driver each time would take most of the time.
+    monkeypatch.setattr(provenance, "collect", lambda: {"device": "fake", "commit": "0"})
+
+    def run(*arguments, **environment):
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = ablate_command.main([str(a) for a in arguments], worker=[])
+        text = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=text.out, stderr=text.err)
+
+    return run
+
+
 @pytest.fixture
 def command():
-    """Runs a command from the repository's root; returns the finished process."""
+    """Runs a command in its own process from the repository's root."""
 
-    def run(*arguments, fake=None, **environment):
-        start = [str(FAKE_ABLATE)] if fake else ["-m", arguments[0]]
-        rest = arguments if fake else arguments[1:]
+    def run(*arguments, **environment):
         return subprocess.run(
-            [sys.executable, *start, *map(str, rest)],
+            [sys.executable, "-m", *map(str, arguments)],
             cwd=ROOT,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-                **environment,
-            },
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=120,

@@ -1,0 +1,206 @@
+"""The ablate command as a user meets it: crashes, continuation, kills, signals, budget, two at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.store.folders import Store
+from harness.store.study import load_study
+
+from .conftest import FAKE_ABLATE, ROOT
+
+
+def steps_trained(out):
+    """Every step that some attempt trained, by run: a repeated one stands twice."""
+    return {p.parent.name: p.read_text().split() for p in sorted(out.glob("runs/*/trained.txt"))}
+
+
+def evaluations_made(out):
+    return [line for p in out.glob("runs/*/evaluated.txt") for line in p.read_text().splitlines()]
+
+
+def wait_for(condition, seconds=40):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def started(grid, out, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(FAKE_ABLATE), "--grid", str(grid), "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "FAKE_NO_REPORT": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_runs_once_and_then_only_reprints(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    first = ablate("--grid", grid, "--out", out)
+    assert first.returncode == 0, first.stderr + first.stdout
+    study = load_study(out)
+    assert len(study.cells) == 4
+    assert list(study.runs["status"]) == ["finished"] * 3
+    assert set(study.evaluations["step"]) == {0, 2, 4}
+    assert all(steps == ["1", "2", "3", "4"] for steps in steps_trained(out).values())
+    assert study.runs["cost_usd"].gt(0).all()
+    assert study.invocations["device_seconds"].item() >= study.invocations["busy_device_seconds"].item() > 0
+    before = {p: p.stat().st_mtime_ns for p in sorted(out.rglob("*")) if p.is_file() and p.name != ".lock"}
+    again = ablate("--grid", grid, "--out", out)
+    assert again.returncode == 0
+    assert "all 3 runs are done" in again.stdout
+    assert {
+        p: p.stat().st_mtime_ns for p in sorted(out.rglob("*")) if p.is_file() and p.name != ".lock"
+    } == before
+
+
+def test_a_crash_leaves_the_others_going_and_is_continued(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    crash = ablate("--grid", grid, "--out", out, FAKE_CRASH="cap=16@3")
+    assert crash.returncode == 1
+    assert "failed after 2 attempts: [cap=16 seed=0] RuntimeError: planted crash" in crash.stderr
+    assert "Traceback" not in crash.stderr + crash.stdout
+    runs = load_study(out).runs.set_index("label")
+    assert runs.loc["cap=32 seed=0", "status"] == "finished"
+    failed = runs.loc["cap=16 seed=0"]
+    assert (failed["status"], failed["attempts"], failed["failed_attempts"]) == ("failed", 2, 2)
+    assert failed["error"].startswith("RuntimeError: planted crash")
+    end = Store(out).run(failed["run"]).attempts()[-1].end()
+    assert "planted crash" in end["error"]["traceback_tail"]
+    rest = ablate("--grid", grid, "--out", out)
+    assert rest.returncode == 0
+    assert list(load_study(out).runs["status"]) == ["finished"] * 3
+    # The run went on from its checkpoint at step 2, and nothing was evaluated twice.
+    assert steps_trained(out)[failed["run"]] == ["1", "2", "3", "4"]
+    made = [line for line in evaluations_made(out)]
+    assert len(made) == 5
+
+
+def test_a_killed_worker_is_retried_and_its_end_is_written(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    done = ablate("--grid", grid, "--out", out, FAKE_CRASH="cap=16@3", FAKE_CRASH_HOW="kill")
+    assert done.returncode == 1
+    assert "WorkerDied: the worker was ended by SIGKILL" in done.stderr
+    attempts = load_study(out).attempts
+    assert list(attempts[attempts["error"].notna()]["status"]) == ["failed", "failed"]
+
+
+def test_one_retry_is_enough_for_a_crash_that_passes(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    done = ablate("--grid", grid, "--out", out, FAKE_CRASH="cap=16@3", FAKE_CRASH_HOW="once")
+    assert done.returncode == 0
+    runs = load_study(out).runs.set_index("label")
+    assert (runs.loc["cap=16 seed=0", "attempts"], runs.loc["cap=16 seed=0", "failed_attempts"]) == (2, 1)
+
+
+def test_added_levels_reuse_finished_work(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    grid.write_text(grid.read_text().replace("[32, 16]", "[32, 16, 8]").replace("[2, 4]", "[2, 4, 6]"))
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    trained = sorted(steps_trained(out).values())
+    assert trained == [["1", "2", "3", "4", "5", "6"]] * 3
+    assert len(evaluations_made(out)) == 1 + 3 * 3
+    assert len(load_study(out).cells) == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_scheduler_is_continued(grid, tmp_path, ablate, number):
+    """Killed or stopped by Ctrl-C half-way: workers end, and the rerun repeats no finished run."""
+    out = tmp_path / "out"
+    process = started(grid, out, FAKE_STEP_SECONDS="0.4")
+    wait_for(lambda: list(out.glob("runs/*/trained.txt")))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130, text
+        assert "the same command continues" in text
+        study = load_study(out)
+        assert "interrupted" in set(study.attempts["status"])
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive, "a worker outlived its runner"
+    rest = ablate("--grid", grid, "--out", out)
+    assert rest.returncode == 0, rest.stderr
+    # Training stops at a checkpoint of the step it is in, so that even then no step is trained twice.
+    assert all(steps == ["1", "2", "3", "4"] for steps in steps_trained(out).values())
+    assert len(evaluations_made(out)) == 5
+
+
+def test_two_interrupts_stop_at_once(grid, tmp_path):
+    out = tmp_path / "out"
+    process = started(grid, out, FAKE_STEP_SECONDS="60")
+    wait_for(lambda: list(out.glob("runs/*/checkpoints")))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, text
+    assert "stopping now" in text
+
+
+def test_two_runners_do_not_share_a_folder(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    process = started(grid, out, FAKE_STEP_SECONDS="0.5")
+    try:
+        wait_for(lambda: list(out.glob("runs/*/attempt-*")))
+        second = ablate("--grid", grid, "--out", out)
+        assert second.returncode == 2
+        assert f"another ablate (process {process.pid}) is at work" in second.stderr
+        assert len(second.stderr.splitlines()) == 2
+    finally:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert list(load_study(out).runs["status"]) == ["finished"] * 3
+
+
+def test_the_budget_leaves_runs_out_and_says_so(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    # A dear device: each run costs dollars, by its start-up time alone.
+    grid.write_text(grid.read_text().replace("devices_per_run: 1", "devices_per_run: 1, usd_per_hour: 3600"))
+    arguments = ("--grid", grid, "--out", out, "--workers", 1)
+    done = ablate(*arguments, "--budget-usd", "0.3")
+    assert done.returncode == 0, done.stderr
+    assert "left out for the budget: " in done.stdout
+    study = load_study(out)
+    assert "pending" in set(study.runs["status"])
+    assert study.runs["cost_usd"].sum() <= 0.3
+    none = ablate(*arguments, "--budget-hours", "0.0001")
+    assert none.returncode == 0
+    assert len(load_study(out).attempts) == len(study.attempts)
+    assert ablate(*arguments).returncode == 0
+    assert list(load_study(out).runs["status"]) == ["finished"] * 3
+
+
+def test_plan_json_keeps_the_estimates_made_before_spending(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    assert ablate("--grid", grid, "--out", out, FAKE_CRASH="cap=16@3").returncode == 1
+    before = json.loads((out / "plan.json").read_text())
+    assert before["totals"]["estimate"]["usd"] > 0
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    assert json.loads((out / "plan.json").read_text()) == before
+
+
+def test_a_disturbed_matrix_gives_the_same_accuracies(grid, tmp_path, ablate):
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    assert ablate("--grid", grid, "--out", calm).returncode == 0
+    assert ablate("--grid", grid, "--out", rough, FAKE_CRASH="cap=32@4").returncode == 1
+    assert ablate("--grid", grid, "--out", rough).returncode == 0
+    columns = ["run", "step", "benchmark", "correct"]
+
+    def accuracies(out: Path):
+        return load_study(out).evaluations[columns].to_dict("records")
+
+    assert accuracies(calm) == accuracies(rough)
