@@ -303,9 +303,10 @@ def grpo_loss_kernel(
                     caps += (valid & capped).to(tl.float32)
                 if SURROGATE == "clip" or SURROGATE == "cispo":
                     highs += (valid & high).to(tl.float32)
-                ratios += tl.where(valid, rho, 0.0)
-                ratio_mins = tl.minimum(ratio_mins, tl.where(valid, rho, float("inf")))
-                ratio_maxs = tl.maximum(ratio_maxs, tl.where(valid, rho, float("-inf")))
+                if not SEQUENCE_RATIO:
+                    ratios += tl.where(valid, rho, 0.0)
+                    ratio_mins = tl.minimum(ratio_mins, tl.where(valid, rho, float("inf")))
+                    ratio_maxs = tl.maximum(ratio_maxs, tl.where(valid, rho, float("-inf")))
                 if reference_ptr is not None:
                     kls += tl.where(valid, kl, 0.0)
                 if entropy_ptr is not None:
@@ -332,11 +333,17 @@ def grpo_loss_kernel(
 
     out = sums_ptr + rows * COLUMNS
     here = rows < B
-    ratio_sum = tl.sum(ratios, axis=1)
-    # A reduction may drop NaN from an extreme; the sum keeps it.
-    is_number = ratio_sum == ratio_sum
-    ratio_min = tl.where(is_number, tl.min(ratio_mins, axis=1), ratio_sum)
-    ratio_max = tl.where(is_number, tl.max(ratio_maxs, axis=1), ratio_sum)
+    if SEQUENCE_RATIO:
+        tokens = tl.sum(lengths, axis=1)
+        ratio_sum = sequence_rho * tokens
+        ratio_min = tl.where(tokens > 0, sequence_rho, float("inf"))
+        ratio_max = tl.where(tokens > 0, sequence_rho, float("-inf"))
+    else:
+        ratio_sum = tl.sum(ratios, axis=1)
+        # A reduction may drop NaN from an extreme; the sum keeps it.
+        is_number = ratio_sum == ratio_sum
+        ratio_min = tl.where(is_number, tl.min(ratio_mins, axis=1), ratio_sum)
+        ratio_max = tl.where(is_number, tl.max(ratio_maxs, axis=1), ratio_sum)
     tl.store(out + 0, tl.sum(losses, axis=1) * row_weight, mask=here)
     if SURROGATE == "clip":
         tl.store(out + 1, tl.sum(lows, axis=1), mask=here)

@@ -59,7 +59,7 @@ def launch_config(rows: int, positions: int) -> dict[str, int]:
     """Tile and num_warps for `rows` sequences of up to `positions` tokens; short ones share a program."""
     block = min(TILE, max(16, triton.next_power_of_2(positions)))
     per_program = min(TILE // block, triton.next_power_of_2(max(rows, 1)))
-    return {"ROWS": per_program, "BLOCK": block, "num_warps": max(1, min(8, per_program * block // 128))}
+    return {"ROWS": per_program, "BLOCK": block, "num_warps": max(1, min(16, per_program * block // 128))}
 
 
 class _FusedLoss(torch.autograd.Function):
