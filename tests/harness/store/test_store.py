@@ -1,0 +1,197 @@
+"""Records that are whole or absent, attempts that end or are found killed, and what is missing of a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.spec.evaluation import EvaluateSpec
+from harness.spec.hardware import HardwareSpec
+from harness.spec.recipe import Recipe
+from harness.store import atomic
+from harness.store.atomic import append_line, read_lines, write_json
+from harness.store.attempts import AttemptFolder
+from harness.store.errors import StoreError
+from harness.store.folders import SAMPLE_COLUMNS, RunFolder, Store
+from harness.store.job import RunJob
+
+
+@pytest.fixture
+def job():
+    recipe = {
+        "model": "tiny",
+        "data": {"sources": [{"source": "sums"}]},
+        "reward": {"functions": [{"name": "accuracy", "params": {"a": [1, 2]}}]},
+        "optimizer": {"learning_rate": 1e-6},
+    }
+    benchmarks = [{"name": n, "source": {"source": "sums"}} for n in ("easy", "hard.er")]
+    return RunJob(
+        run_id="0123456789ab",
+        kind="train",
+        recipe=Recipe.model_validate(recipe),
+        seed=3,
+        steps=(2, 4),
+        evaluate=EvaluateSpec.model_validate({"benchmarks": benchmarks}),
+        evaluation_ids={"easy": "aaaaaaaaaaaa", "hard.er": "bbbbbbbbbbbb"},
+        hardware=HardwareSpec(device="cpu"),
+        usd_per_hour=0.36,
+        devices=2,
+        label="x=1 seed=3",
+        identity={"seed": 3, "rollout.top_p": 1.0},
+    )
+
+
+@pytest.fixture
+def run(tmp_path, job):
+    folder = Store(tmp_path).run(job.run_id)
+    folder.write_job(job)
+    return folder
+
+
+def samples():
+    return pd.DataFrame([dict.fromkeys(SAMPLE_COLUMNS, 0)])
+
+
+def test_a_job_survives_its_file(run, job):
+    assert run.read_job() == job
+    assert job.device_usd_per_second == pytest.approx(0.36 * 2 / 3600)
+
+
+def test_an_equal_job_is_not_written_again(run, job):
+    before = (run.path / "run.json").stat().st_mtime_ns
+    run.write_job(job)
+    assert (run.path / "run.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "no schema number"),
+        ('{"schema": 99}', "has schema 99, this version reads up to 1"),
+    ],
+)
+def test_a_foreign_or_newer_record_is_named(run, content, message):
+    path = run.path / "run.json"
+    path.write_text(content)
+    with pytest.raises(StoreError, match=message) as caught:
+        run.read_job()
+    assert str(path) in str(caught.value)
+
+
+def test_missing_follows_evaluations_and_their_settings(run, job):
+    everything = [(2, "easy"), (2, "hard.er"), (4, "easy"), (4, "hard.er")]
+    assert run.missing(job) == everything
+    record = {"step": 2, "benchmark": "hard.er", "evaluation_id": "bbbbbbbbbbbb", "accuracy": 0.5}
+    run.save_evaluation(record, samples())
+    assert run.missing(job) == [e for e in everything if e != (2, "hard.er")]
+    assert run.evaluation(2, "hard.er", "bbbbbbbbbbbb")["accuracy"] == 0.5
+    assert run.evaluation(2, "hard.er", "cccccccccccc") is None
+    run.save_evaluation({**record, "evaluation_id": "cccccccccccc", "step": 4}, samples())
+    assert (4, "hard.er") in run.missing(job), "another identity's evaluation counts for nothing"
+    assert len(run.evaluations()) == 2
+    assert not run.finished(job)
+
+
+def test_samples_without_a_record_do_not_count(run, job):
+    """A crash between the two files leaves samples alone."""
+    (run.path / "evaluations").mkdir()
+    (run.path / "evaluations" / "step-000002.easy.aaaaaaaaaaaa.parquet").touch()
+    assert (2, "easy") in run.missing(job)
+
+
+def test_samples_must_be_complete(run):
+    record = {"step": 2, "benchmark": "easy", "evaluation_id": "a"}
+    with pytest.raises(ValueError, match="must have the columns gold"):
+        run.save_evaluation(record, samples().drop(columns="gold"))
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    write_json(path, {"a": 1})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+@given(cut=st.integers(0, 200), count=st.integers(0, 5))
+def test_a_torn_last_line_is_left_for_later(tmp_path_factory, cut, count):
+    """Whatever byte a crash stops at, the whole lines before it are read, and reading goes on after it."""
+    path = tmp_path_factory.mktemp("lines") / "steps.jsonl"
+    for step in range(count):
+        append_line(path, {"step": step, "text": "ü" * step})
+    data = path.read_bytes() if count else b""
+    path.write_bytes(data[:cut])
+    records, offset = read_lines(path)
+    whole = data[:cut].count(b"\n")
+    assert [r["step"] for r in records] == list(range(whole))
+    path.write_bytes(data)
+    assert len(read_lines(path, offset)[0]) == count - whole
+
+
+def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
+    path = tmp_path / "steps.jsonl"
+    path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(StoreError, match="not JSON"):
+        read_lines(path)
+
+
+def test_attempts_are_numbered_and_never_shared(run):
+    first, second = run.reserve_attempt(), run.new_attempt({"commit": "abc"})
+    assert [a.number for a in run.attempts()] == [1, 2] == [first.number, second.number]
+    assert second.info()["provenance"] == {"commit": "abc"}
+    assert run.attempts()[1].path.name == "attempt-002"
+
+
+def test_an_attempt_from_start_to_end(run):
+    attempt = run.new_attempt({})
+    attempt.append_step({"step": 1, "loss": float("nan")})
+    attempt.append_event({"kind": "resumed", "message": "from step 0"})
+    assert attempt.status == "running"
+    attempt.finish("failed", error={"type": "E", "message": "m", "traceback_tail": ""})
+    again = AttemptFolder(attempt.path)
+    assert (again.status, again.end()["error"]["type"]) == ("failed", "E")
+    assert 0 <= again.wall_seconds < 60
+    assert [s["step"] for s in again.steps()] == [1]
+    assert again.events()[0]["kind"] == "resumed"
+    with pytest.raises(ValueError, match="must be one of finished, failed, interrupted, got 'done'"):
+        attempt.finish("done")
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from harness.store.folders import RunFolder
+attempt = RunFolder(Path(sys.argv[1])).new_attempt({})
+attempt.append_step({"step": 1})
+"""
+
+
+def test_an_attempt_whose_process_is_gone_was_killed(run):
+    subprocess.run([sys.executable, "-c", BEGIN, str(run.path)], check=True)
+    (attempt,) = run.attempts()
+    assert attempt.status == "killed"
+    seconds = attempt.wall_seconds
+    time.sleep(0.05)
+    assert AttemptFolder(attempt.path).wall_seconds == seconds, "time stands still after the last trace"
+
+
+def test_a_process_id_that_was_used_again_does_not_count(run):
+    attempt = run.new_attempt({})
+    info = json.loads((attempt.path / "attempt.json").read_text())
+    (attempt.path / "attempt.json").write_text(json.dumps({**info, "process_started": 1.0}))
+    assert RunFolder(run.path).attempts()[0].status == "killed"

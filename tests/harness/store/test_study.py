@@ -1,0 +1,146 @@
+"""The tables of an output folder."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from harness.store.atomic import write_json
+from harness.store.errors import StoreError
+from harness.store.folders import SAMPLE_COLUMNS, Store
+from harness.store.study import load_study, run_status
+
+GRID = {
+    "schema": 1,
+    "name": "g",
+    "axes": {"cap": ["8", "16"], "steps": ["2", "4"]},
+    "steps_axes": ["steps"],
+    "baselines": {"cap": "8", "steps": "2"},
+}
+RUNS = {"8": "a" * 12, "16": "b" * 12}
+BASE = "c" * 12
+
+
+def entry(run, kind, steps, levels):
+    return {
+        "run": run,
+        "kind": kind,
+        "label": run,
+        "levels": levels,
+        "seed": 0,
+        "steps": steps,
+        "evaluation_ids": {"easy": "e" * 12},
+        "devices": 2,
+        "usd_per_hour": 1.8,
+    }
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    write_json(store.grid_file, GRID)
+    cells = [
+        {"levels": {"cap": cap, "steps": str(step)}, "seed": 0, "run": run, "step": step}
+        for cap, run in RUNS.items()
+        for step in (2, 4)
+    ]
+    jobs = [entry(BASE, "base", [0], {})]
+    jobs += [entry(run, "train", [2, 4], {"cap": cap}) for cap, run in RUNS.items()]
+    write_json(store.plan_file, {"schema": 1, "cells": cells, "jobs": jobs})
+    return store
+
+
+def evaluate(store, run, step, correct, evaluation_id="e" * 12):
+    rows = [
+        {
+            **dict.fromkeys(SAMPLE_COLUMNS, 0),
+            "question_index": q,
+            "question_id": f"q{q}",
+            "sample": k,
+            "correct": c,
+        }
+        for q, answers in enumerate(correct)
+        for k, c in enumerate(answers)
+    ]
+    record = {
+        "run_id": run,
+        "step": step,
+        "benchmark": "easy",
+        "evaluation_id": evaluation_id,
+        "questions": len(correct),
+        "samples": len(correct[0]),
+        "correct": sum(map(sum, correct)),
+        "accuracy": 0.5,
+        "timing": {"total_seconds": 1.5},
+    }
+    store.run(run).save_evaluation(record, pd.DataFrame(rows))
+
+
+def test_an_empty_output(store):
+    study = load_study(store.root)
+    assert list(study.cells.columns) == ["cap", "steps", "seed", "run", "step"]
+    assert list(study.cells["step"]) == [2, 4, 2, 4]
+    assert list(study.runs["status"]) == ["pending"] * 3
+    assert "steps" not in study.runs.columns
+    assert pd.isna(study.runs.loc[0, "cap"])
+    assert study.steps.empty
+    assert list(study.questions().columns)[:3] == ["run", "step", "benchmark"]
+    assert study.evaluations.empty
+
+
+def test_costs_count_every_attempt(store):
+    folder = store.run(RUNS["8"])
+    folder.new_attempt({"device": "old"}).finish(
+        "failed", wall_seconds=10.0, error={"type": "E", "message": "no", "traceback_tail": ""}
+    )
+    folder.new_attempt({"device": "new"}).finish("interrupted", wall_seconds=30.0)
+    row = load_study(store.root).runs.set_index("run").loc[RUNS["8"]]
+    assert (row["attempts"], row["failed_attempts"], row["status"]) == (2, 1, "interrupted")
+    assert row["device_seconds"] == 80.0
+    assert row["cost_usd"] == pytest.approx(80 / 3600 * 1.8)
+    assert row["device"] == "new"
+
+
+def test_later_attempts_supersede_steps(store):
+    folder = store.run(RUNS["8"])
+    first, second = folder.new_attempt({}), folder.new_attempt({})
+    for step in (1, 2, 3):
+        first.append_step({"step": step, "reward": {"mean": 0.1}})
+    for step in (3, 4):
+        second.append_step({"step": step, "reward": {"mean": 0.2}})
+    steps = load_study(store.root).steps
+    assert list(steps.columns[:3]) == ["run", "attempt", "step"]
+    assert list(steps["step"]) == [1, 2, 3, 4]
+    assert list(steps["attempt"]) == [1, 1, 2, 2]
+    assert list(steps["reward.mean"]) == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_questions_come_from_the_samples_of_planned_evaluations(store):
+    evaluate(store, RUNS["8"], 2, [[True, False], [True, True]])
+    evaluate(store, RUNS["8"], 4, [[True, True]], evaluation_id="0" * 12)
+    evaluate(store, RUNS["8"], 3, [[True, True]])
+    study = load_study(store.root)
+    assert list(study.evaluations["step"]) == [2], "other settings and other steps are not in the plan"
+    assert study.evaluations["timing.total_seconds"].item() == 1.5
+    questions = study.questions()
+    assert questions[["question_id", "samples", "correct"]].values.tolist() == [["q0", 2, 1], ["q1", 2, 2]]
+
+
+def test_a_folder_without_a_plan_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"grid\.resolved\.json: no such record"):
+        load_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("missing", "ends", "status"),
+    [
+        (False, [], "finished"),
+        (False, ["killed", "finished"], "finished"),
+        (True, [], "pending"),
+        (True, ["failed", "killed"], "killed"),
+        (True, ["finished"], "pending"),  # an earlier, smaller plan was finished
+        (True, ["running"], "running"),
+    ],
+)
+def test_status_of_a_run(missing, ends, status):
+    assert run_status(missing, [{"status": end} for end in ends]) == status
