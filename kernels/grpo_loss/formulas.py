@@ -76,6 +76,12 @@ def importance_weight(x: Inputs, objective: Objective) -> Tensor | None:
     return torch.where(weight > cap, cap if action == "truncate" else 0.0, weight)
 
 
+def _choose(condition: Tensor, yes: float, no: float, dtype: torch.dtype) -> Tensor:
+    # torch.where of two Python numbers is fp32, whatever the computation around it.
+    chosen, other = (torch.full((), value, dtype=dtype, device=condition.device) for value in (yes, no))
+    return torch.where(condition, chosen, other)
+
+
 def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> Tensor:
     """φ(w) = e^λ w^k e^(−λw), detached; w is the product of ratios over the sequence (arXiv 2602.10693).
 
@@ -87,8 +93,8 @@ def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> 
         log_w = log_w + importance.clamp(min=VESPO_FLOOR).log().clamp(max=VESPO_LOG_MAX).sum(1, keepdim=True)
     log_w = log_w.clamp(VESPO_LOG_MIN, VESPO_LOG_MAX)
     positive = x.advantage >= 0
-    k = torch.where(positive, objective.vespo_k_pos, objective.vespo_k_neg)
-    rate = torch.where(positive, objective.vespo_lambda_pos, objective.vespo_lambda_neg)
+    k = _choose(positive, objective.vespo_k_pos, objective.vespo_k_neg, log_w.dtype)
+    rate = _choose(positive, objective.vespo_lambda_pos, objective.vespo_lambda_neg, log_w.dtype)
     return (rate + k * log_w - rate * log_w.exp()).exp()
 
 
@@ -150,7 +156,7 @@ def token_terms(x: Inputs, objective: Objective) -> Terms:
         policy = -rho.detach().clamp(max=objective.cispo_max) * advantage * x.logprob
         high = (rho > objective.cispo_max) & (advantage != 0)
     elif surrogate == "sapo":
-        tau = torch.where(advantage > 0, objective.sapo_tau_pos, objective.sapo_tau_neg)
+        tau = _choose(advantage > 0, objective.sapo_tau_pos, objective.sapo_tau_neg, rho.dtype)
         policy = -torch.sigmoid(tau * (rho - 1)) * 4 / tau * advantage
     else:
         policy = -vespo_weight(x, objective, importance) * advantage * x.logprob
