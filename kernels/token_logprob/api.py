@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels.token_logprob.autograd import slabbed_token_logprob
 from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform
-from kernels.token_logprob.plan import plan_slabs
+from kernels.token_logprob.plan import DEFAULT_LOGIT_BYTES, plan_slabs
 from kernels.token_logprob.reference import reference_token_logprob
 from kernels.token_logprob.slabs import SLABS
 
@@ -82,6 +82,23 @@ def token_logprob(
     }
     if implementation == "reference":
         return reference_token_logprob(hidden, weight, targets, **options)
+    if implementation == "fused" or (
+        implementation == "auto" and hidden.is_cuda and hidden.dtype != torch.float64
+    ):
+        # Imported late: planning and CPU runs need no Triton.
+        from kernels.token_logprob.launch import FUSED, fused_available, plan_fused
+
+        if not fused_available(hidden.device):
+            raise RuntimeError(
+                f"`implementation` fused needs a GPU or TRITON_INTERPRET=1, got {hidden.device}"
+            )
+        if hidden.dtype == torch.float64:
+            raise ValueError(
+                "`hidden` must be fp16, bf16 or fp32 for `implementation` fused, got torch.float64"
+            )
+        budget = DEFAULT_LOGIT_BYTES if logit_bytes is None else logit_bytes
+        plan = plan_fused(hidden.shape[0], tokens, hidden.dtype, budget)
+        return slabbed_token_logprob(hidden, weight, targets, engine=FUSED, plan=plan, **options)
     plan = plan_slabs(hidden.shape[0], tokens, hidden.dtype, hidden.device, logit_bytes)
     return slabbed_token_logprob(hidden, weight, targets, engine=SLABS, plan=plan, **options)
 

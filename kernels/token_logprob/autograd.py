@@ -88,7 +88,8 @@ class _TokenLogprob(torch.autograd.Function):
             full = torch.zeros(hidden.shape[0], dtype=value.dtype, device=value.device)
             return value.clone() if active is None else full.index_copy_(0, active, value)
 
-        return spread(result.logprob), None if result.entropy is None else spread(result.entropy)
+        entropy = result.entropy if settings.entropy else None
+        return spread(result.logprob), None if entropy is None else spread(entropy)
 
     @staticmethod
     @once_differentiable
