@@ -109,13 +109,16 @@ def read_yaml(file: str | Path) -> Sourced:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise SpecError(
-            f"not valid YAML: {problem}", file=file, line=mark.line + 1 if mark else None
-        ) from None
+        # A character that no YAML may hold is told by its position alone.
+        line = mark.line + 1 if mark else 1 + text[: getattr(error, "position", 0)].count("\n")
+        raise SpecError(f"not valid YAML: {problem}", file=file, line=line) from None
     except (ValueError, RecursionError) as error:
         raise SpecError(f"not valid YAML: {error}", file=file) from None
     lines: dict[Path_, int] = {(): 1}
-    return Sourced(_plain(node, (), lines), lines, str(file))
+    try:
+        return Sourced(_plain(node, (), lines), lines, str(file))
+    except RecursionError:
+        raise SpecError("not a tree: an alias stands for what it is part of", file=file, line=1) from None
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

@@ -198,6 +198,12 @@ CASES = {
         "every axis",
     ),
     "not YAML": (replaced("seeds: [0]", "seeds: [0"), 17, "not valid YAML", ""),
+    "an alias of its own whole": (
+        replaced("base:\n", "base: &base\n  prompt: *base\n"),
+        4,
+        "base.prompt: must be",
+        "",
+    ),
     "a list on top": ("- a\n- b\n", 1, "must be a mapping", ""),
     "greedy with several samples": (
         replaced("evaluate:\n", "evaluate:\n  temperature: 0.0\n"),
