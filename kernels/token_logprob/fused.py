@@ -42,9 +42,9 @@ class LaunchConfig:
 
 
 AMPERE_16BIT = LaunchConfig(rows=128, columns=128, depth=32, group=8, num_warps=8, num_stages=3)
-"""3 · (128 + 128) · 32 · 2 bytes = 48 KB of shared memory: two blocks an SM on sm_86."""
+"""32 KB of shared memory and no spills on sm_86, with 8 warps to hold a 128 × 128 accumulator."""
 AMPERE_32BIT = LaunchConfig(rows=64, columns=64, depth=32, group=8, num_warps=4, num_stages=3)
-"""3 · (64 + 64) · 32 · 4 bytes = 48 KB: fp32 inputs, whose products are taken in three tf32 passes."""
+"""The same bytes for fp32 inputs, whose products are taken in three tf32 passes."""
 SMALL = LaunchConfig(rows=16, columns=32, depth=32, group=1, num_warps=4, num_stages=2)
 """Few rows or a small vocabulary: a tile that is not mostly padding."""
 
@@ -68,8 +68,6 @@ def _product_tile(
     bias_ptr,
     rows,
     cols,
-    row_ok,
-    col_ok,
     x_rows,
     x_stride,
     w_stride,
@@ -85,33 +83,37 @@ def _product_tile(
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Scaled product [BM, BN] in fp32 of `x_rows` and vocabulary rows `cols`, bias and low-rank pair included."""
+    """Scaled product [BM, BN] in fp32 of `x_rows` and vocabulary rows `cols`, bias and low-rank pair included.
+
+    All indices are in range, so that the loads of the main loop need no masks and no registers for them.
+    """
     acc = tl.zeros((BM, BN), dtype=tl.float32)
     inner = tl.arange(0, BK)
     x_base = x_ptr + x_rows[:, None] * x_stride
     w_base = w_ptr + cols[None, :].to(tl.int64) * w_stride
     for k in range(0, H, BK):
-        k_ok = k + inner < H
-        x = tl.load(x_base + (k + inner)[None, :], mask=row_ok[:, None] & k_ok[None, :], other=0.0)
-        w = tl.load(w_base + (k + inner)[:, None], mask=col_ok[None, :] & k_ok[:, None], other=0.0)
+        if H % BK == 0:
+            x = tl.load(x_base + (k + inner)[None, :])
+            w = tl.load(w_base + (k + inner)[:, None])
+        else:
+            x = tl.load(x_base + (k + inner)[None, :], mask=(k + inner < H)[None, :], other=0.0)
+            w = tl.load(w_base + (k + inner)[:, None], mask=(k + inner < H)[:, None], other=0.0)
         acc = tl.dot(x, w.to(x.dtype), acc, input_precision=PRECISION)
     if RANK > 0:
         low = tl.zeros((BM, BN), dtype=tl.float32)
         for r in range(0, RANK, 16):
             rank = r + tl.arange(0, 16)
             r_ok = rank < RANK
-            u_ok = row_ok[:, None] & r_ok[None, :]
-            u = tl.load(u_ptr + rows[:, None] * u_stride + rank[None, :], mask=u_ok, other=0.0)
-            b = tl.load(
-                b_ptr + cols[None, :].to(tl.int64) * b_stride + rank[:, None],
-                mask=col_ok[None, :] & r_ok[:, None],
-                other=0.0,
-            )
+            u = tl.load(u_ptr + rows[:, None] * u_stride + rank[None, :], mask=r_ok[None, :], other=0.0)
+            b_rows = b_ptr + cols[None, :].to(tl.int64) * b_stride
+            b = tl.load(b_rows + rank[:, None], mask=r_ok[:, None], other=0.0)
             low = tl.dot(u, b.to(u.dtype), low, input_precision=PRECISION)
         acc += low * LORA_SCALE
     if HAS_BIAS:
-        acc += tl.load(bias_ptr + cols, mask=col_ok, other=0.0).to(tl.float32)[None, :]
-    return acc * SCALE
+        acc += tl.load(bias_ptr + cols).to(tl.float32)[None, :]
+    if SCALE != 1.0:
+        acc = acc * SCALE
+    return acc
 
 
 @triton.jit
@@ -174,13 +176,13 @@ def forward_kernel(
     tile, split = _tile_of(tl.program_id(0), tl.cdiv(R, BM), tl.cdiv(V, SPLIT), GROUP)
     rows = (tile * BM + tl.arange(0, BM)).to(tl.int64)
     row_ok = rows < R
-    x_rows = tl.load(index_ptr + rows, mask=row_ok, other=0) if HAS_INDEX else rows
-    target = tl.load(target_ptr + rows, mask=row_ok, other=-1)
+    safe_rows = tl.minimum(rows, R - 1)
+    x_rows = tl.load(index_ptr + safe_rows) if HAS_INDEX else safe_rows
+    target = tl.load(target_ptr + safe_rows).to(tl.int32)
     maximum = tl.full((BM,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((BM,), dtype=tl.float32)
     moment = tl.zeros((BM,), dtype=tl.float32)
     picked = tl.zeros((BM,), dtype=tl.float32)
-    found = tl.zeros((BM,), dtype=tl.int32)
     for start in range(split * SPLIT, tl.minimum((split + 1) * SPLIT, V), BN):
         cols = start + tl.arange(0, BN)
         col_ok = cols < V
@@ -190,10 +192,8 @@ def forward_kernel(
             u_ptr,
             b_ptr,
             bias_ptr,
-            rows,
-            cols,
-            row_ok,
-            col_ok,
+            safe_rows,
+            tl.minimum(cols, V - 1),
             x_rows,
             x_stride,
             w_stride,
@@ -219,9 +219,7 @@ def forward_kernel(
         if HAS_BOUND:
             z = _tanh(z) * BOUND
         z = tl.where(col_ok[None, :], z, float("-inf"))
-        hit = cols[None, :] == target[:, None]
-        picked += tl.sum(tl.where(hit, z, 0.0), axis=1)
-        found += tl.sum(hit.to(tl.int32), axis=1)
+        picked += tl.sum(tl.where(cols[None, :] == target[:, None], z, 0.0), axis=1)
         new_maximum = tl.maximum(maximum, tl.max(z, axis=1))
         # A row that is -inf so far has nothing to rescale and nothing to add.
         shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
@@ -239,7 +237,8 @@ def forward_kernel(
     if ENTROPY:
         tl.store(moment_ptr + out, moment, mask=row_ok)
     # Exactly one split holds a row's target, so this store has one writer.
-    tl.store(picked_ptr + rows, picked, mask=row_ok & (found > 0))
+    found = (target >= split * SPLIT) & (target < tl.minimum((split + 1) * SPLIT, V))
+    tl.store(picked_ptr + rows, picked, mask=row_ok & found)
 
 
 @triton.jit
@@ -288,6 +287,7 @@ def gradient_kernel(
     cols = column_tile * BN + tl.arange(0, BN)
     col_ok = cols < S
     inside = row_ok[:, None] & col_ok[None, :]
+    safe_rows = tl.minimum(rows, R - 1)
     if KEPT:
         z = tl.load(kept_ptr + rows[:, None] * kept_stride + cols[None, :], mask=inside, other=0.0).to(
             tl.float32
@@ -299,11 +299,9 @@ def gradient_kernel(
             u_ptr,
             b_ptr,
             bias_ptr,
-            rows,
-            cols,
-            row_ok,
-            col_ok,
-            rows,
+            safe_rows,
+            tl.minimum(cols, S - 1),
+            safe_rows,
             x_stride,
             w_stride,
             u_stride,
@@ -328,7 +326,7 @@ def gradient_kernel(
     if ENTROPY:
         coefficient = tl.load(entropy_ptr + rows, mask=row_ok, other=0.0)
         spread = spread + coefficient[:, None] * tl.maximum(log_prob, LOWEST)
-    target = tl.load(target_ptr + rows, mask=row_ok, other=-1)
+    target = tl.load(target_ptr + safe_rows).to(tl.int32)
     direct = tl.load(direct_ptr + rows, mask=row_ok, other=0.0)
     # The two terms cancel near p = 1: subtracted in fp32, cast afterwards.
     dz = tl.where(cols[None, :] == target[:, None], direct[:, None], 0.0) - tl.exp(log_prob) * spread
