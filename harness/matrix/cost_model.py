@@ -38,13 +38,20 @@ TRAIN_SHARE = 0.35
 """Share of the dense peak that training reaches on a GPU."""
 
 _GPU_BANDWIDTH = {"a40": 696e9, "a100-80gb": 2039e9, "h100": 3350e9, "l4": 300e9, "rtx4090": 1008e9}
-_CPU_FLOPS = {"float32": 5e10, "bfloat16": 1.6e11}
+_CPU_TRAIN_FLOPS = {"float32": 5e10, "bfloat16": 2e11}
+_CPU_DECODE_FLOPS = {
+    "float32": 5e10,
+    "bfloat16": 4e10,
+}  # decoding's thin products gain nothing from bf16 units
 
 COMPLETION_SHARE = 0.7
 """Mean completion length as a share of the cap."""
 
-PROMPT_TOKENS = 64
-"""Mean prompt length, where the limit is not lower."""
+QUESTION_TOKENS = {"sums": 10, "reasoning_gym": 40, "file": 100, "hub": 100, "champ": 100}
+"""Mean length of a question, by kind of source."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Of the system message and the template around a question."""
 
 TRAINED_SHARE = 0.75
 """Share of completions with an advantage other than zero; the others need no update."""
@@ -57,12 +64,12 @@ def rates(hardware: Hardware, dtype: str) -> Rates:
     """The assumed rates of a kind of device."""
     if not hardware.on_gpu:
         return Rates(
-            train_flops=_CPU_FLOPS[dtype],
-            decode_flops=_CPU_FLOPS[dtype] / 4,
+            train_flops=_CPU_TRAIN_FLOPS[dtype],
+            decode_flops=_CPU_DECODE_FLOPS[dtype],
             bandwidth=8e9,
             decode_overhead_seconds=5e-4,
             step_overhead_seconds=0.05,
-            startup_seconds=8.0,
+            startup_seconds=10.0,
         )
     peak = (hardware.profile.peak_tflops or 100.0) * 1e12 / (1 if dtype == "bfloat16" else 4)
     return Rates(
@@ -96,8 +103,12 @@ class CostModel:
 
     @property
     def prompt_tokens(self) -> float:
-        """Assumed mean prompt length."""
-        return min(self.recipe.prompt.max_tokens, PROMPT_TOKENS)
+        """Assumed mean prompt length: the text around the question, and the question."""
+        prompt, sources = self.recipe.prompt, self.recipe.data.sources
+        around = len(prompt.system or "") + len(prompt.template) - len("{question}")
+        weight = sum(s.weight for s in sources)
+        question = sum(QUESTION_TOKENS[s.source] * s.weight for s in sources) / weight
+        return min(prompt.max_tokens, around / CHARACTERS_PER_TOKEN + question)
 
     def generation_seconds(self, sequences: int, cap: int) -> float:
         """Time to decode `sequences` completions; the longest one decides, and takes about the cap."""
@@ -160,8 +171,9 @@ def assumptions(hardware: Hardware, dtypes: set[str]) -> list[str]:
             f"{dtype}: {device.train_flops / 1e12:.3g} TFLOP/s per device in training, weights read at "
             f"{device.bandwidth / 1e9:.3g} GB/s in decoding, {device.startup_seconds:g} s to start a run"
         )
+    questions = ", ".join(f"{tokens} ({kind})" for kind, tokens in QUESTION_TOKENS.items())
     lines.append(
-        f"prompts of {PROMPT_TOKENS} tokens, completions of {COMPLETION_SHARE:.0%} of the cap, "
+        f"questions of {questions} tokens; completions of {COMPLETION_SHARE:.0%} of the cap, "
         f"{TRAINED_SHARE:.0%} of them with an advantage; generation runs until the cap"
     )
     return lines

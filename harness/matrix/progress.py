@@ -12,6 +12,7 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 LINE_SECONDS = 15.0
 """Seconds between the plain lines of a matrix in progress."""
@@ -155,7 +156,7 @@ class LiveProgress:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for run in view.active:
             table.add_row(
-                run.label,
+                Text(run.label),  # brackets in a level's name are no markup
                 f"{run.step}/{run.steps}" if run.steps else "evaluating",
                 "" if run.reward is None else f"{run.reward:.3f}",
                 "" if run.tokens_per_second is None else f"{run.tokens_per_second:.0f}",

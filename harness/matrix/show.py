@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from harness.matrix.estimate import Estimator
 from harness.matrix.planner import Plan
@@ -71,7 +73,9 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
     if not console.is_terminal:
         console = Console(width=140, highlight=False)
     head, totals = plan.grid.head, data["totals"]
-    console.print(f"[bold]{head.name}[/bold]: {head.question.strip()}", highlight=False, soft_wrap=True)
+    console.print(
+        f"[bold]{escape(head.name)}[/bold]: {escape(head.question.strip())}", highlight=False, soft_wrap=True
+    )
     base = f", {totals['base_models']} untrained model" + ("s" if totals["base_models"] != 1 else "")
     console.print(
         f"{totals['cells']} cells from {totals['runs']} runs{base}; {totals['evaluations']} evaluations; "
@@ -85,7 +89,7 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
     console.print(
         f"estimate: {duration(estimate['wall_hours'] * 3600)} ({estimate['wall_hours']:.2f} h) with "
         f"{totals['slots']} at a time, {estimate['device_hours']:.2f} device-hours, {dollars(estimate['usd'])}, "
-        f"{estimate['gib_per_device']:.1f} GB per device",
+        f"{estimate['gib_per_device']:.1f} GiB per device",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -99,13 +103,13 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
 
 def _run_table(plan: Plan, data: dict[str, Any]) -> Table:
     table = Table(title="runs (estimates of what is left to do)", title_justify="left")
-    for name in ("run", "id", "steps", "evaluations", "time", "cost", "GB"):
+    for name in ("run", "id", "steps", "evaluations", "time", "cost", "GiB"):
         table.add_column(name, justify="left" if name in ("run", "id") else "right")
     for job, entry in list(zip(plan.jobs, data["jobs"]))[:_MOST_ROWS]:
         estimate = entry["estimate"]
         done = estimate["seconds"] == 0
         table.add_row(
-            job.label,
+            Text(job.label),
             job.run_id,
             ", ".join(map(str, job.steps)),
             str(len(job.steps) * len(job.evaluation_ids)),
@@ -124,7 +128,7 @@ def _detectable_table(effects: list[dict[str, Any]], delta: float) -> Table:
         table.add_column(name, justify="left" if name == "axis" else "right")
     for d in effects:
         figures = (_percent(d["effect"]), _percent(d["one_more_seed"]))
-        table.add_row(d["axis"], str(d["levels"]), str(d["df"]), *figures)
+        table.add_row(Text(d["axis"]), str(d["levels"]), str(d["df"]), *figures)
     return table
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -142,25 +140,3 @@ def ablate(monkeypatch, capsys):
         return SimpleNamespace(returncode=code, stdout=text.out, stderr=text.err)
 
     return run
-
-
-@pytest.fixture
-def command():
-    """Runs a command in its own process from the repository's root."""
-
-    def run(*arguments, **environment):
-        return subprocess.run(
-            [sys.executable, "-m", *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    return run
-
-
-def files_below(folder):
-    """Every file below a folder with its content."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

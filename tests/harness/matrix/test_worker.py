@@ -1,0 +1,163 @@
+"""A worker always leaves its end: success, failure, interruption, a run that another process holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from harness.matrix import worker
+from harness.matrix.executors.base import Slot, make_executor
+from harness.matrix.executors.local import LocalExecutor, slot_environment
+from harness.matrix.machine import Machine
+from harness.matrix.planner import make_plan
+from harness.meters import provenance
+from harness.spec.errors import SpecError
+from harness.spec.grid import load_grid
+from harness.store.folders import Store
+
+
+@pytest.fixture
+def run(grid, tmp_path, monkeypatch):
+    """A run's folder with its job; signal handlers that a worker sets are undone."""
+    monkeypatch.setattr(provenance, "collect", lambda: {"commit": "0"})
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    plan = make_plan(load_grid(grid), tmp_path / "out", Machine(cores=2))
+    folder = Store(plan.out).run(plan.jobs[1].run_id)
+    folder.write_job(plan.jobs[1])
+    yield folder
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def work(run, execute):
+    attempt = run.reserve_attempt()
+    return worker.main([str(run.path), "--attempt", str(attempt.number)], execute), attempt
+
+
+def test_success(run):
+    seen = []
+    code, attempt = work(run, lambda job, folder, attempt, stop: seen.append((job.label, stop())))
+    assert (code, attempt.end()["status"], attempt.end()["error"]) == (0, "finished", None)
+    assert seen == [("cap=32 seed=0", False)]
+    assert attempt.info()["provenance"] == {"commit": "0"}
+
+
+def test_failure_says_what_and_where(run, capsys):
+    def execute(job, folder, attempt, stop):
+        raise MemoryError("no more")
+
+    code, attempt = work(run, execute)
+    error = attempt.end()["error"]
+    assert (code, attempt.status, error["type"], error["message"]) == (1, "failed", "MemoryError", "no more")
+    assert "in execute" in error["traceback_tail"]
+    assert "MemoryError: no more" in capsys.readouterr().err
+
+
+def test_sigterm_asks_the_run_to_stop(run):
+    class Interrupted(Exception):
+        pass
+
+    def execute(job, folder, attempt, stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not stop():
+            time.sleep(0.01)
+        raise Interrupted
+
+    code, attempt = work(run, execute)
+    assert (code, attempt.status, attempt.end()["error"]) == (3, "interrupted", None)
+
+
+def test_a_job_that_cannot_be_read_is_a_failure_with_an_end(run, capsys):
+    (run.path / "run.json").write_text("{")
+    code, attempt = work(run, lambda *_: None)
+    assert (code, attempt.end()["error"]["type"]) == (1, "StoreError")
+
+
+def test_a_run_that_another_process_holds_is_not_done_twice(run, monkeypatch, capsys):
+    monkeypatch.setattr(worker, "_LOCK_WAIT_SECONDS", 0.1)
+    done = []
+    with FileLock(run.lock):
+        code, attempt = work(run, lambda *_: done.append(1))
+    assert (code, done) == (1, [])
+    assert "another process holds this run" in attempt.end()["error"]["message"]
+
+
+def test_seconds_by_phase(run):
+    def execute(job, folder, attempt, stop):
+        for step in (1, 2):
+            attempt.append_step({"step": step, "timing": {"seconds": {"rollout": 1.0, "update": 0.5}}})
+
+    _, attempt = work(run, execute)
+    assert attempt.end()["seconds_by_phase"] == {"rollout": 2.0, "update": 1.0}
+
+
+HELPER = (
+    "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
+)
+
+
+def test_the_local_executor_ends_what_a_worker_started(tmp_path):
+    executor = LocalExecutor()
+    log = tmp_path / "log.txt"
+    command = [sys.executable, "-c", HELPER + "print('started', flush=True); time.sleep(99)"]
+    handle = executor.submit(command, {"EXTRA": "1"}, Slot(0, (), 2), log)
+    end = time.monotonic() + 30
+    while "started" not in log.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    family = [psutil.Process(int(handle.name)), *psutil.Process(int(handle.name)).children()]
+    assert len(family) == 2
+    environment = family[0].environ()
+    assert (environment["OMP_NUM_THREADS"], environment["EXTRA"]) == ("2", "1")
+    assert os.getsid(family[0].pid) == family[0].pid
+    assert executor.poll(handle) is None
+    executor.close()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_helpers_of_an_ended_worker_end_too(tmp_path):
+    executor = LocalExecutor()
+    command = [sys.executable, "-c", HELPER + "sys.exit(7)"]
+    handle = executor.submit(command, {}, Slot(0, (), 1), tmp_path / "log.txt")
+    end = time.monotonic() + 30
+    while (code := executor.poll(handle)) is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert code == 7
+    left = [p for p in psutil.process_iter() if _session(p.pid) == int(handle.name)]
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _session(pid):
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def test_slots_say_which_devices():
+    assert slot_environment(Slot(0, ("2", "3"), 2)) == {"CUDA_VISIBLE_DEVICES": "2,3"}
+    assert slot_environment(Slot(0, (), 3))["OMP_NUM_THREADS"] == "3"
+    assert slot_environment(Slot(0, (), 3))["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_executors_that_are_not_there_say_so(name):
+    with pytest.raises(SpecError, match=f"--executor {name}: is not available"):
+        make_executor(name)
+
+
+def test_the_worker_command_has_help():
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.matrix.worker", "--help"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("usage: python -m harness.matrix.worker")
