@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.data import generated, stored
+from harness.data import champ, generated, stored
+from harness.data.errors import SourceNotFound
 from harness.data.generated import Split
 from harness.data.problem import Problem
 from harness.data.seeding import seeded_rng
@@ -14,6 +15,8 @@ from harness.spec.recipe import (
     SourceSpec,
     SumsSource,
 )
+
+__all__ = ["SourceNotFound", "Split", "check_source", "load_source", "source_fingerprint"]
 
 
 def load_source(spec: SourceSpec, *, split: Split, count: int | None, seed: int) -> list[Problem]:
@@ -41,7 +44,7 @@ def load_source(spec: SourceSpec, *, split: Split, count: int | None, seed: int)
         case HubSource():
             problems = stored.load_hub(spec)
         case ChampSource():
-            problems = stored.load_champ()
+            problems = champ.load_champ()
     distinct = list({problem.question: problem for problem in reversed(problems)}.values())[::-1]
     if split == "train":
         seeded_rng("stored", seed).shuffle(distinct)
@@ -65,7 +68,7 @@ def check_source(spec: SourceSpec) -> None:
         case HubSource():
             stored.check_hub(spec)
         case ChampSource():
-            stored.champ_fingerprint()
+            champ.champ_fingerprint()
 
 
 def source_fingerprint(spec: SourceSpec) -> str:
@@ -85,4 +88,4 @@ def source_fingerprint(spec: SourceSpec) -> str:
         case HubSource():
             return stored.hub_fingerprint(spec)
         case ChampSource():
-            return stored.champ_fingerprint()
+            return champ.champ_fingerprint()

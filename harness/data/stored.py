@@ -1,12 +1,11 @@
-"""Sources that hold a fixed list of questions: local files, hub datasets, and CHAMP from its package."""
+"""Sources that hold a fixed list of questions: local files and hub datasets."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,44 +189,9 @@ def hub_fingerprint(spec: HubSource) -> str:
 
 def _cached_revision(spec: HubSource) -> str | None:
     """Commit of the newest cached copy that `datasets` can load offline: <cache>/<owner>___<name>/…/<commit>."""
-    import os
-
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
     folder = cache / spec.dataset.replace("/", "___")
     infos = list(folder.glob(f"{spec.config or '*'}/*/*/dataset_info.json"))
     matching = [p for p in infos if spec.revision in (None, p.parent.name)]
     return max(matching, key=lambda p: p.stat().st_mtime).parent.name if matching else None
-
-
-def load_champ() -> list[Problem]:
-    """CHAMP's 270 problems (https://arxiv.org/abs/2401.06961); the difficulty label is the category.
-
-    Raises:
-        SourceNotFound: the package is missing.
-    """
-    path = _champ_file()
-    entries = json.loads(path.read_text(encoding="utf-8"))["problems"]
-    return [
-        Problem(name, entry["_text"].strip(), entry["_answer"].strip(), "champ", entry["category"])
-        for name, entry in entries.items()
-    ]
-
-
-def _champ_file() -> Path:
-    # Found, not imported: the package's own imports are not needed for reading its file.
-    module = importlib.util.find_spec("champ_dataset")
-    for folder in (module.submodule_search_locations or []) if module else []:
-        if (path := Path(folder) / "dataset_files" / "v0.json").is_file():
-            return path
-    raise SourceNotFound("source `champ` needs the package champ-dataset", "pip install champ-dataset")
-
-
-def champ_fingerprint() -> str:
-    """The package's version.
-
-    Raises:
-        SourceNotFound: the package is missing.
-    """
-    _champ_file()
-    return f"champ-dataset:{importlib.metadata.version('champ-dataset')}"

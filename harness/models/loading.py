@@ -59,7 +59,8 @@ def load_model(source: ModelSource, spec: ModelSpec, *, device: str | torch.devi
     for name in ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
         if getattr(model.config, name, None):
             setattr(model.config, name, 0.0)
-    return LoadedModel(model.to(device).eval(), load_tokenizer(folder), source)
+    torch.nn.Module.to(model, device)
+    return LoadedModel(model.eval(), load_tokenizer(folder), source)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

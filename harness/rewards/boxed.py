@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 END_OF_THOUGHT = "</think>"
-_OPENINGS = ("\\boxed{", "\\fbox{")
+_OPENING = re.compile(r"\\(?:boxed|fbox)\{")
 
 
 def final_answer(text: str) -> str | None:
@@ -13,12 +15,11 @@ def final_answer(text: str) -> str | None:
     """
     after = text.rpartition(END_OF_THOUGHT)[2]
     end = len(after)
-    while (found := max(((after.rfind(o, 0, end), o) for o in _OPENINGS), key=lambda pair: pair[0]))[0] >= 0:
-        start, opening = found
-        # A box that closes before `end` is complete; scanning stops there, so that no character is read twice.
-        if (content := _balanced(after, start + len(opening), end)) is not None:
+    for opening in reversed(list(_OPENING.finditer(after))):
+        # What follows `end` was scanned before and closed nothing, so no character is read twice.
+        if (content := _balanced(after, opening.end(), end)) is not None:
             return content.strip()
-        end = start
+        end = opening.start()
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import math
@@ -135,9 +136,11 @@ def _imported(name: str) -> Callable[..., list[float]]:
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        own = [n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__]
+        close = difflib.get_close_matches(attribute, [n for n in own if callable(getattr(module, n))], n=1)
         raise UnknownReward(
-            f"reward {name!r}: {module_name} has no function {attribute!r}", nearest(name, public)
+            f"reward {name!r}: {module_name} has no function {attribute!r}",
+            f'did you mean "{module_name}:{close[0]}"?' if close else None,
         )
     return function
 

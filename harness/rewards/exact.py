@@ -15,7 +15,7 @@ _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
 _NUMBER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)?(\.\d+)?", re.ASCII)
 _RATIO = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
 _FRAC = re.compile(r"([+-]?)\\frac(?:\{([+-]?\d+)\}\{(\d+)\}|(\d)(\d))", re.ASCII)
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?i:no|or|if|is)(?![A-Za-z]))")
 _FUNCTIONS = frozenset(
     {
         *("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
@@ -42,8 +42,8 @@ def normalised(text: str) -> str:
 def as_words(text: str) -> str | None:
     """A verbal answer in comparable form; None where the text is an expression.
 
-    A run of three letters that is no function's name makes an answer verbal. Computer algebra would read `Yes` as
-    a product of three symbols, and call it equal to `seY`.
+    A run of three letters that is no function's name makes an answer verbal, and so does a word such as `no`.
+    Computer algebra would read `Yes` as a product of three symbols, and call it equal to `seY`.
     """
     bare = _TEXT.sub(r"\1", _SPACING.sub(" ", _ENVIRONMENT.sub(" ", text)))
     if all(word.lower() in _FUNCTIONS for word in _WORD.findall(bare)):

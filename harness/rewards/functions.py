@@ -83,7 +83,7 @@ def repetition(
             rewards.append(0.0)
             continue
         distinct = len({tuple(words[i : i + ngram_size]) for i in range(total)})
-        rewards.append((1.0 - distinct / total) * max_penalty)
+        rewards.append((total - distinct) / total * max_penalty + 0.0)
     return rewards
 
 

@@ -130,20 +130,18 @@ def soft_overlong(
     Args:
         batch: the completions.
         context: unused.
-        buffer_tokens: C; a fifth of L_max, rounded up, if None.
+        buffer_tokens: C, at most L_max; a fifth of L_max, rounded up, if None.
         max_tokens: L_max; the run's cap if None.
 
     Raises:
-        ValueError: `buffer_tokens` or `max_tokens` is < 1, or the buffer exceeds L_max.
+        ValueError: `buffer_tokens` or `max_tokens` is < 1.
     """
     _positive("max_tokens", max_tokens)
     _positive("buffer_tokens", buffer_tokens)
     rewards = []
     for item in batch:
         limit = max_tokens if max_tokens is not None else item.cap
-        buffer = buffer_tokens if buffer_tokens is not None else -(-limit // 5)
-        if buffer > limit:
-            raise ValueError(f"`buffer_tokens` must be <= the cap of {limit} tokens, got {buffer}")
+        buffer = min(buffer_tokens, limit) if buffer_tokens is not None else -(-limit // 5)
         rewards.append(min(0.0, max(-1.0, (limit - buffer - item.tokens) / buffer)))
     return rewards
 

@@ -24,8 +24,8 @@ _SYMBOLS = {
 }
 _CALLS = {
     "sqrt": ("\\sqrt{", "}"),
-    "floor": ("\\lfloor ", "\\rfloor "),
-    "ceil": ("\\lceil ", "\\rceil "),
+    "floor": ("{\\lfloor ", "\\rfloor}"),
+    "ceil": ("{\\lceil ", "\\rceil}"),
 }
 _CALL = re.compile(r"(?<![\\A-Za-z])(sqrt|floor|ceil|C)\s*\(|([\^_])\s*\(")
 _NAMES = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|log|ln|exp|pi|sum|gcd|lcm)(?![A-Za-z])")

@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     model, tokenizer = warm_start(settings, report)
     options.out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(options.out)
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
 
     saved = AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32).eval()
