@@ -1,9 +1,9 @@
-"""Rollouts with the policy module itself: no second copy of the weights, nothing to synchronise."""
+"""Rollouts with the policy module itself, or with a bfloat16 copy of it."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 
 import numpy as np
@@ -28,7 +28,8 @@ class TransformersEngine:
         model: the policy, on its device.
         end_ids: tokens that end a completion.
         pad_id: any valid token, for padding.
-        autocast: bf16 computation with fp32 weights.
+        bf16: decode with a bfloat16 copy of the weights, which `sync` refreshes; casting the weights anew for
+            every token would cost more than the token.
         max_rows: completions decoded together.
     """
 
@@ -38,17 +39,22 @@ class TransformersEngine:
         *,
         end_ids: Sequence[int],
         pad_id: int,
-        autocast: bool = False,
+        bf16: bool = False,
         max_rows: int = 1024,
     ) -> None:
-        self._model = model
+        self._policy = model
+        self._model = copy.deepcopy(model).to(torch.bfloat16).requires_grad_(False) if bf16 else model
         self._end_ids = torch.tensor(sorted(end_ids), device=model.device)
         self._pad_id = pad_id
-        self._autocast = autocast
         self._max_rows = max_rows
 
+    @torch.no_grad()
     def sync(self) -> None:
-        """Nothing to do: the engine decodes with the policy's own weights."""
+        """Refreshes the copy, where there is one."""
+        if self._model is self._policy:
+            return
+        for mine, theirs in zip(self._model.parameters(), self._policy.parameters(), strict=True):
+            mine.copy_(theirs)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -65,9 +71,6 @@ class TransformersEngine:
             return completions
         finally:
             self._model.train(was_training)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self._model.device.type, torch.bfloat16) if self._autocast else nullcontext()
 
     def _decode(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         device = self._model.device
@@ -128,15 +131,14 @@ class TransformersEngine:
     def _forward(self, ids: Tensor, mask: Tensor, cache: PreallocatedCache) -> Tensor:
         """Logits [B, V] after the last of `ids` [B, q]; `mask` [B, cached + q] is 0 on the left padding."""
         positions = (mask.cumsum(-1) - 1).clamp_(min=0)[:, -ids.shape[1] :]
-        with self._precision():
-            output = self._model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         return output.logits[:, -1]
 
 

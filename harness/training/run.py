@@ -106,7 +106,7 @@ def build_engine(recipe: Recipe, loaded: LoadedModel) -> Engine:
         loaded.model,
         end_ids=end_ids(loaded),
         pad_id=loaded.tokenizer.pad_token_id,
-        autocast=recipe.model.dtype == "bfloat16",
+        bf16=recipe.model.dtype == "bfloat16",
     )
 
 

@@ -30,9 +30,7 @@ def test_neighbouring_seeds_give_independent_draws():
 def test_samples_follow_the_tempered_distribution(temperature):
     logits = torch.tensor([2.0, 0.0, -1.0, 1.0, -30.0])
     count = 20000
-    tokens, logprobs = sample(
-        logits.expand(count, -1), _seeds(count), 3, temperature=temperature, top_p=1.0
-    )
+    tokens, logprobs = sample(logits.expand(count, -1), _seeds(count), 3, temperature=temperature, top_p=1.0)
     expected = torch.softmax(logits.double() / temperature, -1)
     observed = np.bincount(tokens.numpy(), minlength=5)
     likely = expected.numpy() * count > 5

@@ -14,7 +14,9 @@ def _engine(model, **options):
 
 def _requests(repeats=3):
     return [
-        Request(prompt, derive_seed("engine", i, j)) for i, prompt in enumerate(PROMPTS) for j in range(repeats)
+        Request(prompt, derive_seed("engine", i, j))
+        for i, prompt in enumerate(PROMPTS)
+        for j in range(repeats)
     ]
 
 
@@ -38,7 +40,9 @@ def test_logprobs_are_those_of_a_plain_forward_pass(random_model, temperature):
         ids = torch.tensor([request.prompt_ids + completion.token_ids])
         with torch.no_grad():
             logits = random_model(ids).logits[0, len(request.prompt_ids) - 1 : -1]
-        truth = torch.log_softmax(logits / temperature, -1).gather(-1, ids[0, len(request.prompt_ids) :, None])
+        truth = torch.log_softmax(logits / temperature, -1).gather(
+            -1, ids[0, len(request.prompt_ids) :, None]
+        )
         torch.testing.assert_close(torch.tensor(completion.logprobs), truth[:, 0], rtol=1e-4, atol=1e-5)
 
 
@@ -69,3 +73,18 @@ def test_training_mode_is_left_as_it_was(random_model):
     random_model.train()
     _engine(random_model).generate(_requests(1), Sampling(max_tokens=2))
     assert random_model.training
+
+
+def test_a_bf16_engine_follows_the_policy_when_synchronised(random_model):
+    engine = _engine(random_model, bf16=True)
+    requests = _requests(1)
+    before = engine.generate(requests, Sampling(max_tokens=8))
+    assert all(p.dtype == torch.float32 for p in random_model.parameters())
+    with torch.no_grad():
+        for parameter in random_model.parameters():
+            parameter.mul_(1.5)
+    assert engine.generate(requests, Sampling(max_tokens=8)) == before
+    engine.sync()
+    after = engine.generate(requests, Sampling(max_tokens=8))
+    assert after != before
+    assert after == _engine(random_model, bf16=True).generate(requests, Sampling(max_tokens=8))
