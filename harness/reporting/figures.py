@@ -17,6 +17,7 @@ from harness.reporting.theme import MARKERS, Theme, new_figure
 from harness.stats.verdicts import Judgement
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 4.6
@@ -172,6 +173,12 @@ def _bars(analysis: Analysis) -> list[tuple[str, list[str]]]:
         for axis in axes
         for level in study.grid["axes"][axis]
     ]
+
+
+def _beside(axes: Axes, text: str, x: float, y: float, theme: Theme) -> None:
+    axes.annotate(
+        text, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=8.5, color=theme.muted
+    )
 
 
 def time_figure(analysis: Analysis, theme: Theme) -> Figure | None:

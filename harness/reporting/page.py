@@ -105,8 +105,8 @@ def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, 
     trained = study.runs[study.runs["kind"] != "base"]
     done = int((trained["status"] == "finished").sum())
     shown = [("runs", f"{done} of {len(trained)}", f"finished, {len(study.cells)} cells")]
-    every = {k: v for k, v in analysis.accuracy.items() if k[2] == ALL}
-    best = max((k for k in every if k[1] > 0), key=lambda k: every[k].estimate, default=None)
+    every = {k: v for k, v in analysis.accuracy.items() if k[2] == ALL and k[1] > 0}
+    best = max(every, key=lambda k: every[k].estimate, default=None)
     if best is not None:
         gain = analysis.gain.get(best)
         note = f"{formats.points(every[best].low)} to {formats.points(every[best].high)}, chosen from {len(every)}"
@@ -197,9 +197,14 @@ def context(
         "examples": examples(analysis),
         "tables": tables,
         "provenance": provenance(analysis),
+        "primary": _primary_rows(tables["verdicts"]),
         "most_rows": _MOST_ROWS,
         **_troubles(analysis),
     }
+
+
+def _primary_rows(table: Table) -> list[tuple[str, ...]]:
+    return [row for row, family in zip(table.rows, table.frame["family"]) if family == "primary"]
 
 
 @cache

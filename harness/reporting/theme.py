@@ -102,7 +102,7 @@ def _settings(theme: Theme) -> Iterator[None]:
         "svg.fonttype": "none",
         "svg.hashsalt": "harness",
         "font.family": ["DejaVu Sans"],
-        "font.size": 9.5,
+        "font.size": 10,
         "axes.titlesize": 10.5,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",

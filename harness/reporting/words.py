@@ -130,10 +130,10 @@ def _training(analysis: Analysis) -> str:
 
 def _cost_sentences(analysis: Analysis) -> list[str]:
     """One sentence per level that changes some performance metric by enough."""
-    words = {m.name: m.words for m in PERFORMANCE}
+    words = {m.name: m.words for m in PERFORMANCE if m.told}
     found: dict[str, list[str]] = {}
     for row in analysis.rows:
-        if row.metric == "accuracy" or row.judgement.verdict not in ("works", "hurts"):
+        if row.metric not in words or row.judgement.verdict not in ("works", "hurts"):
             continue
         found.setdefault(compared(row.judgement), []).append(f"{words[row.metric]} {_change(row)}")
     return [f"{level}: {', '.join(changes)}" for level, changes in found.items()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import stats
+import numpy as np
+from scipy import special, stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,23 +129,17 @@ def needed(
         The fewest seeds with the questions at hand; where no 100 seeds would do, the fewest questions (in
         doublings) and the seeds with them; (None, None) where even that would not.
     """
+    seeds = np.arange(parts.seeds, max(parts.seeds, _MOST_SEEDS) + 1)
+    ratio = seeds / parts.seeds
+    df_runs = np.floor(parts.df_runs + parts.runs * (ratio - 1) - (seeds - parts.seeds))
     factor = 1
-    while factor <= _MOST_QUESTIONS_FACTOR:
-        for seeds in range(parts.seeds, _MOST_SEEDS + 1):
-            ratio = seeds / parts.seeds
-            runs = parts.runs * ratio
-            df = math.floor(parts.df_runs + runs - parts.runs - (seeds - parts.seeds))
-            if parts.questions:
-                df = min(df, parts.questions * factor - 1)
-            if df < least_df:
-                continue
-            variance = (parts.run + parts.interaction / factor) / ratio + parts.slope / factor
-            reach = detectable_effect(
-                math.sqrt(variance), df, alpha=alpha, power=power, comparisons=comparisons
-            )
-            if reach <= target:
-                return seeds, (parts.questions * factor or None)
-        if not parts.questions:
-            break
+    while factor <= (_MOST_QUESTIONS_FACTOR if parts.questions else 1):
+        df = np.minimum(df_runs, parts.questions * factor - 1) if parts.questions else df_runs
+        variance = (parts.run + parts.interaction / factor) / ratio + parts.slope / factor
+        quantiles = special.stdtrit(np.maximum(df, 1), 1 - alpha / (2 * comparisons))
+        quantiles = quantiles + special.stdtrit(np.maximum(df, 1), power)
+        enough = np.flatnonzero((df >= least_df) & (quantiles * np.sqrt(variance) <= target))
+        if len(enough):
+            return int(seeds[enough[0]]), (parts.questions * factor or None)
         factor *= 2
     return None, None
