@@ -71,6 +71,7 @@ class Estimator:
             if folder.path.exists():
                 self._seen[job.run_id] = _observed(folder)
         self._ratios = self._learned()
+        self._startup = self._startup_seconds()
 
     def spent_seconds(self) -> float:
         """Wall-clock seconds that all attempts held their slots, up to their last refresh."""
@@ -103,8 +104,7 @@ class Estimator:
         sequences = (benchmark.questions or EVALUATION_QUESTIONS) * job.evaluate.samples
         return self._costs[job.run_id].generation_seconds(sequences, job.evaluate.max_completion_tokens)
 
-    @property
-    def startup_seconds(self) -> float:
+    def _startup_seconds(self) -> float:
         """From a worker's start to its first work, with whatever else no step and no evaluation covers."""
         measured = [s for o in self._seen.values() for s in o.startup]
         if measured:
@@ -126,7 +126,7 @@ class Estimator:
         steps = max(0, max(job.steps) - (self._trained(job) if step is None else step))
         by_name = {b.name: b for b in job.evaluate.benchmarks}
         evaluations = sum(self.evaluation_seconds(job, by_name[name]) for _, name in missing)
-        startup = self.startup_seconds if not step else 0.0
+        startup = self._startup if not step else 0.0
         seconds = startup + steps * self.step_seconds(job) + evaluations
         return Estimate(seconds=seconds, usd=seconds * job.device_usd_per_second, gib=gib, measured=measured)
 
