@@ -43,7 +43,7 @@ class LaunchConfig:
 
 AMPERE_16BIT = LaunchConfig(rows=128, columns=128, depth=32, group=8, num_warps=8, num_stages=3)
 """32 KB of shared memory and no spills on sm_86, with 8 warps to hold a 128 × 128 accumulator."""
-AMPERE_32BIT = LaunchConfig(rows=64, columns=64, depth=32, group=8, num_warps=4, num_stages=3)
+AMPERE_32BIT = LaunchConfig(rows=64, columns=64, depth=32, group=8, num_warps=8, num_stages=3)
 """The same bytes for fp32 inputs, whose products are taken in three tf32 passes."""
 SMALL = LaunchConfig(rows=16, columns=32, depth=32, group=1, num_warps=4, num_stages=2)
 """Few rows or a small vocabulary: a tile that is not mostly padding."""
@@ -289,9 +289,9 @@ def gradient_kernel(
     inside = row_ok[:, None] & col_ok[None, :]
     safe_rows = tl.minimum(rows, R - 1)
     if KEPT:
-        z = tl.load(kept_ptr + rows[:, None] * kept_stride + cols[None, :], mask=inside, other=0.0).to(
-            tl.float32
-        )
+        z = tl.load(
+            kept_ptr + rows[:, None] * kept_stride + cols[None, :], mask=inside, other=float("-inf")
+        ).to(tl.float32)
     else:
         z = _product_tile(
             x_ptr,
@@ -321,13 +321,13 @@ def gradient_kernel(
         t = _tanh(z)
         slope = 1.0 - t * t
         z = t * BOUND
-    log_prob = z - tl.load(log_sum_exp_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    spread = tl.load(spread_ptr + rows, mask=row_ok, other=0.0)[:, None]
+    log_prob = z - tl.load(log_sum_exp_ptr + safe_rows)[:, None]
+    spread = tl.load(spread_ptr + safe_rows)[:, None]
     if ENTROPY:
-        coefficient = tl.load(entropy_ptr + rows, mask=row_ok, other=0.0)
+        coefficient = tl.load(entropy_ptr + safe_rows)
         spread = spread + coefficient[:, None] * tl.maximum(log_prob, LOWEST)
     target = tl.load(target_ptr + safe_rows).to(tl.int32)
-    direct = tl.load(direct_ptr + rows, mask=row_ok, other=0.0)
+    direct = tl.load(direct_ptr + safe_rows)
     # The two terms cancel near p = 1: subtracted in fp32, cast afterwards.
     dz = tl.where(cols[None, :] == target[:, None], direct[:, None], 0.0) - tl.exp(log_prob) * spread
     dz = tl.where(inside, dz * slope, 0.0)
