@@ -82,9 +82,10 @@ def _sentence(judgement: Judgement, analysis: Analysis) -> str:
     if formats.is_empty(judgement.effect):
         return f"{compared(judgement)}: not determined by the runs that finished"
     if judgement.df < MIN_DF:
+        runs = "1 run leaves" if judgement.runs == 1 else f"{judgement.runs} runs leave"
         return (
-            f"{compared(judgement)}: {effect} seen, but {judgement.runs} run{'s' * (judgement.runs != 1)} leave "
-            f"{judgement.df} degrees of freedom, and no verdict is given below {MIN_DF}; more seeds would settle it"
+            f"{compared(judgement)}: {effect} seen, but {runs} {judgement.df} degrees of freedom, and no verdict is "
+            f"given below {MIN_DF}; more seeds would settle it"
         )
     return (
         f"{compared(judgement)}: {effect}, interval {_range(judgement)}; effects from "

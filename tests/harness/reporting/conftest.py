@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import optimize, special
 
 from harness.store.atomic import write_json
 from harness.store.folders import Store
@@ -202,6 +203,14 @@ def make_study(out: Path, toy: Toy) -> Path:
     return out
 
 
+def _shifted(ease: np.ndarray, shift: float) -> np.ndarray:
+    """Chances of a right answer, moved on the logit scale so that their mean moves by exactly `shift`."""
+    target = float(special.expit(ease).mean()) + shift
+    return special.expit(
+        ease + optimize.brentq(lambda x: float(special.expit(ease + x).mean()) - target, -9, 9)
+    )
+
+
 def _run(toy: Toy, store: Store, job: dict[str, Any], number: int, easiness: Mapping[str, Any]) -> None:
     rng = np.random.default_rng([toy.entropy, 1000 + number])
     folder = store.run(job["run"])
@@ -220,11 +229,7 @@ def _run(toy: Toy, store: Store, job: dict[str, Any], number: int, easiness: Map
         return
     for step in job["steps"]:
         shift = 0.0 if step == 0 else planted + luck + toy.gain * step / last
-        # A shift on the logit scale whose mean over questions is about the planted one.
-        rates = {
-            name: 1 / (1 + np.exp(-(e + shift / float(np.mean(1 / (2 + np.exp(e) + np.exp(-e)))))))
-            for name, e in easiness.items()
-        }
+        rates = {name: _shifted(e, shift) for name, e in easiness.items()}
         _evaluate(toy, store, job, step, rates, rng)
     attempt.finish("finished", wall_seconds=100.0, seconds_by_phase={"training": 70.0, "evaluation": 20.0})
 
