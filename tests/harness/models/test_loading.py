@@ -1,0 +1,136 @@
+"""Loading through AutoModel, saving as a plain folder, and the conversion of packaged models."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from harness.models import loading
+from harness.models.catalog import ModelNotFound, resolve_model
+from harness.models.loading import load_model, save_model
+from harness.spec.recipe import ModelSpec
+
+SPEC = ModelSpec(name="tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_model(resolve_model(SPEC), SPEC, device="cpu")
+
+
+def test_weights_are_float32_in_evaluation_mode(tiny):
+    assert {parameter.dtype for parameter in tiny.model.parameters()} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in tiny.model.parameters())
+    assert not tiny.model.training
+    assert sum(parameter.numel() for parameter in tiny.model.parameters()) == tiny.source.parameters
+    assert tiny.model.get_output_embeddings().weight is tiny.model.get_input_embeddings().weight
+
+
+def test_the_tokenizer_pads_on_the_left(tiny):
+    assert tiny.tokenizer.padding_side == "left"
+    assert tiny.tokenizer.pad_token_id not in (None, tiny.tokenizer.eos_token_id)
+
+
+def test_saved_and_loaded_again_it_says_the_same(tiny, tmp_path):
+    save_model(tiny.model, tiny.tokenizer, tmp_path / "saved")
+    spec = ModelSpec(name=str(tmp_path / "saved"))
+    again = load_model(resolve_model(spec), spec, device="cpu")
+    tokens = torch.tensor([tiny.tokenizer("12+7=", add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(tokens).logits, tiny.model(tokens).logits, rtol=0, atol=0)
+    assert again.tokenizer.chat_template == tiny.tokenizer.chat_template
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_implementations_agree(tiny, attention):
+    model = load_model(tiny.source, ModelSpec(name="tiny", attention=attention), device="cpu").model
+    tokens = torch.tensor([tiny.tokenizer("12+7+35=", add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens).logits, tiny.model(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_what_transformers_rejects_is_told():
+    spec = ModelSpec(name="tiny", attention="flash_attention_2")
+    with pytest.raises(ModelNotFound, match="model 'tiny' cannot be loaded: "):
+        load_model(resolve_model(SPEC), spec, device="cpu")
+
+
+@pytest.fixture
+def packaged(tiny, tmp_path, monkeypatch):
+    """A packaged model whose conversion gives `tiny`'s weights, and a count of conversions."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    conversions = []
+
+    def convert(folder, gguf_file):
+        conversions.append(gguf_file)
+        model = AutoModelForCausalLM.from_pretrained(tiny.source.path, dtype=torch.bfloat16)
+        return model, AutoTokenizer.from_pretrained(tiny.source.path)
+
+    monkeypatch.setattr(loading, "_from_gguf", convert)
+    source = dataclasses.replace(tiny.source, kind="packaged", gguf_file="model.gguf", fingerprint="f" * 64)
+    return source, conversions
+
+
+def test_a_packaged_model_is_converted_once(packaged, tmp_path):
+    source, conversions = packaged
+    first = load_model(source, SPEC, device="cpu")
+    second = load_model(source, SPEC, device="cpu")
+    assert conversions == ["model.gguf"]
+    assert {parameter.dtype for parameter in second.model.parameters()} == {torch.float32}
+    for one, two in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+    folder = tmp_path / "cache" / "grpo-ablation-harness" / "models" / ("f" * 16)
+    assert resolve_model(ModelSpec(name=str(folder))).parameters == source.parameters
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(packaged, tmp_path, monkeypatch):
+    source, _ = packaged
+
+    def interrupted(model, tokenizer, folder):
+        (folder / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "save_model", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_model(source, SPEC, device="cpu")
+    models = tmp_path / "cache" / "grpo-ablation-harness" / "models"
+    assert [path.name for path in models.iterdir() if path.is_dir()] == []
+    assert load_model(source, SPEC, device="cpu").model is not None
+
+
+def _folder(source, results):
+    results.put(str(loading.model_folder(source)))
+
+
+def test_two_processes_may_convert_at_once(packaged):
+    source, conversions = packaged
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=_folder, args=(source, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    folders = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(folders) == 1
+    assert load_model(source, SPEC, device="cpu").model is not None
+    assert conversions == []
+
+
+@pytest.mark.slow
+def test_the_real_packaged_model_answers(tmp_path):
+    spec = ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct")
+    loaded = load_model(resolve_model(spec), spec, device="cpu")
+    prompt = loaded.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    output = loaded.model.generate(**prompt, max_new_tokens=12, do_sample=False)
+    assert "Paris" in loaded.tokenizer.decode(output[0], skip_special_tokens=True)
