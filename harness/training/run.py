@@ -130,31 +130,49 @@ def _train(
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
     _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
-    _restore(state, trainer, checkpoints, loaded)
-    while trainer.step < max(job.steps):
+    levels = keep - {0} - set(checkpoints.steps())
+    if not levels:
+        return
+    _restore(state, trainer, checkpoints, loaded, before=min(levels))
+    while trainer.step < max(levels):
         record = trainer.train_step()
         every = job.recipe.training.checkpoint_every
         saving = trainer.step in keep or (every and trainer.step % every == 0) or state.stop()
+        # Before the checkpoint: a step that a checkpoint holds must not lack its record.
+        _append(state, record)
         if saving:
-            with trainer.clock.phase("checkpoint"):
-                trainer.save(checkpoints, keep)
-            seconds = trainer.clock.seconds["checkpoint"]
-            record["timing"]["seconds"]["checkpoint"] = seconds
-            record["timing"]["total_seconds"] += seconds
-        state.attempt.append_step(
-            {
-                "schema": STEP_SCHEMA,
-                "run_id": job.run_id,
-                "attempt": state.attempt.number,
-                **record,
-                "cost_usd": state.spent(),
-                "time": utc_now(),
-            }
-        )
+            _save(state, trainer, checkpoints, keep, record)
         if state.stop() and saving:
             raise Interrupted
         if trainer.step in keep:
             _evaluate(state, evaluator, trainer.step)
+
+
+def _append(state: _Run, record: dict[str, Any]) -> None:
+    """Appends a step's record; a later line for the same step supersedes it."""
+    state.attempt.append_step(
+        {
+            "schema": STEP_SCHEMA,
+            "run_id": state.job.run_id,
+            "attempt": state.attempt.number,
+            **record,
+            "cost_usd": state.spent(),
+            "time": utc_now(),
+        }
+    )
+
+
+def _save(
+    state: _Run, trainer: Trainer, checkpoints: Checkpoints, keep: frozenset[int], record: dict[str, Any]
+) -> None:
+    """Writes a checkpoint, and the step's record again with the seconds that this took."""
+    with trainer.clock.phase("checkpoint"):
+        trainer.save(checkpoints, keep)
+    seconds = trainer.clock.seconds["checkpoint"]
+    timing = record["timing"]
+    timing["seconds"]["checkpoint"] = seconds
+    timing["total_seconds"] += seconds
+    _append(state, record)
 
 
 def _problems(state: _Run) -> list[Problem]:
@@ -185,9 +203,11 @@ def _evaluate_earlier(
         _evaluate(state, evaluator, step)
 
 
-def _restore(state: _Run, trainer: Trainer, checkpoints: Checkpoints, loaded: LoadedModel) -> None:
-    """Goes on from the latest whole checkpoint, or from the untrained model."""
-    for step in reversed([s for s in checkpoints.resumable() if s <= max(state.job.steps)]):
+def _restore(
+    state: _Run, trainer: Trainer, checkpoints: Checkpoints, loaded: LoadedModel, *, before: int
+) -> None:
+    """Goes on from the latest whole checkpoint before the step `before`, or from the untrained model."""
+    for step in reversed([s for s in checkpoints.resumable() if s < before]):
         try:
             trainer.restore(checkpoints, step)
         except DamagedCheckpoint as error:

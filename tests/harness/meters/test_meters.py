@@ -36,7 +36,11 @@ def test_phases_and_other_add_up_to_the_total():
 
 def test_a_phase_inside_a_phase_is_refused_and_a_failing_phase_is_counted():
     clock = PhaseClock()
-    with pytest.raises(RuntimeError, match="inside phase 'update'"), clock.phase("update"), clock.phase("rollout"):
+    with (
+        pytest.raises(RuntimeError, match="inside phase 'update'"),
+        clock.phase("update"),
+        clock.phase("rollout"),
+    ):
         pass
     with pytest.raises(KeyError), clock.phase("reward"):
         raise KeyError

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from harness.spec.recipe import AdvantageSpec
 from harness.training.advantages import group_advantages, zero_spread
 
-REWARDS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [2.0, 2.0, 2.0, 2.0], [3.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+REWARDS = torch.tensor(
+    [[1.0, 0.0, 0.0, 1.0], [2.0, 2.0, 2.0, 2.0], [3.0, 1.0, 0.0, 0.0]], dtype=torch.float64
+)
 
 
 def test_group_scale_by_hand():
@@ -56,4 +58,6 @@ def test_shifting_a_groups_rewards_changes_nothing_and_advantages_sum_to_zero(ro
     advantages = group_advantages(rewards, AdvantageSpec(scale="none"))
     shifted = group_advantages(rewards + shift, AdvantageSpec(scale="none"))
     torch.testing.assert_close(advantages, shifted, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(advantages.sum(1), torch.zeros(len(rows), dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        advantages.sum(1), torch.zeros(len(rows), dtype=torch.float64), atol=1e-9, rtol=0
+    )

@@ -45,7 +45,9 @@ class Recorder(torch.optim.SGD):
         self.model, self.gradients = model, []
 
     def step(self, closure=None):
-        self.gradients.append({n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None})
+        self.gradients.append(
+            {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
+        )
 
 
 def run(model, recipe, samples=None, reference=None):
@@ -129,7 +131,9 @@ def test_samples_without_gradient_are_skipped_exactly(random_model):
     assert_same(gradients[0], full[0], tolerance=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "gspo", "sapo", "luspo", "vespo"])
+@pytest.mark.parametrize(
+    "loss", ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "gspo", "sapo", "luspo", "vespo"]
+)
 def test_the_microbatch_budget_does_not_change_the_gradient(random_model, loss):
     whole = run(random_model, make_recipe(objective={"loss": loss}, training={"microbatch_tokens": 1000}))
     split = run(random_model, make_recipe(objective={"loss": loss}, training={"microbatch_tokens": 1}))
