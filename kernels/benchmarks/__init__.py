@@ -1,0 +1,1 @@
+"""What `python -m kernels.bench` runs: batches, variants, the process that times one of them, reports."""
