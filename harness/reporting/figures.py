@@ -70,6 +70,9 @@ def effects_figure(analysis: Analysis, theme: Theme) -> Figure | None:
         note = f"{formats.points(j.effect, signed=True)} · {_SYMBOLS[j.verdict]}"
         axes.annotate(note, (1, y), (0, 10), xycoords=("axes fraction", "data"), textcoords="offset points",
                       ha="right", va="center", color=colour, fontsize=9)  # fmt: skip
+    # An interval from very few runs can exceed what an accuracy can change by.
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -105), min(high, 105))
     labels = [f"{j.axis}\n{j.level} vs {j.baseline}" for j in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(len(rows) - 0.4, -0.75)

@@ -69,14 +69,16 @@ def phases(names: list[str]) -> list[str]:
 def checkpoint_metric(study: Study, metric: Metric) -> dict[tuple[str, int], float]:
     """The metric by (run, step): over the steps up to a checkpoint for costs, over the whole run otherwise."""
     prices = study.runs.set_index("run")
+    asked = {str(run): sorted({int(s) for s in part}) for run, part in study.cells.groupby("run")["step"]}
     figures: dict[tuple[str, int], float] = {}
     for run, steps in study.steps.groupby("run", sort=False):
-        wanted = sorted(set(study.cells.loc[study.cells["run"] == run, "step"].astype(int)))
-        for step in wanted:
-            part = steps[steps["step"] <= step] if metric.grows_with_steps else steps
-            if part["step"].max() < step:
-                continue
-            value = _figure(metric, part, prices.loc[run] if run in prices.index else None)
+        price = prices.loc[run] if run in prices.index else None
+        reached = [s for s in asked.get(str(run), []) if s <= int(steps["step"].max())]
+        of_run = None if metric.grows_with_steps or not reached else _figure(metric, steps, price)
+        for step in reached:
+            value = (
+                _figure(metric, steps[steps["step"] <= step], price) if metric.grows_with_steps else of_run
+            )
             if value is not None and math.isfinite(value):
                 figures[str(run), step] = value
     return figures

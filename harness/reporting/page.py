@@ -172,7 +172,15 @@ def _troubles(analysis: Analysis) -> dict[str, Any]:
         for a in records(study.attempts)
         if a["status"] in ("failed", "killed")
     ]
-    events = [{"label": labels.get(str(e["run"]), e["run"]), **e} for e in records(study.events)]
+    # What many runs say in the same words is told once.
+    told: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for event in records(study.events):
+        told.setdefault((str(event["kind"]), str(event["message"])), []).append(event)
+    events = []
+    for same in told.values():
+        runs = list(dict.fromkeys(str(e["run"]) for e in same))
+        label = labels.get(runs[0], runs[0]) if len(runs) == 1 else f"{len(runs)} runs"
+        events.append({**same[0], "label": label, "step": same[0]["step"] if len(same) == 1 else None})
     return {
         "failed": failed[:_MOST_EVENTS],
         "failed_more": max(0, len(failed) - _MOST_EVENTS),

@@ -47,11 +47,11 @@ def examples(analysis: Analysis) -> list[Example]:
     names = benchmarks(analysis.study)[::-1]
     if len(chosen) < 2 or not names:
         return []
-    each = max(1, _QUESTIONS // len(names))
+    each, more = divmod(_QUESTIONS, len(names))
     found: list[Example] = []
-    for benchmark in names:
-        found += _of_benchmark(analysis, benchmark, chosen, each)
-    return found[:_QUESTIONS]
+    for place, benchmark in enumerate(names[:_QUESTIONS]):
+        found += _of_benchmark(analysis, benchmark, chosen, each + (place < more))
+    return found
 
 
 def _checkpoints(analysis: Analysis) -> list[tuple[str, str, int]]:

@@ -82,9 +82,10 @@ def _sentence(judgement: Judgement, analysis: Analysis) -> str:
     if formats.is_empty(judgement.effect):
         return f"{compared(judgement)}: not determined by the runs that finished"
     if judgement.df < MIN_DF:
+        freedom = f"{judgement.df} degree{'s' * (judgement.df != 1)} of freedom"
         runs = "1 run leaves" if judgement.runs == 1 else f"{judgement.runs} runs leave"
         return (
-            f"{compared(judgement)}: {effect} seen, but {runs} {judgement.df} degrees of freedom, and no verdict is "
+            f"{compared(judgement)}: {effect} seen, but {runs} {freedom}, and no verdict is "
             f"given below {MIN_DF}; more seeds would settle it"
         )
     return (
@@ -126,7 +127,17 @@ def _training(analysis: Analysis) -> str:
         "no meaningful effect": "Training changes nothing that matters",
         "inconclusive": "Whether training helps at all is not settled",
     }[judgement.verdict]
-    return f"{word}: {change}{span}."
+    return f"{word}: {change}{span}.{_apart(analysis)}"
+
+
+def _apart(analysis: Analysis) -> str:
+    """How many runs end clearly above and below step 0, where there are both: an average hides that."""
+    ends = [max(block.checkpoints.values(), key=lambda c: c[1]) for block in analysis.layout.blocks]
+    gains = [gain for run, step in ends if (gain := analysis.gain.get((run, step, ALL))) is not None]
+    above, below = sum(g.low > 0 for g in gains), sum(g.high < 0 for g in gains)
+    if not above or not below:
+        return ""
+    return f" Of {len(gains)} runs {above} end clearly above step 0, {below} clearly below: it depends on the levels."
 
 
 def _cost_sentences(analysis: Analysis) -> list[str]:
