@@ -28,6 +28,8 @@ class WarmStart:
     """Updates on faultless traces that come first: adding is learned from them, imitation of the teacher later."""
     batch_tokens: int = 1024
     """Padded tokens in a batch, about."""
+    pool_traces: int = 4096
+    """Traces that are sorted into batches of like length together."""
     learning_rate: float = 1.2e-3
     """Peak learning rate, after a linear warm-up and before a cosine to a tenth."""
     warmup_steps: int = 50
@@ -145,7 +147,8 @@ def _pool(
 ) -> list[list[tuple[list[int], list[int]]]]:
     """Shuffled batches of traces of like length."""
     traces = [
-        draw_trace(rng, terms=settings.terms, digits=settings.digits, faults=faults) for _ in range(4096)
+        draw_trace(rng, terms=settings.terms, digits=settings.digits, faults=faults)
+        for _ in range(settings.pool_traces)
     ]
     encoded = sorted(encode_traces(tokenizer, traces), key=lambda pair: sum(map(len, pair)))
     batches, start = [], 0

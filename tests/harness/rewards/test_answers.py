@@ -100,7 +100,7 @@ def assert_judged(checker: AnswerChecker, golds: list[str]) -> None:
 
 
 def test_some_champ_answers_in_five_forms_and_perturbed(checker):
-    assert_judged(checker, champ_golds()[::7])
+    assert_judged(checker, champ_golds()[::12])
 
 
 @pytest.mark.slow
