@@ -77,7 +77,8 @@ def check(batch: Batch, gradients: tuple[Tensor, ...]) -> dict[str, float]:
     rows = torch.randperm(batch.hidden.shape[0], generator=generator)[:SAMPLED].to(batch.hidden.device)
     words = torch.randperm(batch.weight.shape[0], generator=generator)[:SAMPLED].to(batch.hidden.device)
     # Words that are targets too: they carry the largest gradients.
-    words[: SAMPLED // 2] = batch.targets[rows[: SAMPLED // 2]]
+    half = min(len(words) // 2, len(rows))
+    words[:half] = batch.targets[rows[:half]]
     x, w = batch.hidden.detach(), batch.weight.detach()
     dtype = product_dtype(torch.float32, x.device.type)
     w_exact = w.to(dtype)
