@@ -115,7 +115,9 @@ class Evaluator:
         requests = [Request(prompts[i], seed) for i in order for seed in seeds[i]]
         sampling = Sampling(spec.max_completion_tokens, spec.temperature, spec.top_p)
         completions = self._engine.generate(requests, sampling)
-        texts = self._tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(
+            [list(c.token_ids) for c in completions], skip_special_tokens=True
+        )
         golds = [problems[i].answer for i in order for _ in range(spec.samples)]
         checks = self._checker.check_many(list(zip(texts, golds)))
         rows = []

@@ -43,7 +43,10 @@ class TransformersEngine:
         max_rows: int = 1024,
     ) -> None:
         self._policy = model
-        self._model = copy.deepcopy(model).to(torch.bfloat16).requires_grad_(False) if bf16 else model
+        self._model = model
+        if bf16:
+            self._model = copy.deepcopy(model).requires_grad_(False)
+            torch.nn.Module.to(self._model, torch.bfloat16)
         self._end_ids = torch.tensor(sorted(end_ids), device=model.device)
         self._pad_id = pad_id
         self._max_rows = max_rows

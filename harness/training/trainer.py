@@ -155,7 +155,9 @@ class Trainer:
         return self._engine.generate(requests, sampling)
 
     def _score(self, chosen: Sequence[int], completions: Sequence[Completion]) -> Scores:
-        texts = self._tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(
+            [list(c.token_ids) for c in completions], skip_special_tokens=True
+        )
         group = self.recipe.rollout.completions_per_prompt
         batch = [
             Scored(
