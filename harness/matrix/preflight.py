@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.errors import SourceNotFound
+from harness.data.mix import build_benchmark
 from harness.data.sources import check_source, source_fingerprint
 from harness.models.catalog import ModelSource, resolve_model
 from harness.models.errors import ModelNotFound
@@ -103,10 +104,12 @@ def check_world(grid: Grid, world: World) -> None:
 
 
 def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkSpec) -> None:
+    path: Path_ = ("evaluate", "benchmarks", index, "source")
     try:
         world.fingerprint(benchmark.source)
-    except SourceNotFound as error:
-        path: Path_ = ("evaluate", "benchmarks", index, "source")
+        if benchmark.source.source != "hub":  # which would be downloaded for it
+            build_benchmark(benchmark)
+    except (SourceNotFound, SpecError) as error:
         message, hint = _told(error)
         raise grid.sourced.error(path, f"{dotted(path)}: {message}", hint) from None
 

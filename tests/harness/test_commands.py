@@ -57,6 +57,11 @@ BAD = {
         "- {source: file, path: nowhere.jsonl}",
         r"base\.data\.sources\[0\]: .*nowhere\.jsonl",
     ),
+    "more questions than there are": (
+        "questions: 150, source: {source: sums, terms: [2], digits: [2]}",
+        "questions: 15000, source: {source: sums, terms: [2], digits: [1]}",
+        r"evaluate\.benchmarks\[0\]\.source: .*asks for 15000 questions, its source has \d+",
+    ),
     "no such benchmark data": (
         "source: {source: sums, terms: [3], digits: [2]}",
         "source: {source: file, path: nowhere.parquet}",
