@@ -133,30 +133,39 @@ def grpo_loss(
     o = objective.resolved()
     loss_mask = _loss_mask(mask, o, truncated)
     inputs = _gather(logprob, advantages, loss_mask, per_position)
-    if o.top_entropy_quantile is not None and o.top_entropy_quantile < 1:
-        assert inputs.entropy is not None
-        if entropy_threshold is None:
-            entropy_threshold = _threshold(inputs.entropy, loss_mask, o.top_entropy_quantile)
-        threshold = torch.as_tensor(entropy_threshold, device=mask.device)
-        inputs = inputs._replace(threshold=threshold)
+    inputs = _with_threshold(inputs, o, entropy_threshold)
     counted = normalizer or Normalizer(sequences=mask.shape[0], tokens=loss_mask.sum())
     weights = row_weights(loss_mask, o, counted.sequences, counted.tokens)
     entropy_weight = entropy_token_weight(loss_mask, o, counted.tokens)
 
     partials = counts(loss_mask, mask != 0, by_sequence=o.importance.startswith("sequence"))
-    if implementation == "fused" or (
-        implementation == "auto" and logprob.is_cuda and logprob.dtype in _FUSED_DTYPES
-    ):
-        from .launch import fused_loss
-
-        loss, sums = fused_loss(inputs, o, weights, entropy_weight)
-    else:
-        x = _clean(inputs)
-        loss, terms = torch_loss(x, o, weights, entropy_weight)
-        sums = torch_partials(x, terms)
+    loss, sums = _dispatch(inputs, o, weights, entropy_weight, implementation)
     partials |= sums
     partials["dropped"] = partials["dropped"] + partials["completion_tokens"] - partials["tokens"]
     return GrpoLoss(loss, metrics_of(partials), partials)
+
+
+def _with_threshold(x: Inputs, objective: Objective, threshold: float | Tensor | None) -> Inputs:
+    quantile = objective.top_entropy_quantile
+    if quantile is None or quantile == 1:
+        return x
+    assert x.entropy is not None
+    if threshold is None:
+        threshold = _threshold(x.entropy, x.mask, quantile)
+    return x._replace(threshold=torch.as_tensor(threshold, device=x.mask.device))
+
+
+def _dispatch(
+    x: Inputs, objective: Objective, weights: Tensor, entropy_weight: Tensor, implementation: Implementation
+) -> tuple[Tensor, Partials]:
+    on_device = x.logprob.is_cuda and x.logprob.dtype in _FUSED_DTYPES
+    if implementation == "fused" or (implementation == "auto" and on_device):
+        from .launch import fused_loss
+
+        return fused_loss(x, objective, weights, entropy_weight)
+    clean = _clean(x)
+    loss, terms = torch_loss(clean, objective, weights, entropy_weight)
+    return loss, torch_partials(clean, terms)
 
 
 def entropy_threshold(entropy: Tensor, mask: Tensor, objective: Objective) -> Tensor:

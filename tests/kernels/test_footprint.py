@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,14 @@ BASELINE = ROOT / "results" / "baselines" / "footprint.json"
 A40 = DEVICES[0]
 
 
-def footprint(*arguments, timeout=500):
+def footprint(*arguments, timeout=1400):
     # Compilation needs a process in which Triton does not interpret.
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "kernels.footprint", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
 
 
+@pytest.mark.timeout(1500)  # a minute on two idle cores, but cores may be shared
 def test_every_kernel_is_no_worse_than_the_committed_baseline():
     # The reference machine's architecture and the one whose instructions differ; `make footprint` takes all.
     done = footprint("--check", BASELINE, "--arch", "86,90", "--quiet")
@@ -130,17 +131,18 @@ def test_a_baseline_of_another_compiler_is_wrong_input_and_no_regression(tmp_pat
 
 
 def test_help_takes_under_half_a_second_and_imports_no_torch():
-    best = min(_timed_help() for _ in range(3))
-    assert best < 0.5
+    # Processor time: on a shared machine the clock on the wall tells of the neighbours.
+    assert min(_help_processor_seconds() for _ in range(3)) < 0.5
     probe = "import sys, kernels.footprint; print(sorted({'torch', 'triton'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 
-def _timed_help():
-    start = time.perf_counter()
+def _help_processor_seconds():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert footprint("--help").returncode == 0
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize(
