@@ -17,8 +17,9 @@ import triton
 from torch import Tensor
 
 from kernels.token_logprob.autograd import Engine, ForwardResult
+from kernels.token_logprob.configs import launch_config
 from kernels.token_logprob.epilogue import RowGradient, TileStats, merge_stats
-from kernels.token_logprob.fused import SPLIT_COLUMNS, forward_kernel, gradient_kernel, launch_config
+from kernels.token_logprob.fused import SPLIT_COLUMNS, forward_kernel, gradient_kernel
 from kernels.token_logprob.gradients import Upstream, Wanted
 from kernels.token_logprob.plan import Head, SlabPlan, Span
 from kernels.token_logprob.slabs import finish_forward, gradients_over_slabs
