@@ -128,7 +128,8 @@ def test_samples_without_gradient_are_skipped_exactly(random_model):
     everything, full = run(random_model, make_recipe(objective={"entropy_bonus": 1e-30}))
     assert everything.trained == list(range(6))
     assert everything.metrics["loss"] == pytest.approx(result.metrics["loss"], abs=1e-7)
-    assert_same(gradients[0], full[0], tolerance=1e-6)
+    # Other rows in the batch, other order of summation.
+    assert_same(gradients[0], full[0], tolerance=1e-5)
 
 
 @pytest.mark.parametrize(
