@@ -116,6 +116,9 @@ def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkS
 
 def _check_cell(grid: Grid, world: World, cell: Cell) -> None:
     recipe = cell.recipe
+    if recipe.rollout.engine != "transformers":
+        message = f"{recipe.rollout.engine!r} is not available in this version"
+        raise located(grid, cell, ("rollout", "engine"), message, "use `transformers`")
     try:
         model = world.model(recipe.model)
     except ModelNotFound as error:

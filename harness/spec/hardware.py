@@ -85,7 +85,8 @@ class HardwareSpec(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA devices where there are any."""
     profile: Literal["auto", "a40", "a100-80gb", "h100", "l4", "rtx4090", "cpu-core"] = "auto"
-    """Row of the price table; `auto` is `cpu-core` on a CPU and `a40` on CUDA."""
+    """Row of the price table; `auto` is `cpu-core` on a CPU and the row that fits the driver's name of a GPU, `a40`
+    with a note where none does."""
     devices_per_run: PositiveInt = 1
     """CUDA devices per run; on a CPU, cores (threads) per run."""
     usd_per_hour: NonNegativeFloat | None = None

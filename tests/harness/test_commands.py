@@ -57,6 +57,11 @@ BAD = {
         "- {source: file, path: nowhere.jsonl}",
         r"base\.data\.sources\[0\]: .*nowhere\.jsonl",
     ),
+    "an engine that is not there yet": (
+        "    temperature: 1.0",
+        "    engine: vllm",
+        r"base\.rollout\.engine: 'vllm' is not available in this version.*\n  use `transformers`",
+    ),
     "more questions than there are": (
         "questions: 150, source: {source: sums, terms: [2], digits: [2]}",
         "questions: 15000, source: {source: sums, terms: [2], digits: [1]}",
