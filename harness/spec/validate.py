@@ -97,6 +97,10 @@ def _spec_error(
         case kind if kind in _EXPECTED:
             shown = "nothing" if value is None else repr(value)
             return sourced.error(full, f"{name}: must be {_EXPECTED[kind]}, got {shown}")
+        case "too_short":
+            return sourced.error(
+                full, f"{name}: must have at least {first['ctx']['min_length']} entry, got none"
+            )
         case "value_error":
             return sourced.error(
                 full, f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
