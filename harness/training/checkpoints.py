@@ -103,6 +103,10 @@ class Checkpoints:
             else:
                 shutil.rmtree(self.path(step))
 
+    def discard(self, step: int) -> None:
+        """Removes the checkpoint of `step`, so that the step counts as not trained."""
+        shutil.rmtree(self.path(step))
+
     def verify(self, step: int) -> None:
         """Compares every file with its checksum.
 

@@ -129,11 +129,14 @@ def _train(
     )
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
+    # Evaluated or damaged checkpoints may pass through the policy's weights.
+    touched = bool(checkpoints.steps())
     _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
     levels = keep - {0} - set(checkpoints.steps())
     if not levels:
         return
-    _restore(state, trainer, checkpoints, loaded, before=min(levels))
+    if not _restored(state, trainer, checkpoints, before=min(levels)) and touched:
+        trainer.reset(load_model(loaded.source, job.recipe.model, device=loaded.model.device).model)
     while trainer.step < max(levels):
         record = trainer.train_step()
         every = job.recipe.training.checkpoint_every
@@ -197,28 +200,25 @@ def _evaluate_earlier(
         try:
             checkpoints.load_weights(step, loaded.model)
         except DamagedCheckpoint as error:
-            state.event("checkpoint_damaged", str(error), step=step)
+            state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
+            checkpoints.discard(step)
             continue
         engine.sync()
         _evaluate(state, evaluator, step)
 
 
-def _restore(
-    state: _Run, trainer: Trainer, checkpoints: Checkpoints, loaded: LoadedModel, *, before: int
-) -> None:
-    """Goes on from the latest whole checkpoint before the step `before`, or from the untrained model."""
+def _restored(state: _Run, trainer: Trainer, checkpoints: Checkpoints, *, before: int) -> bool:
+    """Goes on from the latest whole checkpoint before the step `before`; False if there is none."""
     for step in reversed([s for s in checkpoints.resumable() if s < before]):
         try:
             trainer.restore(checkpoints, step)
         except DamagedCheckpoint as error:
-            state.event("checkpoint_damaged", str(error), step=step)
+            state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
+            checkpoints.discard(step)
             continue
         state.event("resumed", f"from step {step}", step=step)
-        return
-    if checkpoints.steps():
-        # Damaged or evaluated checkpoints have passed through the policy's weights.
-        untrained = load_model(loaded.source, state.job.recipe.model, device=loaded.model.device)
-        trainer.reset(untrained.model)
+        return True
+    return False
 
 
 def _evaluate(state: _Run, evaluator: Evaluator, step: int) -> None:

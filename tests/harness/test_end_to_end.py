@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_the_same_command_only_reprints_what_is_done(study):
     assert done.returncode == 0
     assert "sums-2" in done.stdout
     assert sorted(p for p in (folder / "out").glob("runs/*/attempt-*")) == before
+
+
+def test_a_damaged_checkpoint_without_its_evaluation_is_trained_again_to_the_same_result(study):
+    folder, _ = study
+    copy = folder / "damaged"
+    shutil.copytree(folder / "out", copy)
+    for evaluation in copy.glob("runs/*/evaluations/step-00000[13].*"):
+        evaluation.unlink()
+    (weights,) = copy.glob("runs/*/checkpoints/step-000003/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    done = ablate(folder / "grid.yaml", copy)
+    assert done.returncode == 0, done.stderr + done.stdout
+    first, second = (f / "tables" / "accuracy.csv" for f in (folder / "out", copy))
+    assert first.read_bytes() == second.read_bytes()
+    events = "".join(f.read_text() for f in copy.glob("runs/*/attempt-002/events.jsonl"))
+    assert "checkpoint_damaged" in events
 
 
 def test_the_report_is_one_file_that_asks_for_nothing(study):
