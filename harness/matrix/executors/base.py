@@ -21,11 +21,17 @@ class Slot:
         index: number of the slot.
         gpu_ids: its CUDA devices; empty on a CPU.
         devices: devices, or CPU cores.
+        memory_gib: estimated peak of the run that holds the slot, per device on GPUs, of the process on a CPU: for
+            executors that reserve memory. None where no run holds it.
+        time_limit_seconds: wall-clock limit of the attempt, if the grid sets one (`hardware.run_timeout_hours`). The
+            scheduler enforces it too.
     """
 
     index: int
     gpu_ids: tuple[str, ...]
     devices: int
+    memory_gib: float | None = None
+    time_limit_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,20 @@ class Handle:
 
 
 class Executor(Protocol):
-    """Starts workers and watches them. The store, not the executor, knows what is done."""
+    """Starts workers and watches them. The store, not the executor, knows what is done, retries and times out.
+
+    A worker whose machine is lost has ended: `poll` gives a negative code, and the scheduler tries its run again. While a
+    worker waits in an executor's own queue it counts as running; the scheduler keeps its claim on the run alive.
+    """
+
+    def slots(self, devices_per_run: int, on_gpu: bool, workers: int | None) -> Sequence[Slot] | None:
+        """The slots to fill; None for those of this machine, which runners on it share among themselves.
+
+        Args:
+            devices_per_run: devices (CPU cores) of a run.
+            on_gpu: whether runs need CUDA devices.
+            workers: `--workers`, if given.
+        """
 
     def submit(self, command: Sequence[str], env: Mapping[str, str], slot: Slot, log: Path) -> Handle:
         """Starts `command` with `env` added to the environment; its output goes to `log`."""

@@ -23,6 +23,9 @@ class LocalExecutor:
     def __init__(self) -> None:
         self._processes: dict[Handle, subprocess.Popen[bytes]] = {}
 
+    def slots(self, devices_per_run: int, on_gpu: bool, workers: int | None) -> None:
+        """Those of this machine."""
+
     def submit(self, command: Sequence[str], env: Mapping[str, str], slot: Slot, log: Path) -> Handle:
         """Starts `command` in its own session: a Ctrl-C at the terminal reaches the scheduler alone."""
         own = {**os.environ, **env, **slot_environment(slot), PARENT_VARIABLE: str(os.getpid())}
