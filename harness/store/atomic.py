@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from harness.store.errors import StoreError
+from harness.store.errors import StoreError, unwritable
+from harness.store.faults import boundary
 
 
 def _file_mode() -> int:
@@ -41,29 +42,59 @@ def to_json(data: Any, *, indent: int | None = None) -> str:
     return json.dumps(data, indent=indent, ensure_ascii=False, default=_plain)
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes `path` through a temporary file in its folder, fsync and rename.
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object], stage: Path | None = None) -> None:
+    """Writes `path` through a temporary file, fsync and rename.
 
     A reader sees the old content or the new one, never a part; so does whoever comes after a crash.
+
+    Args:
+        path: the file.
+        write: gives it its content.
+        stage: folder of the temporary file, on the same file system; the file's own unless given.
+
+    Raises:
+        FileNotFoundError: the folder is not there, or no longer.
+        StoreError: the disk is full, or the folder cannot be written; nothing is left behind.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; records are for whoever may read the folder.
-        os.chmod(name, _FILE_MODE)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        boundary("create", path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=stage or path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                boundary("sync", path)
+                os.fsync(file.fileno())
+            # mkstemp makes private files; records are for whoever may read the folder.
+            os.chmod(name, _FILE_MODE)
+            boundary("rename", path)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        boundary("renamed", path)
+        sync_path(path.parent)
+    except FileNotFoundError:
         raise
-    sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(error, path) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes renames and new entries in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(error, path) from error
+
+
+def sync_path(path: Path) -> None:
+    """Makes a file's content, or a folder's renames and new entries, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -96,15 +127,47 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, data: Any) -> None:
-    """Appends one JSON line with a single write, so that it is on file whole as soon as this returns."""
+    """Appends one JSON line, so that it is on file whole as soon as this returns.
+
+    A last line that a crash tore is cut off first. A line that does not fit on the disk is taken back.
+
+    Raises:
+        StoreError: the disk is full, or the file cannot be written.
+    """
     line = (to_json(data) + "\n").encode()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        written = os.write(handle, line)
-        while written < len(line):  # a nearly full disk writes in parts, then raises
-            written += os.write(handle, line[written:])
-    finally:
-        os.close(handle)
+        boundary("append", path)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            end = _mend(handle)
+            try:
+                written = os.write(handle, line)
+                while written < len(line):  # a nearly full disk writes in parts, then raises
+                    written += os.write(handle, line[written:])
+                boundary("appended", path)
+            except OSError:
+                os.ftruncate(handle, end)
+                raise
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise unwritable(error, path) from error
+
+
+def _mend(handle: int) -> int:
+    """Cuts off a torn last line; returns where the file then ends."""
+    end = start = os.fstat(handle).st_size
+    if end == 0 or os.pread(handle, 1, end - 1) == b"\n":
+        return end
+    block = 1 << 16
+    while start > 0:
+        start = max(0, start - block)
+        cut = os.pread(handle, block, start).rfind(b"\n")
+        if cut >= 0:
+            start += cut + 1
+            break
+    os.ftruncate(handle, start)
+    return start
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.store.atomic import read_json, sync_folder, write_atomic, write_json
-from harness.store.attempts import AttemptFolder, checked
-from harness.store.job import SCHEMA as JOB_SCHEMA
+from harness.store.atomic import make_folder, read_json, sync_path, to_json, write_atomic, write_json
+from harness.store.attempts import AttemptFolder
+from harness.store.claims import Owner, Watch
+from harness.store.errors import StoreError, unwritable
+from harness.store.faults import boundary
 from harness.store.job import RunJob
+from harness.store.schema import VERSIONS, current
 
 if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
     import pandas as pd
 
-OUTPUT_SCHEMA = 1
+OUTPUT_SCHEMA = VERSIONS["output"]
 """Version of `grid.resolved.json`, `plan.json` and invocation records."""
-
-EVALUATION_SCHEMA = 1
-"""Version of evaluation records."""
 
 SAMPLE_COLUMNS = (
     "question_index",
@@ -58,18 +60,13 @@ class RunFolder:
         """Where training keeps its checkpoints."""
         return self.path / "checkpoints"
 
-    @property
-    def lock(self) -> Path:
-        """Held by the worker that executes this run."""
-        return self.path / ".lock"
-
     def write_job(self, job: RunJob) -> None:
         """Writes `run.json`, unless it says the same already."""
         data = job.to_json()
         path = self.path / "run.json"
         if path.exists() and read_json(path) == data:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_json(path, data)
 
     def read_job(self) -> RunJob:
@@ -79,7 +76,7 @@ class RunFolder:
             StoreError: there is none, or it is not one that this version can read.
         """
         path = self.path / "run.json"
-        return RunJob.from_json(checked(read_json(path), path, JOB_SCHEMA))
+        return RunJob.from_json(current(read_json(path), "run", path))
 
     def attempts(self) -> list[AttemptFolder]:
         """All attempts, the earliest first."""
@@ -92,20 +89,66 @@ class RunFolder:
         """The attempt of this number, which exists."""
         return AttemptFolder(self.path / f"attempt-{number:03d}")
 
+    def claim(self, watch: Watch) -> AttemptFolder | None:
+        """The next attempt, for this process alone; None while another one holds the run.
+
+        Its number is the fencing token: earlier attempts can publish nothing any more.
+
+        Args:
+            watch: what is known of the claims of others; the same one at every call.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        earlier = self.attempts()
+        if earlier and watch.holds(earlier[-1]):
+            return None
+        return self._take(earlier[-1].number + 1 if earlier else 1)
+
     def reserve_attempt(self) -> AttemptFolder:
-        """Makes the next attempt's folder; of two processes that ask at once each gets its own."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        number = max((a.number for a in self.attempts()), default=0)
+        """The next attempt, whoever holds the run; of two processes that ask at once each gets its own."""
         while True:
-            number += 1
-            attempt = self.attempt(number)
+            earlier = self.attempts()
+            attempt = self._take(earlier[-1].number + 1 if earlier else 1)
+            if attempt is not None:
+                return attempt
+
+    def _take(self, number: int) -> AttemptFolder | None:
+        """Makes the folder of attempt `number` and fences the earlier ones; None if another process was first."""
+        attempt = self.attempt(number)
+        new = self.path / f".{attempt.path.name}.{os.getpid()}.{os.urandom(4).hex()}"
+        try:
+            make_folder(new / "stage")
+            write_json(new / "launched", Owner.here().to_json())
+            boundary("claim", attempt.path)
+            # A folder that holds something is never replaced, so the rename can be won once alone.
+            os.rename(new, attempt.path)
+            boundary("claimed", attempt.path)
+            sync_path(self.path)
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return None
+            raise unwritable(error, attempt.path) from error
+        except StoreError:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        for before in self.attempts():
+            if before.number < number:
+                before.fence()
+        self._sweep()
+        return attempt
+
+    def _sweep(self) -> None:
+        """Removes what claims left that crashed before they were made."""
+        for left in self.path.glob(".attempt-*"):
+            launched = left / "launched"
             try:
-                attempt.path.mkdir()
-            except FileExistsError:
+                gone = not launched.exists() or Owner.from_json(read_json(launched)).alive() is False
+            except (StoreError, KeyError):
                 continue
-            (attempt.path / "launched").touch()
-            sync_folder(self.path)
-            return attempt
+            if gone:
+                shutil.rmtree(left, ignore_errors=True)
 
     def new_attempt(self, provenance: dict[str, Any]) -> AttemptFolder:
         """Reserves the next attempt and begins it in this process."""
@@ -119,13 +162,11 @@ class RunFolder:
     def evaluation(self, step: int, benchmark: str, evaluation_id: str) -> dict[str, Any] | None:
         """One evaluation's record; None if it was not made yet."""
         path = self._evaluation_file(step, benchmark, evaluation_id)
-        return checked(read_json(path), path, EVALUATION_SCHEMA) if path.exists() else None
+        return current(read_json(path), "evaluation", path) if path.exists() else None
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluation records, by step and benchmark; also those under settings no longer asked for."""
-        return [
-            checked(read_json(path), path, EVALUATION_SCHEMA) for _, _, _, path in self._evaluation_files()
-        ]
+        return [current(read_json(path), "evaluation", path) for _, _, _, path in self._evaluation_files()]
 
     def _evaluation_files(self) -> Iterator[tuple[int, str, str, Path]]:
         folder = self.path / "evaluations"
@@ -137,15 +178,22 @@ class RunFolder:
         """Saves an evaluation: its samples first, so that a record's presence means both are whole.
 
         Args:
-            record: the record, with `step`, `benchmark` and `evaluation_id`.
+            record: the record, with `step`, `benchmark`, `evaluation_id` and the `attempt` that made it.
             samples: one row per completion, with `SAMPLE_COLUMNS`.
+
+        Raises:
+            Fenced: a later attempt has taken the run over.
+            StoreError: the disk is full.
         """
         if absent := [c for c in SAMPLE_COLUMNS if c not in samples.columns]:
             raise ValueError(f"`samples` must have the columns {', '.join(absent)}")
         path = self._evaluation_file(record["step"], record["benchmark"], record["evaluation_id"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path.with_suffix(".parquet"), lambda file: samples.to_parquet(file, index=False))
-        write_json(path, {"schema": EVALUATION_SCHEMA, **record})
+        make_folder(path.parent)
+        attempt = self.attempt(record["attempt"]) if "attempt" in record else None
+        publish = attempt.publish if attempt and attempt.path.exists() else write_atomic
+        text = to_json({"schema": VERSIONS["evaluation"], **record}, indent=1) + "\n"
+        publish(path.with_suffix(".parquet"), lambda file: samples.to_parquet(file, index=False))
+        publish(path, lambda file: file.write(text.encode()))
 
     def samples(self, step: int, benchmark: str, evaluation_id: str, columns: list[str]) -> pd.DataFrame:
         """Columns of an evaluation's samples."""
@@ -159,14 +207,24 @@ class RunFolder:
         return {(step, benchmark, identity) for step, benchmark, identity, _ in self._evaluation_files()}
 
     def missing(self, job: RunJob) -> list[tuple[int, str]]:
-        """The evaluations (step, benchmark) that `job` asks for and this folder lacks."""
+        """The evaluations (step, benchmark) that `job` asks for and this folder lacks, and could still have."""
         there = self.evaluated()
-        return [
+        missing = [
             (step, benchmark)
             for step in job.steps
             for benchmark, identity in job.evaluation_ids.items()
             if (step, benchmark, identity) not in there
         ]
+        if missing and (end := self.diverged_at()) is not None:
+            return [(step, benchmark) for step, benchmark in missing if step < end]
+        return missing
+
+    def diverged_at(self) -> int | None:
+        """The step that training could not make, if that is how the latest attempt that ended found it."""
+        for attempt in reversed(self.attempts()):
+            if (end := attempt.end()) is not None:
+                return end["diverged_at"] if end["status"] == "diverged" else None
+        return None
 
     def finished(self, job: RunJob) -> bool:
         """Whether nothing that `job` asks for is missing."""

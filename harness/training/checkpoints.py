@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.store.atomic import sync_path
+
 SCHEMA = 1
 _NAME = re.compile(r"step-(\d{6,})")
 _OPTIMIZER = "optimizer.safetensors"
@@ -70,9 +72,10 @@ class Checkpoints:
         """
         final = self.path(step)
         temporary = self._folder / f".{final.name}.{os.getpid()}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for stale in self._folder.glob(".step-*"):
-            shutil.rmtree(stale)
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True)
+            sync_path(self._folder.parent)
+        self._clear()
         temporary.mkdir()
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
@@ -84,13 +87,14 @@ class Checkpoints:
             "sha256": {name: _sha256(temporary / name) for name in files},
         }
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
-        for path in temporary.iterdir():
-            _fsync(path)
-        _fsync(temporary)
+        for path in sorted(temporary.iterdir()):
+            sync_path(path)
+        sync_path(temporary)
         if final.exists():
-            shutil.rmtree(final)
+            self._set_aside(step)
         temporary.rename(final)
-        _fsync(self._folder)
+        sync_path(self._folder)
+        self._clear()
         self._thin(keep)
 
     def _thin(self, keep: frozenset[int]) -> None:
@@ -101,11 +105,23 @@ class Checkpoints:
             if step in keep:
                 (self.path(step) / _OPTIMIZER).unlink(missing_ok=True)
             else:
-                shutil.rmtree(self.path(step))
+                self.discard(step)
 
     def discard(self, step: int) -> None:
         """Removes the checkpoint of `step`, so that the step counts as not trained."""
-        shutil.rmtree(self.path(step))
+        self._set_aside(step)
+        self._clear()
+
+    def _set_aside(self, step: int) -> None:
+        """Hides a checkpoint in one move: one removed file by file would be seen half there."""
+        final = self.path(step)
+        final.rename(self._folder / f".{final.name}.gone.{os.getpid()}")
+        sync_path(self._folder)
+
+    def _clear(self) -> None:
+        """Removes what was set aside, and what a dead process left half written."""
+        for stale in sorted(self._folder.glob(".step-*")):
+            shutil.rmtree(stale)
 
     def verify(self, step: int) -> None:
         """Compares every file with its checksum.
@@ -162,11 +178,3 @@ def _optimizer_tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer)
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,7 +23,7 @@ from harness.rollout.engine import Engine
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.hardware import PROFILES
 from harness.spec.recipe import Recipe
-from harness.store.atomic import utc_now
+from harness.store.atomic import sync_path, utc_now
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
 from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
@@ -170,6 +170,7 @@ def _save(
 ) -> None:
     """Writes a checkpoint, and the step's record again with the seconds that this took."""
     with trainer.clock.phase("checkpoint"):
+        sync_path(state.attempt.steps_file)
         trainer.save(checkpoints, keep)
     seconds = trainer.clock.seconds["checkpoint"]
     timing = record["timing"]

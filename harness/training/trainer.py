@@ -27,6 +27,7 @@ from harness.spec.seeds import derive_seed
 from harness.training.advantages import group_advantages, zero_spread
 from harness.training.batch import Sample
 from harness.training.checkpoints import Checkpoints
+from harness.training.generators import seed_generators
 from harness.training.optimizer import build_optimizer, learning_rate
 from harness.training.update import Updater, UpdateResult
 
@@ -110,6 +111,7 @@ class Trainer:
         """
         rollout = self.recipe.rollout
         self.clock.reset()
+        seed_generators(self._seed, self.step)
         chosen = step_problems(
             len(self._problems), seed=self._seed, step=self.step, prompts_per_step=rollout.prompts_per_step
         )

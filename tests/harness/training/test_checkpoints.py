@@ -1,12 +1,15 @@
 import copy
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from harness.spec.recipe import OptimizerSpec
 from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.generators import seed_generators
 from harness.training.optimizer import build_optimizer
 
 
@@ -107,3 +110,39 @@ def test_thinning_keeps_levels_and_the_two_latest_moments(trained):
     assert checkpoints.steps() == [3, 5, 6, 7]
     assert checkpoints.resumable() == [6, 7]
     checkpoints.load_weights(3, model)
+
+
+def test_a_checkpoint_written_again_replaces_the_old_one(trained, tmp_path):
+    model, optimizer, checkpoints = trained
+    _train(model, optimizer, 1)
+    checkpoints.save(3, model, NoTokenizer(), optimizer, frozenset({3}))
+    checkpoints.verify(3)
+    assert checkpoints.steps() == [3]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_removal_that_dies_halfway_leaves_no_half_checkpoint(trained, tmp_path, monkeypatch):
+    model, optimizer, checkpoints = trained
+
+    def die(path):
+        next(p for p in path.iterdir() if p.suffix == ".safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.checkpoints.shutil.rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.discard(3)
+    assert checkpoints.steps() == []
+    checkpoints.save(4, model, NoTokenizer(), optimizer, frozenset({4}))
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_global_generators_are_a_function_of_seed_and_step():
+    def draws(seed, step):
+        seed_generators(seed, step)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    first = draws(0, 3)
+    assert draws(0, 4) != first
+    assert draws(1, 3) != first
+    assert draws(0, 3) == first
