@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from harness.spec.evaluation import EvaluateSpec
-from harness.spec.hardware import BudgetSpec, HardwareSpec, VerdictSpec
+from harness.spec.hardware import BudgetSpec, HardwareSpec, LintSpec, VerdictSpec
 from harness.spec.recipe import Recipe
 from harness.spec.section import Listed, NonNegativeInt, Section
 from harness.spec.source import Path_, Sourced, nearest, read_yaml
@@ -36,6 +36,8 @@ class GridHead(Section):
     """Upper bounds."""
     verdict: VerdictSpec = VerdictSpec()
     """What counts as an effect."""
+    lint: LintSpec = LintSpec()
+    """Findings of the linter that are meant to be, with the reason."""
 
     @field_validator("seeds")
     @classmethod

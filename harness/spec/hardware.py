@@ -115,3 +115,10 @@ class VerdictSpec(Section):
     """Baseline level of an axis; the first level where an axis is not named."""
     interactions: list[list[str]] = []
     """Pairs of axes whose interaction is estimated."""
+
+
+class LintSpec(Section):
+    """What the author of the grid knows about the linter's findings."""
+
+    waive: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    """Findings that are meant to be: the reason by the rule's name, as `python -m harness.lint` prints it."""

@@ -31,6 +31,10 @@ IDENTITY_FIELDS = frozenset(
         "data.sources[].question",
         "data.sources[].answer",
         "data.sources[].weight",
+        "data.sources[].quota",
+        "data.sources[].difficulty",
+        "data.sources[].difficulty_column",
+        "data.sources[].difficulty_range",
         "data.size",
         "data.seed",
         "prompt.system",
@@ -45,6 +49,7 @@ IDENTITY_FIELDS = frozenset(
         "reward.functions[].name",
         "reward.functions[].weight",
         "reward.functions[].params",
+        "reward.normalization",
         "advantage.scale",
         "advantage.epsilon",
         "objective.loss",
@@ -71,6 +76,7 @@ IDENTITY_FIELDS = frozenset(
         "objective.vespo_lambda_pos",
         "optimizer.learning_rate",
         "optimizer.schedule",
+        "optimizer.schedule_steps",
         "optimizer.warmup_steps",
         "optimizer.min_learning_rate_ratio",
         "optimizer.betas",
@@ -80,6 +86,7 @@ IDENTITY_FIELDS = frozenset(
         "training.steps",
         "training.inner_epochs",
         "training.minibatches",
+        "training.logprob_temperature",
     }
 )
 """Recipe fields that change the experiment; `[]` stands for every element of a list."""
@@ -92,11 +99,24 @@ RUNTIME_FIELDS = frozenset(
         "data.sources[].path",
         "data.sources[].revision",
         "training.microbatch_tokens",
+        "training.packing",
         "training.checkpoint_every",
         "training.gradient_checkpointing",
     }
 )
 """Recipe fields that change speed, memory or names, not the experiment. Fingerprints stand for what is named."""
+
+LATER_FIELDS: dict[str, Any] = {
+    "data.sources[].quota": None,
+    "data.sources[].difficulty": None,
+    "data.sources[].difficulty_column": None,
+    "data.sources[].difficulty_range": None,
+    "reward.normalization": "none",
+    "optimizer.schedule_steps": None,
+    "training.logprob_temperature": None,
+}
+"""Fields that came after version 1, with the value that does what was done before them. At that value a field is
+left out of the identity, so that runs made before it keep theirs."""
 
 EVALUATION_FIELDS = frozenset(
     {
@@ -147,10 +167,15 @@ def flattened(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _experimental(data: Any, name: str = "") -> Any:
-    """The data without runtime fields, at any depth."""
+    """The data without runtime fields, and without later fields at their old value, at any depth."""
     if isinstance(data, dict):
         below = {key: f"{name}.{key}" if name else str(key) for key in data}
-        return {k: _experimental(v, below[k]) for k, v in data.items() if below[k] not in RUNTIME_FIELDS}
+        return {
+            key: _experimental(value, below[key])
+            for key, value in data.items()
+            if below[key] not in RUNTIME_FIELDS
+            and not (below[key] in LATER_FIELDS and value == LATER_FIELDS[below[key]])
+        }
     if isinstance(data, list):
         return [_experimental(item, f"{name}[]") for item in data]
     return data
@@ -158,7 +183,7 @@ def _experimental(data: Any, name: str = "") -> Any:
 
 def schedule_depends_on_steps(recipe: Recipe) -> bool:
     """Whether the learning rate at a step depends on how many steps follow."""
-    return recipe.optimizer.schedule != "constant"
+    return recipe.optimizer.schedule != "constant" and recipe.optimizer.schedule_steps is None
 
 
 def run_identity(recipe: Recipe, seed: int, *, model_fingerprint: str, data_fingerprint: str) -> Identity:

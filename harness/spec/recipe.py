@@ -45,6 +45,8 @@ class SumsSource(Section):
     """Numbers of digits of a term, drawn uniformly per question."""
     weight: PositiveFloat = 1.0
     """Share of this source in the mix, relative to the others."""
+    quota: PositiveInt | None = None
+    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
 
 class ReasoningGymSource(Section):
@@ -57,6 +59,8 @@ class ReasoningGymSource(Section):
     """Parameters of the family's configuration."""
     weight: PositiveFloat = 1.0
     """Share of this source in the mix, relative to the others."""
+    quota: PositiveInt | None = None
+    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
 
 class FileSource(Section):
@@ -69,8 +73,16 @@ class FileSource(Section):
     """Column with the question."""
     answer: str = "answer"
     """Column with the reference answer."""
+    difficulty_column: str | None = None
+    """Column with each question's difficulty, such as a grade or a measured pass rate; null for none."""
+    difficulty: Annotated[tuple[str, ...], Listed] | None = None
+    """Difficulty labels to keep; null for all of them."""
+    difficulty_range: Annotated[tuple[float, float], Listed] | None = None
+    """Lowest and highest difficulty to keep, both included, where the column holds numbers; null for all."""
     weight: PositiveFloat = 1.0
     """Share of this source in the mix, relative to the others."""
+    quota: PositiveInt | None = None
+    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
 
 class HubSource(Section):
@@ -89,16 +101,28 @@ class HubSource(Section):
     """Column with the question."""
     answer: str = "answer"
     """Column with the reference answer."""
+    difficulty_column: str | None = None
+    """Column with each question's difficulty, such as a grade or a measured pass rate; null for none."""
+    difficulty: Annotated[tuple[str, ...], Listed] | None = None
+    """Difficulty labels to keep; null for all of them."""
+    difficulty_range: Annotated[tuple[float, float], Listed] | None = None
+    """Lowest and highest difficulty to keep, both included, where the column holds numbers; null for all."""
     weight: PositiveFloat = 1.0
     """Share of this source in the mix, relative to the others."""
+    quota: PositiveInt | None = None
+    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
 
 class ChampSource(Section):
     """CHAMP, 270 competition problems, from the package `champ-dataset`."""
 
     source: Literal["champ"]
+    difficulty: Annotated[tuple[str, ...], Listed] | None = None
+    """Categories to keep; null for all of them."""
     weight: PositiveFloat = 1.0
     """Share of this source in the mix, relative to the others."""
+    quota: PositiveInt | None = None
+    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
 
 SourceSpec = Annotated[
@@ -112,9 +136,16 @@ class DataSpec(Section):
     sources: Annotated[tuple[SourceSpec, ...], Listed, Field(min_length=1)]
     """The sources and their weights."""
     size: PositiveInt = 7000
-    """Number of distinct training questions; fewer where a source has fewer."""
+    """Number of distinct training questions, quotas included; fewer where a source has fewer."""
     seed: NonNegativeInt = 0
     """Seed of the mix (the run's seed decides the order, not the content)."""
+
+    @model_validator(mode="after")
+    def _quotas_fit(self) -> DataSpec:
+        quotas = sum(source.quota or 0 for source in self.sources)
+        if quotas > self.size:
+            raise ValueError(f"the sources' quotas come to {quotas}, more than `size`, {self.size}")
+        return self
 
 
 class PromptSpec(Section):
@@ -168,6 +199,9 @@ class RewardSpec(Section):
 
     functions: Annotated[tuple[RewardFunctionSpec, ...], Listed, Field(min_length=1)]
     """The functions and their weights."""
+    normalization: Literal["none", "group"] = "none"
+    """`group` centres each function's values within their group and divides by their deviation before they are
+    weighted and summed (GDPO, arXiv 2601.05242), so that a weight means the same whatever a function's range."""
 
     @model_validator(mode="after")
     def _distinct(self) -> RewardSpec:
@@ -257,6 +291,9 @@ class OptimizerSpec(Section):
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape after warm-up. Only a constant schedule lets cells of different lengths share a run."""
+    schedule_steps: PositiveInt | None = None
+    """Length of the schedule; null for `training.steps`. Where it is given, shorter cells are checkpoints of a
+    schedule of so many steps, and share a run."""
     warmup_steps: NonNegativeInt = 0
     """Steps of linear warm-up from zero."""
     min_learning_rate_ratio: Fraction = 0.0
@@ -281,7 +318,14 @@ class TrainingSpec(Section):
     minibatches: PositiveInt = 1
     """Optimiser updates per pass."""
     microbatch_tokens: PositiveInt = 16384
-    """Padded tokens in one forward and backward pass; changes memory and speed, not the gradient."""
+    """Tokens in one forward and backward pass, padding included; changes memory and speed, not the gradient."""
+    packing: Literal["auto", "padded", "packed"] = "auto"
+    """`packed` lays sequences end to end without padding, and runs a prompt once for all its completions (under
+    flash-attention once for each); `padded` fills up to the longest; `auto` packs where that is faster. Speed and
+    memory differ, the gradient does so by rounding alone."""
+    logprob_temperature: PositiveFloat | None = None
+    """Temperature of the trained log-probs; null for the rollout's, at which the completions were sampled. Another
+    value trains another distribution than was sampled from, as Open-RS did."""
     checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints besides those at the step levels, for resuming."""
     gradient_checkpointing: bool = False
@@ -309,6 +353,11 @@ class Recipe(Section):
     """Optimiser."""
     training: TrainingSpec = TrainingSpec()
     """Loop."""
+
+    @property
+    def logprob_temperature(self) -> float:
+        """Temperature at which log-probs are trained: the rollout's, unless the recipe says otherwise."""
+        return self.training.logprob_temperature or self.rollout.temperature
 
     @model_validator(mode="before")
     @classmethod

@@ -30,13 +30,14 @@ def learning_rate(spec: OptimizerSpec, *, step: int, steps: int) -> float:
     """The rate of 1-based update `step` of a run of `steps` steps.
 
     Linear warm-up to the peak over `warmup_steps`, then constant, or a linear or cosine descent that reaches
-    the floor at the last step.
+    the floor at the last step, or at step `schedule_steps` where that is given.
     """
+    steps = spec.schedule_steps or steps
     if step <= spec.warmup_steps:
         return spec.learning_rate * step / spec.warmup_steps
     if spec.schedule == "constant":
         return spec.learning_rate
-    done = (step - spec.warmup_steps) / max(1, steps - spec.warmup_steps)
+    done = min(1.0, (step - spec.warmup_steps) / max(1, steps - spec.warmup_steps))
     shape = 1 - done if spec.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     floor = spec.min_learning_rate_ratio
     return spec.learning_rate * (floor + (1 - floor) * shape)

@@ -156,3 +156,30 @@ def test_digests_stay_what_they_were():
 
 
 DIGEST = "cb8708fac8f4"
+
+
+def test_a_later_field_at_its_old_value_leaves_the_identity_as_it_was():
+    """Runs that were made before the field was there keep their identity, and are not done again."""
+    later = {"quota": None, "difficulty": None, "difficulty_column": None, "difficulty_range": None}
+    sources = [
+        {"source": "sums", "terms": [2], "quota": None},
+        {"source": "file", "path": "a.jsonl", **later},
+    ]
+    assert digest(data={"sources": sources}, training={"steps": 10, "logprob_temperature": None}) == digest()
+    assert digest() == "cb8708fac8f4"
+    assert digest(training={"steps": 10, "logprob_temperature": 0.5}) != digest()
+    assert digest(reward={"functions": [{"name": "accuracy"}], "normalization": "group"}) != digest()
+    bands = [RECIPE["data"]["sources"][0], {"source": "file", "path": "a.jsonl", "difficulty": ["5"]}]
+    assert digest(data={"sources": bands}) != digest()
+
+
+def test_cells_of_one_stated_schedule_are_checkpoints_of_one_run():
+    cosine = {"learning_rate": 1e-6, "schedule": "cosine"}
+    assert digest(optimizer=cosine, training={"steps": 50}) != digest(
+        optimizer=cosine, training={"steps": 100}
+    )
+    stated = {**cosine, "schedule_steps": 500}
+    assert digest(optimizer=stated, training={"steps": 50}) == digest(
+        optimizer=stated, training={"steps": 100}
+    )
+    assert digest(optimizer=stated) != digest(optimizer={**stated, "schedule_steps": 400})
