@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import math
+import statistics
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -37,8 +38,8 @@ class Scores:
     """Rewards of a batch, in its order.
 
     Attributes:
-        total: weighted sum over the functions.
-        by_function: unweighted values by function name.
+        total: weighted sum over the functions, of values normalised as the recipe says.
+        by_function: values by function name, neither weighted nor normalised.
         correct: whether the final answer is right.
         checks: the answer checks, with reasons.
     """
@@ -61,7 +62,7 @@ class CompositeReward:
     """
 
     def __init__(self, spec: RewardSpec, *, checker: AnswerChecker | None = None) -> None:
-        self._functions = [(f.name, f.weight, _resolved(f), dict(f.params)) for f in spec.functions]
+        self._composite = Composite(spec)
         self._owned = checker is None
         self._checker = AnswerChecker() if checker is None else checker
 
@@ -88,7 +89,29 @@ class CompositeReward:
             ValueError: a function gives another number of values than completions, or one that is not finite.
         """
         checks = self._checker.check_many([(item.text, item.answer) for item in batch])
-        context = RewardContext(checks=checks)
+        return self._composite.score(batch, RewardContext(checks=checks, checker=self._checker))
+
+
+class Composite:
+    """The functions of a recipe, for completions whose answers were checked before.
+
+    Args:
+        spec: the functions, their weights and how they are normalised.
+
+    Raises:
+        UnknownReward: a function isn't there or rejects its parameters.
+    """
+
+    def __init__(self, spec: RewardSpec) -> None:
+        self._functions = [(f.name, f.weight, _resolved(f), dict(f.params)) for f in spec.functions]
+        self._by_group = spec.normalization == "group"
+
+    def score(self, batch: Sequence[Scored], context: RewardContext) -> Scores:
+        """Rewards of each completion.
+
+        Raises:
+            ValueError: a function gives another number of values than completions, or one that is not finite.
+        """
         total = [0.0] * len(batch)
         by_function: dict[str, list[float]] = {}
         for name, weight, function, params in self._functions:
@@ -98,8 +121,34 @@ class CompositeReward:
             if not all(map(math.isfinite, values)):
                 raise ValueError(f"reward {name!r} gave a value that is not finite")
             by_function[name] = values
+            if self._by_group:
+                values = normalised_by_group(values, [item.group for item in batch])
             total = [sum_ + weight * value for sum_, value in zip(total, values, strict=True)]
-        return Scores(total, by_function, [check.correct for check in checks], checks)
+        return Scores(total, by_function, [c.correct for c in context.checks], list(context.checks))
+
+
+NORMALIZATION_EPSILON = 1e-4
+"""Added to the deviation of a group's values."""
+
+
+def normalised_by_group(values: Sequence[float], groups: Sequence[int]) -> list[float]:
+    """(value − mean of its group) / (deviation of its group + ε), n − 1 in the deviation (GDPO, arXiv 2601.05242).
+
+    Exactly zero in a group whose values are all equal.
+    """
+    members: dict[int, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        members.setdefault(group, []).append(value)
+    moments = {
+        group: (statistics.fmean(of), statistics.stdev(of) if len(set(of)) > 1 else None)
+        for group, of in members.items()
+    }
+    return [
+        0.0
+        if (deviation := moments[group][1]) is None
+        else (value - moments[group][0]) / (deviation + NORMALIZATION_EPSILON)
+        for value, group in zip(values, groups, strict=True)
+    ]
 
 
 def validate_rewards(spec: RewardSpec) -> None:

@@ -8,12 +8,25 @@ from functools import lru_cache
 
 from harness.rewards.boxed import final_answer
 from harness.rewards.lengths import cosine, cosine_characters, length, soft_overlong
+from harness.rewards.published import published_credit
 from harness.rewards.types import RewardContext, Scored
 
 
 def accuracy(batch: Sequence[Scored], context: RewardContext) -> list[float]:
     """1 for a right final answer, else 0."""
     return [float(check.correct) for check in context.checks]
+
+
+def accuracy_open_rs(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+    """Accuracy as Open-RS ran it (arXiv 2503.16219), kept to reproduce the study.
+
+    It differs from `accuracy` in two ways, both defects: answer and reference change places in the comparison,
+    which is not symmetric, and a reference that cannot be parsed earns 1 whatever the answer.
+    """
+    return [
+        credit.value if credit.value is not None else float(credit.correct)
+        for credit in published_credit(batch, context)
+    ]
 
 
 def boxed(batch: Sequence[Scored], context: RewardContext) -> list[float]:
@@ -122,6 +135,7 @@ def _scripts() -> frozenset[str]:
 
 FUNCTIONS: dict[str, Callable[..., list[float]]] = {
     "accuracy": accuracy,
+    "accuracy_open_rs": accuracy_open_rs,
     "boxed": boxed,
     "cosine": cosine,
     "cosine_characters": cosine_characters,
@@ -134,3 +148,12 @@ FUNCTIONS: dict[str, Callable[..., list[float]]] = {
     "tag_count": tag_count,
 }
 """Built-in rewards by the name that recipes use."""
+
+DIRECTIONS: dict[str, tuple[int, int]] = {
+    "cosine": (-1, 1),
+    "cosine_characters": (-1, 1),
+    "length": (-1, -1),
+    "soft_overlong": (-1, -1),
+}
+"""What a function that looks at length is said to do as a right and as a wrong answer gets longer: −1 falls, 1
+rises. `cosine_characters` is said to do so and does not; `harness.lint` compares."""

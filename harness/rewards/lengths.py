@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from harness.rewards.published import published_credit
 from harness.rewards.types import RewardContext, Scored
 
 
@@ -69,9 +70,10 @@ def cosine_characters(
 ) -> list[float]:
     """The cosine reward as Open-RS ran it (arXiv 2503.16219, experiment 3), kept to reproduce the study.
 
-    It differs from `cosine` in two ways, both defects: length is counted in characters without a clamp against a
-    cap meant in tokens, so the reward rises and falls several times over the range of lengths; and the default
-    range of wrong answers is inverted, so that short wrong answers lose less than long ones.
+    It differs from `cosine` by defects: length is counted in characters without a clamp against a cap meant in
+    tokens, so the reward rises and falls several times over the range of lengths; the default range of wrong
+    answers is inverted, so that short wrong answers lose less than long ones; and answers are credited as
+    `accuracy_open_rs` does.
 
     Args:
         batch: the completions.
@@ -87,10 +89,13 @@ def cosine_characters(
     """
     _positive("max_characters", max_characters)
     rewards = []
-    for item, check in zip(batch, context.checks, strict=True):
+    for item, credit in zip(batch, published_credit(batch, context), strict=True):
+        if credit.value is not None:
+            rewards.append(credit.value)
+            continue
         progress = len(item.text) / max_characters
         low, high = (
-            (min_value_correct, max_value_correct) if check.correct else (max_value_wrong, min_value_wrong)
+            (min_value_correct, max_value_correct) if credit.correct else (max_value_wrong, min_value_wrong)
         )
         rewards.append(_cosine(low, high, progress))
     return rewards

@@ -54,9 +54,17 @@ class RewardContext:
 
     Attributes:
         checks: answer check of each completion, in the batch's order.
+        checker: for functions that compare answers of their own; None where there is none.
     """
 
     checks: Sequence[Check]
+    checker: Checker | None = None
+
+
+class Checker(Protocol):
+    """What compares answers: `harness.rewards.answers.AnswerChecker`."""
+
+    def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Check]: ...
 
 
 class RewardFunction(Protocol):
