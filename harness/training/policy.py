@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.training.batch import MicroBatch
+from harness.training.packing import packed_attention
 from kernels.token_logprob import token_logprob
 
 
@@ -20,7 +21,7 @@ def precision(device: torch.device, *, bf16: bool) -> AbstractContextManager[obj
 def completion_logprobs(
     model: PreTrainedModel, batch: MicroBatch, *, temperature: float, bf16: bool
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of the completion tokens and entropies of their distributions, at the sampling temperature.
+    """Log-probs of the completion tokens and entropies of their distributions, at the given temperature.
 
     The head's product, softmax and gather happen in `kernels.token_logprob` on the completion positions alone;
     the logits of the batch never exist at once.
@@ -28,9 +29,12 @@ def completion_logprobs(
     Returns:
         fp32 [B, T] each, zero on padding, differentiable in the model's parameters.
     """
-    with precision(batch.input_ids.device, bf16=bf16):
+    packed = packed_attention(model, batch.layout)
+    with precision(batch.input_ids.device, bf16=bf16), packed as options:
         # Right padding under a causal mask: no completion token sees it, so no attention mask is needed.
-        hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        hidden = model.base_model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **options
+        ).last_hidden_state
     hidden = hidden.flatten(0, 1).index_select(0, batch.predictors)
     head = model.get_output_embeddings()
     out = token_logprob(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from harness.meters.clock import PhaseClock
 from harness.spec.recipe import Recipe
 from harness.training.batch import MicroBatch, Sample, micro_batches
+from harness.training.packing import Mode, choose_packing
 from harness.training.policy import completion_logprobs
 from kernels.grpo_loss import (
     Normalizer,
@@ -81,6 +82,7 @@ class Updater:
         self._recipe = recipe
         self._clock = clock
         self._bf16 = recipe.model.dtype == "bfloat16"
+        self.packing: Mode = choose_packing(model, recipe.training.packing)
         objective = recipe.objective.objective(cap=recipe.rollout.max_completion_tokens).resolved()
         # The tokens of this process are the local batch, however they are split into micro-batches.
         local = objective.aggregation == "local_token_mean"
@@ -113,7 +115,8 @@ class Updater:
 
     def _batches(self, samples: Sequence[Sample], rows: Sequence[int]) -> list[MicroBatch]:
         budget = self._recipe.training.microbatch_tokens
-        return micro_batches(samples, rows, budget_tokens=budget, device=self._model.device)
+        device = self._model.device
+        return micro_batches(samples, rows, budget_tokens=budget, device=device, mode=self.packing)
 
     def _learns(self, sample: Sample) -> bool:
         o = self.objective
@@ -127,7 +130,7 @@ class Updater:
         quantile = self.objective.top_entropy_quantile is not None
         fixed = _Fixed({}, {}, {})
         passes = 0
-        temperature = self._recipe.rollout.temperature
+        temperature = self._recipe.logprob_temperature
         everything = range(len(samples))
         with self._clock.phase("logprob"), torch.no_grad():
             if several or quantile:
@@ -162,7 +165,7 @@ class Updater:
         with self._clock.phase("update"):
             for batch in self._batches(samples, rows):
                 logprob, entropy = completion_logprobs(
-                    self._model, batch, temperature=self._recipe.rollout.temperature, bf16=self._bf16
+                    self._model, batch, temperature=self._recipe.logprob_temperature, bf16=self._bf16
                 )
                 out = grpo_loss(
                     logprob,

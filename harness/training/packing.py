@@ -1,0 +1,189 @@
+"""Attention over sequences laid end to end in one row, so that no time goes into padding.
+
+Two layouts. `shared`: completions of the same prompt follow one copy of it, and each attends to that copy and to
+itself, so the prompt goes through the model once a group; runs on any device. `varlen`: every sequence whole, for
+the variable-length kernels of flash-attention. Everything outside attention sees one long row of tokens with
+positions that count from each sequence's own start.
+
+Shapes: N packed tokens, h heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+Mode = Literal["padded", "shared", "varlen"]
+_NAME = "harness_shared_prompts"
+_WORTHWHILE_HIDDEN = 256
+"""Below this width a call of attention per sequence costs more than the padding it avoids."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of the packed row: tokens `start` to `start + length`."""
+
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The position after the last one."""
+        return self.start + self.length
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and its completions, which follow it without a gap."""
+
+    prompt: Span
+    completions: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class SharedPrompts:
+    """Where the groups of a packed row lie.
+
+    Attributes:
+        groups: the groups, end to end.
+        masks: additive masks by data type, made when first asked for.
+    """
+
+    groups: tuple[Group, ...]
+    masks: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False)
+
+    def mask(self, prompt: int, completion: int, like: Tensor) -> Tensor:
+        """Additive mask [completion, prompt + completion]: the prompt is seen whole, the completion causally.
+
+        A view of one mask for the longest prompt and completion.
+        """
+        widest = max(g.prompt.length for g in self.groups)
+        if like.dtype not in self.masks:
+            longest = max((c.length for g in self.groups for c in g.completions), default=0)
+            room = torch.zeros((longest, widest + longest), dtype=like.dtype, device=like.device)
+            later = torch.ones((longest, longest), dtype=torch.bool, device=like.device).triu(1)
+            room[:, widest:].masked_fill_(later, -torch.inf)
+            self.masks[like.dtype] = room
+        return self.masks[like.dtype][:completion, widest - prompt : widest + completion]
+
+
+@dataclass(frozen=True)
+class Varlen:
+    """Bounds of the sequences of a packed row, for flash-attention.
+
+    Attributes:
+        bounds: int32 [B + 1], cumulative lengths.
+        longest: tokens of the longest sequence.
+    """
+
+    bounds: Tensor
+    longest: int
+
+
+Layout = SharedPrompts | Varlen
+
+
+def choose_packing(model: PreTrainedModel, wanted: Literal["auto", "padded", "packed"]) -> Mode:
+    """How the sequences of a micro-batch are laid out.
+
+    `auto` packs where that is faster: under flash-attention, and on a CPU for models wide enough that the matrix
+    products outweigh one call of attention per sequence.
+
+    Raises:
+        ValueError: `packed` for a model whose attention cannot be packed.
+    """
+    if wanted == "padded":
+        return "padded"
+    config = model.config.get_text_config()
+    if config._attn_implementation == "flash_attention_2":
+        return "varlen"
+    reason = _obstacle(model)
+    if wanted == "packed":
+        if reason:
+            raise ValueError(f"`training.packing` must be auto or padded for this model: {reason}")
+        return "shared"
+    wide = config.hidden_size >= _WORTHWHILE_HIDDEN
+    return "shared" if model.device.type == "cpu" and wide and not reason else "padded"
+
+
+def _obstacle(model: PreTrainedModel) -> str | None:
+    """Why the packed attention would not compute what the model's own does; None if it would."""
+    config = model.config.get_text_config()
+    if config._attn_implementation != "sdpa":
+        return f"its attention is {config._attn_implementation}"
+    if not getattr(model, "_supports_attention_backend", False):
+        return f"{type(model).__name__} has an attention of its own"
+    if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+        return "it has layers with a sliding window"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "it caps its attention scores"
+    return None
+
+
+@contextmanager
+def packed_attention(model: PreTrainedModel, layout: Layout | None) -> Iterator[dict[str, Any]]:
+    """Gives the arguments of the model's body that go with a layout, and sets its attention meanwhile."""
+    if layout is None:
+        yield {}
+    elif isinstance(layout, Varlen):
+        bounds, longest = layout.bounds, layout.longest
+        yield {
+            "cu_seq_lens_q": bounds,
+            "cu_seq_lens_k": bounds,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+    else:
+        config = model.config.get_text_config()
+        before = config._attn_implementation
+        config._attn_implementation = _NAME
+        try:
+            yield {"shared_prompts": layout}
+        finally:
+            config._attn_implementation = before
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    shared_prompts: SharedPrompts,
+    scaling: float | None = None,
+    **_unused: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a packed row; query [1, h, N, d], key and value [1, h_kv, N, d] → [1, N, h, d]."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    rows = []
+    for group in shared_prompts.groups:
+        prompt = slice(group.prompt.start, group.prompt.end)
+        k, v = key[:, :, prompt], value[:, :, prompt]
+        rows.append(scaled_dot_product_attention(query[:, :, prompt], k, v, is_causal=True, scale=scaling))
+        for span in group.completions:
+            if not span.length:  # a completion of one token, which the prompt predicts
+                continue
+            own = slice(span.start, span.end)
+            rows.append(
+                scaled_dot_product_attention(
+                    query[:, :, own],
+                    torch.cat([k, key[:, :, own]], 2),
+                    torch.cat([v, value[:, :, own]], 2),
+                    attn_mask=shared_prompts.mask(group.prompt.length, span.length, query),
+                    scale=scaling,
+                )
+            )
+    return torch.cat(rows, 2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_NAME, _attention)
