@@ -97,9 +97,12 @@ def test_packed_is_padded_in_double_precision(random_model, objective):
     for budget in (1000, 20, 1):
         training = {**loop, "packing": "packed", "microbatch_tokens": budget}
         packed = gradients_of(model, reference, make_recipe("packed", **sections, training=training))
+        errors = []
         for one, other in zip(packed[1], padded[1], strict=True):
-            # transformers' norms, and old log-probs, are fp32 whatever the weights.
-            assert float((one - other).norm() / other.norm()) < 1e-5
+            errors.append(float((one - other).norm() / other.norm()))
+        # transformers' norms, and old log-probs, are fp32 whatever the weights; updates carry that on.
+        assert errors[0] < 2e-6, errors
+        assert max(errors) < 1e-4, errors
         assert packed[0].metrics["loss"] == pytest.approx(padded[0].metrics["loss"], abs=1e-6)
         assert packed[0].metrics["ratio_max"] == pytest.approx(padded[0].metrics["ratio_max"], abs=1e-6)
 
