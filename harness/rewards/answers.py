@@ -79,14 +79,22 @@ class AnswerChecker:
 
     def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Check]:
         """Checks (completion, reference) pairs; equal answers to equal references are compared once."""
-        keys: list[tuple[str, str] | None] = []
+        answers = [(gold, final_answer(text)) for text, gold in pairs]
+        keys = [None if answer is None else (gold, answer) for gold, answer in answers]
+        results = self._results([key for key in keys if key is not None])
+        return [Check(False, None, False, "no box") if key is None else results[key] for key in keys]
+
+    def same_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether two final answers (reference, other) are the same, by the rules of `check_many`."""
+        results = self._results(pairs)
+        return [results[pair].correct for pair in pairs]
+
+    def _results(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Check]:
+        """The check of every (reference, answer)."""
         pending: dict[tuple[str, str], None] = {}
         results: dict[tuple[str, str], Check] = {}
-        for text, gold in pairs:
-            answer = final_answer(text)
-            key = None if answer is None else (gold, answer)
-            keys.append(key)
-            if key is None or key in results or key in pending:
+        for key in keys:
+            if key in results or key in pending:
                 continue
             if (known := self._memo.get(key)) is not None or (known := _judged(*key)) is not None:
                 results[key] = known
@@ -98,7 +106,7 @@ class AnswerChecker:
             self._memo.move_to_end(key)
         while len(self._memo) > MEMO_SIZE:
             self._memo.popitem(last=False)
-        return [Check(False, None, False, "no box") if key is None else results[key] for key in keys]
+        return results
 
     def _compare_all(self, keys: list[tuple[str, str]]) -> list[Check]:
         if len(keys) < 2 or len(self._workers) == 1:
