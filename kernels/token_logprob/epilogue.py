@@ -78,10 +78,10 @@ def tile_gradient(
     target: Tensor,
     row: RowGradient,
     bound: Tensor | None,
-    out_dtype: torch.dtype,
+    out: Tensor,
     column_sums: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """d loss / d product [C, S] in `out_dtype`, and its column sums [S] in fp32 if wanted.
+) -> Tensor | None:
+    """Writes d loss / d product [C, S] to `out`, which may be `product`; returns its column sums [S] fp32 if wanted.
 
     `target` [C] is the column of the target, if in [0, S).
     """
@@ -100,7 +100,9 @@ def tile_gradient(
         gradient.scatter_add_(1, target.where(inside, 0)[:, None], row.direct.where(inside, 0.0)[:, None])
     if bound is not None:
         gradient = gradient * (1 - (logits / bound).square())
-    return gradient.to(out_dtype), gradient.sum(0) if column_sums else None
+    sums = gradient.sum(0) if column_sums else None
+    out.copy_(gradient)
+    return sums
 
 
 @functools.cache

@@ -156,10 +156,10 @@ def slab_backward(
         row: RowGradient,
         column_sums: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        z = kept
-        if z is None:
-            z = head.product(x, slab, inner, span, scratch.tile(x.shape[0], slab.shape[0]))
-        return gradient_of(z, target, row, bound, head.plan.compute, column_sums)
+        # The gradient takes the place of the logits, or their copy's: fresh memory would cost more than the epilogue.
+        dz = scratch.tile(x.shape[0], slab.shape[0])
+        z = head.product(x, slab, inner, span, dz) if kept is None else kept
+        return dz, gradient_of(z, target, row, bound, dz, column_sums)
 
     return gradients_over_slabs(head, live, kept, wanted, tile_of)
 
