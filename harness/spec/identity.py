@@ -87,6 +87,28 @@ IDENTITY_FIELDS = frozenset(
         "training.inner_epochs",
         "training.minibatches",
         "training.logprob_temperature",
+        "model.lora",
+        "rollout.zero_spread",
+        "rollout.max_resamples",
+        "optimizer.name",
+        "optimizer.decay_fraction",
+        "stability.patience",
+        "stability.reference_steps",
+        "stability.max_rollbacks",
+        "stability.non_finite.policy",
+        "stability.length.policy",
+        "stability.length.collapse_ratio",
+        "stability.length.explosion_ratio",
+        "stability.entropy.policy",
+        "stability.entropy.minimum",
+        "stability.entropy.maximum",
+        "stability.repetition.policy",
+        "stability.repetition.ngram_tokens",
+        "stability.repetition.maximum",
+        "stability.language.policy",
+        "stability.language.maximum",
+        "stability.kl.policy",
+        "stability.kl.maximum",
     }
 )
 """Recipe fields that change the experiment; `[]` stands for every element of a list."""
@@ -96,6 +118,7 @@ RUNTIME_FIELDS = frozenset(
         "model.name",
         "model.revision",
         "model.attention",
+        "model.liger",
         "data.sources[].path",
         "data.sources[].revision",
         "training.microbatch_tokens",
@@ -114,6 +137,28 @@ LATER_FIELDS: dict[str, Any] = {
     "reward.normalization": "none",
     "optimizer.schedule_steps": None,
     "training.logprob_temperature": None,
+    "model.lora": None,
+    "rollout.zero_spread": "keep",
+    "rollout.max_resamples": 3,
+    "optimizer.name": "adamw",
+    "optimizer.decay_fraction": 0.2,
+    "stability.patience": 3,
+    "stability.reference_steps": 5,
+    "stability.max_rollbacks": 2,
+    "stability.non_finite.policy": "stop",
+    "stability.length.policy": "continue",
+    "stability.length.collapse_ratio": 0.2,
+    "stability.length.explosion_ratio": 4.0,
+    "stability.entropy.policy": "continue",
+    "stability.entropy.minimum": 0.002,
+    "stability.entropy.maximum": 8.0,
+    "stability.repetition.policy": "continue",
+    "stability.repetition.ngram_tokens": 16,
+    "stability.repetition.maximum": 0.3,
+    "stability.language.policy": "continue",
+    "stability.language.maximum": 0.05,
+    "stability.kl.policy": "continue",
+    "stability.kl.maximum": 2.0,
 }
 """Fields that came after version 1, with the value that does what was done before them. At that value a field is
 left out of the identity, so that runs made before it keep theirs."""
@@ -170,12 +215,14 @@ def _experimental(data: Any, name: str = "") -> Any:
     """The data without runtime fields, and without later fields at their old value, at any depth."""
     if isinstance(data, dict):
         below = {key: f"{name}.{key}" if name else str(key) for key in data}
-        return {
-            key: _experimental(value, below[key])
+        kept = {
+            key: (_experimental(value, below[key]), value)
             for key, value in data.items()
             if below[key] not in RUNTIME_FIELDS
             and not (below[key] in LATER_FIELDS and value == LATER_FIELDS[below[key]])
         }
+        # A section of which nothing is left came later as a whole; what was empty from the start stays.
+        return {key: part for key, (part, value) in kept.items() if part != {} or value == {}}
     if isinstance(data, list):
         return [_experimental(item, f"{name}[]") for item in data]
     return data

@@ -19,7 +19,27 @@ from harness.spec.section import (
     PositiveInt,
     Section,
 )
+from harness.spec.stability import StabilitySpec
 from kernels.grpo_loss.objective import Aggregation, Importance, Kl, Loss, Objective, RatioLevel
+
+
+class LoraSpec(Section):
+    """Low-rank adapters in place of full fine-tuning (arXiv 2106.09685), through peft; dropout is 0."""
+
+    r: PositiveInt = 16
+    """Rank."""
+    alpha: PositiveFloat = 32.0
+    """The adapter's product is scaled by alpha / r."""
+    targets: Annotated[tuple[str, ...], Listed, Field(min_length=1)] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Names of the linear layers that get an adapter."""
 
 
 class ModelSpec(Section):
@@ -33,6 +53,10 @@ class ModelSpec(Section):
     """Computation type. Master weights and optimiser moments are float32 in either case."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation in transformers."""
+    lora: LoraSpec | None = None
+    """Train low-rank adapters alone, the model without them being the reference policy; null trains all weights."""
+    liger: bool = False
+    """Liger's kernels for RMSNorm, SwiGLU and rotary embeddings; needs a GPU and liger-kernel."""
 
 
 class SumsSource(Section):
@@ -181,6 +205,11 @@ class RolloutSpec(Section):
     """Sampling temperature; the trained log-probs are of the same tempered distribution."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling threshold."""
+    zero_spread: Literal["keep", "drop", "resample"] = "keep"
+    """Groups whose rewards are all equal: `keep` counts them in the means of the loss, `drop` leaves them out,
+    `resample` draws other prompts in their place (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2)."""
+    max_resamples: NonNegativeInt = 3
+    """With `resample`: extra rounds of prompts in a step at most; what is short then stays short."""
 
 
 class RewardFunctionSpec(Section):
@@ -287,17 +316,22 @@ class ObjectiveSpec(Section):
 class OptimizerSpec(Section):
     """AdamW and its schedule."""
 
+    name: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps the moments in 8 bits (arXiv 2110.02861); it needs a GPU and bitsandbytes."""
     learning_rate: PositiveFloat = 1e-6
     """Peak learning rate."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Shape after warm-up. Only a constant schedule lets cells of different lengths share a run."""
+    schedule: Literal["constant", "wsd", "linear", "cosine"] = "constant"
+    """Shape after warm-up; `wsd` is constant and falls linearly over the last `decay_fraction` of the steps. Only a
+    constant schedule lets cells of different lengths share a run."""
     schedule_steps: PositiveInt | None = None
     """Length of the schedule; null for `training.steps`. Where it is given, shorter cells are checkpoints of a
     schedule of so many steps, and share a run."""
     warmup_steps: NonNegativeInt = 0
     """Steps of linear warm-up from zero."""
+    decay_fraction: Fraction = 0.2
+    """Share of the schedule's steps over which `wsd` falls to its floor."""
     min_learning_rate_ratio: Fraction = 0.0
-    """Floor of the linear and cosine schedules, as a share of the peak."""
+    """Floor of the falling schedules, as a share of the peak."""
     betas: Annotated[tuple[float, float], Listed] = (0.9, 0.999)
     """Decay rates of the moments."""
     epsilon: PositiveFloat = 1e-8
@@ -353,6 +387,8 @@ class Recipe(Section):
     """Optimiser."""
     training: TrainingSpec = TrainingSpec()
     """Loop."""
+    stability: StabilitySpec = StabilitySpec()
+    """Detectors and what they do."""
 
     @property
     def logprob_temperature(self) -> float:
