@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from harness.data.problem import Problem
 from harness.data.prompts import encode_prompt
+from harness.evaluation.parts import Parts
+from harness.evaluation.scoring import figures, scored
+from harness.evaluation.truncation import truncated_to
 from harness.meters.clock import PhaseClock
 from harness.meters.memory import PeakMemory
 from harness.models.loading import LoadedModel
@@ -19,9 +22,13 @@ from harness.rollout.engine import Engine, Request, Sampling
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.recipe import PromptSpec
 from harness.spec.seeds import derive_seed
-from harness.stats.passk import pass_at_k
 
-SCHEMA = 1
+PART_ROWS = 1024
+"""Completions sampled together and kept together: what an interrupted evaluation may lose."""
+
+
+class Stopped(Exception):
+    """The evaluation was asked to stop; its parts are on file."""
 
 
 class Evaluator:
@@ -34,6 +41,8 @@ class Evaluator:
         engine: samples from the model.
         checker: decides whether an answer is right.
         model_fingerprint: of the untrained model, kept in the record.
+        engine_name: kept in the record's settings.
+        part_rows: completions in a part.
     """
 
     def __init__(
@@ -45,112 +54,157 @@ class Evaluator:
         checker: AnswerChecker,
         *,
         model_fingerprint: str,
+        engine_name: str = "transformers",
+        part_rows: int = PART_ROWS,
     ) -> None:
         self._spec = spec
         self._prompt = spec.prompt or prompt
+        self._loaded = loaded
         self._tokenizer = loaded.tokenizer
         self._engine = engine
         self._checker = checker
         self._fingerprint = model_fingerprint
+        self._engine_name = engine_name
+        self._part_rows = part_rows
         cuda = loaded.model.device.type == "cuda"
         memory = PeakMemory(loaded.model.device.index or 0 if cuda else None)
         self._clock = PhaseClock(memory, torch.cuda.synchronize if cuda else None)
 
     def run(
-        self, benchmark: BenchmarkSpec, problems: Sequence[Problem]
+        self,
+        benchmark: BenchmarkSpec,
+        problems: Sequence[Problem],
+        *,
+        parts: Parts | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[dict[str, Any], pd.DataFrame]:
         """Evaluates on `problems`.
+
+        Args:
+            benchmark: for its name.
+            problems: the questions.
+            parts: what an earlier attempt left, and where this one leaves its own.
+            stop: polled between parts.
+            progress: told how many of how many questions are sampled.
 
         Returns:
             The record, and the samples, a row each, in the order question × sample. A completion cut at the cap
             counts as wrong unless it holds a whole answer; the seeds depend on benchmark, question and sample
             alone, so all checkpoints meet the same random numbers.
+
+        Raises:
+            Stopped: `stop` became true.
         """
         self._clock.reset()
         with self._clock.phase("evaluation"):
-            samples, prompt_tokens = self._sample(benchmark, problems)
-        seconds = self._clock.total()
-        by_question = samples.groupby("question_index", sort=True)["correct"].sum().tolist()
-        count = self._spec.samples
-        powers = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k <= count]
-        record = {
-            "schema": SCHEMA,
+            raw, prompt_tokens, earlier = self._sample(problems, parts or Parts(None), stop, progress)
+            samples = scored(raw, self._checker)
+        seconds = self._clock.total() + earlier
+        record = self._record(benchmark, samples, prompt_tokens, self._spec.max_completion_tokens)
+        record["timing"] = {
+            "total_seconds": seconds,
+            "tokens_per_second": float(samples["tokens"].sum()) / seconds,
+        }
+        record["memory"] = self._clock.peaks
+        return record, samples
+
+    def shortened(
+        self, benchmark: BenchmarkSpec, record: dict[str, Any], samples: pd.DataFrame
+    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        """What `run` gives under this evaluator's cap, from the samples of a longer evaluation.
+
+        Args:
+            benchmark: for its name.
+            record: of the longer evaluation, whose other settings are the same.
+            samples: its samples, with their tokens.
+        """
+        cap = self._spec.max_completion_tokens
+        cut = scored(truncated_to(samples, cap, self._tokenizer), self._checker)
+        made = self._record(benchmark, cut, record["tokens"]["prompt"], cap)
+        # Not measured at this cap: the longer evaluation's time and memory are in its own record.
+        made["timing"] = {"total_seconds": None, "tokens_per_second": None}
+        made["memory"] = {}
+        # Whether seeds are distinct shows in whole completions.
+        made["repeats"] = record.get("repeats")
+        made["truncated_from"] = {
+            "evaluation_id": record["evaluation_id"],
+            "max_completion_tokens": record["settings"]["max_completion_tokens"],
+        }
+        return made, cut
+
+    def _record(
+        self, benchmark: BenchmarkSpec, samples: pd.DataFrame, prompt_tokens: int, cap: int
+    ) -> dict[str, Any]:
+        return {
             "benchmark": benchmark.name,
-            "questions": len(problems),
-            "samples": count,
-            "correct": int(samples["correct"].sum()),
-            "accuracy": float(samples["correct"].mean()),
-            "pass_at_k": {
-                str(k): sum(pass_at_k(count, c, k) for c in by_question) / len(problems) for k in powers
-            },
-            "majority_accuracy": _majority_accuracy(samples),
-            "completion": {
-                "mean_tokens": float(samples["tokens"].mean()),
-                "truncated_share": float(samples["truncated"].mean()),
-                "unparsable_share": float(1 - samples["parsable"].mean()),
-            },
+            **figures(samples, top_p=self._spec.top_p),
             "tokens": {"prompt": prompt_tokens, "completion": int(samples["tokens"].sum())},
-            "timing": {
-                "total_seconds": seconds,
-                "tokens_per_second": float(samples["tokens"].sum()) / seconds,
-            },
-            "memory": self._clock.peaks,
             "settings": {
                 **self._spec.model_dump(mode="json", exclude={"benchmarks", "prompt"}),
+                "max_completion_tokens": cap,
                 "prompt": self._prompt.model_dump(mode="json"),
+                "engine": self._engine_name,
+                "part_rows": self._part_rows,
             },
             "model_fingerprint": self._fingerprint,
         }
-        return record, samples
 
-    def _sample(self, benchmark: BenchmarkSpec, problems: Sequence[Problem]) -> tuple[pd.DataFrame, int]:
-        spec = self._spec
-        # Questions of like length together: left padding costs time.
+    def _sample(
+        self,
+        problems: Sequence[Problem],
+        parts: Parts,
+        stop: Callable[[], bool],
+        progress: Callable[[int, int], None],
+    ) -> tuple[pd.DataFrame, int, float]:
+        """Samples in order, tokens of the prompts, and the seconds that earlier attempts took."""
         prompts = [tuple(encode_prompt(self._tokenizer, self._prompt, p)) for p in problems]
-        seeds = [
-            [derive_seed(spec.seed, "evaluation", p.id, number) for number in range(spec.samples)]
-            for p in problems
-        ]
+        # Questions of like length together: left padding costs time.
         order = sorted(range(len(problems)), key=lambda i: (len(prompts[i]), i))
-        requests = [Request(prompts[i], seed) for i in order for seed in seeds[i]]
+        width = max(1, self._part_rows // self._spec.samples)
+        frames, earlier = [], 0.0
+        for number, start in enumerate(range(0, len(order), width)):
+            chosen = order[start : start + width]
+            frame = parts.read(number)
+            if frame is None:
+                if stop():
+                    raise Stopped
+                before = self._clock.total()
+                frame = self._complete(problems, prompts, chosen)
+                parts.write(number, frame.assign(seconds=self._clock.total() - before))
+            else:
+                earlier += float(frame.pop("seconds").iloc[0])
+            frames.append(frame)
+            progress(min(start + width, len(order)), len(order))
+        samples = pd.concat(frames, ignore_index=True)
+        samples = samples.sort_values(["question_index", "sample"], ignore_index=True)
+        return samples, sum(map(len, prompts)), earlier
+
+    def _complete(
+        self, problems: Sequence[Problem], prompts: Sequence[tuple[int, ...]], chosen: Sequence[int]
+    ) -> pd.DataFrame:
+        """K completions of each chosen question."""
+        spec = self._spec
+        places = [(i, number) for i in chosen for number in range(spec.samples)]
+        seeds = [derive_seed(spec.seed, "evaluation", problems[i].id, number) for i, number in places]
+        requests = [Request(prompts[i], seed) for (i, _), seed in zip(places, seeds)]
         sampling = Sampling(spec.max_completion_tokens, spec.temperature, spec.top_p)
         completions = self._engine.generate(requests, sampling)
         texts = self._tokenizer.batch_decode(
             [list(c.token_ids) for c in completions], skip_special_tokens=True
         )
-        golds = [problems[i].answer for i in order for _ in range(spec.samples)]
-        checks = self._checker.check_many(list(zip(texts, golds)))
-        rows = []
-        for position, (completion, text, check) in enumerate(zip(completions, texts, checks)):
-            index = order[position // spec.samples]
-            number = position % spec.samples
-            rows.append(
-                {
-                    "question_index": index,
-                    "question_id": problems[index].id,
-                    "question": problems[index].question,
-                    "gold": problems[index].answer,
-                    "sample": number,
-                    "seed": seeds[index][number],
-                    "text": text,
-                    "answer": check.answer,
-                    "correct": check.correct,
-                    "parsable": check.parsable,
-                    "truncated": completion.truncated,
-                    "tokens": len(completion.token_ids),
-                }
-            )
-        frame = pd.DataFrame(rows).sort_values(["question_index", "sample"], ignore_index=True)
-        return frame, sum(map(len, prompts))
-
-
-def _majority_accuracy(samples: pd.DataFrame) -> float:
-    """Share of questions whose most frequent answer is right; ties share their credit by first appearance."""
-    right = 0
-    for _, question in samples.groupby("question_index", sort=True):
-        answered = question[question["parsable"]]
-        if answered.empty:
-            continue
-        winner = Counter(answered["answer"]).most_common(1)[0][0]
-        right += bool(answered.loc[answered["answer"] == winner, "correct"].iloc[0])
-    return right / samples["question_index"].nunique()
+        return pd.DataFrame(
+            {
+                "question_index": np.array([i for i, _ in places], dtype=np.int64),
+                "question_id": [problems[i].id for i, _ in places],
+                "question": [problems[i].question for i, _ in places],
+                "gold": [problems[i].answer for i, _ in places],
+                "sample": np.array([number for _, number in places], dtype=np.int64),
+                "seed": seeds,
+                "text": texts,
+                "truncated": [c.truncated for c in completions],
+                "tokens": np.array([len(c.token_ids) for c in completions], dtype=np.int64),
+                "token_ids": [np.array(c.token_ids, dtype=np.int32) for c in completions],
+                "logprob": np.array([sum(c.logprobs) for c in completions], dtype=np.float64),
+            }
+        )
