@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.matrix.watching import add_watching
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -35,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="H",
         help="start no run that would end more than H hours from now",
     )
+    add_watching(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
 
@@ -56,8 +59,11 @@ def main(argv: Sequence[str] | None = None, *, worker: Sequence[str] | None = No
 def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     from harness.matrix.command import DONE
     from harness.matrix.matrix import execute, prepare
+    from harness.matrix.scheduler import WORKER
     from harness.matrix.show import plan_data, print_plan
+    from harness.matrix.watching import worker_options
 
+    options = worker_options(arguments.profile, arguments.sink)
     matrix = prepare(
         arguments.grid,
         arguments.out,
@@ -70,7 +76,7 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     if arguments.dry_run:
         print_plan(matrix.plan, plan_data(matrix.plan, matrix.estimator, matrix.slots))
         return DONE
-    return execute(matrix, worker)
+    return execute(matrix, [*(WORKER if worker is None else worker), *options])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.matrix.executors.local import PARENT_VARIABLE
+from harness.matrix.watching import add_watching
 from harness.store.attempts import AttemptFolder
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     parser = argparse.ArgumentParser(prog="python -m harness.matrix.worker", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder with run.json")
     parser.add_argument("--attempt", type=int, required=True, help="number of the attempt's folder")
+    add_watching(parser)
     arguments = parser.parse_args(argv)
     run = RunFolder(arguments.run)
     attempt = run.attempt(arguments.attempt)
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     status, error, lock = "failed", None, None
     try:
         lock = _held(run)
-        _execute(run, attempt, stop, execute)
+        _execute(run, attempt, stop, execute or _training(arguments.profile or (), arguments.sink))
         status = "finished"
     except BaseException as raised:
         if stop.is_set() and type(raised).__name__ in ("Interrupted", "Stopped"):
@@ -80,26 +82,31 @@ def _held(run: RunFolder) -> FileLock:
     return lock
 
 
-def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, execute: Execute | None) -> None:
+def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, work: Execute) -> None:
     from harness.meters.provenance import collect
 
     attempt.begin(collect())
     job = run.read_job()
-    work = execute or _training(job)
     if stop.is_set():
         raise Stopped
     work(job, run, attempt, stop.is_set)
 
 
-def _training(job: RunJob) -> Execute:
-    # Imported here: whatever fails on import is then told in end.json like any other failure.
-    import torch
+def _training(profile: Sequence[int], sinks: Sequence[str]) -> Execute:
+    """Trains in this process."""
 
-    from harness.training.run import execute
+    def work(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[[], bool]) -> None:
+        # Imported here: whatever fails on import is then told in end.json like any other failure.
+        import torch
 
-    if job.hardware.device == "cpu":
-        torch.set_num_threads(job.hardware.devices_per_run)
-    return execute
+        from harness.training.run import execute
+        from harness.training.watching import Watching
+
+        if job.hardware.device == "cpu":
+            torch.set_num_threads(job.hardware.devices_per_run)
+        execute(job, run, attempt, stop, Watching(frozenset(profile), tuple(sinks)))
+
+    return work
 
 
 def _error(raised: BaseException, text: str) -> dict[str, Any]:

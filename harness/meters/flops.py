@@ -27,6 +27,14 @@ class FlopsModel:
     hidden: int
     layers: int
 
+    @property
+    def words(self) -> str:
+        """The model in words, for the record."""
+        return (
+            f"2 FLOPs a token for each of {self.weights:,} matrix weights (the head counts, the embedding does not), "
+            f"plus 4 x {self.layers} layers x {self.hidden} x keys seen; backward twice that, recomputation none"
+        )
+
     def forward(self, lengths: Iterable[int], *, prefix: Iterable[int] | None = None) -> float:
         """FLOPs of a forward pass over sequences of `lengths` tokens, the first `prefix` of them held already."""
         lengths = list(lengths)

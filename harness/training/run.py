@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from harness.data.mix import build_benchmark, build_mix
+from harness.data.mix import build_mix
 from harness.data.problem import Problem
-from harness.data.sources import source_fingerprint
-from harness.evaluation.evaluate import Evaluator
+from harness.evaluation.evaluate import Evaluator, Stopped
+from harness.evaluation.folder import evaluate_into
 from harness.meters.cost import cost_usd
 from harness.meters.flops import measured_peak
+from harness.meters.sinks import Sinks
 from harness.models.catalog import resolve_model
 from harness.models.loading import LoadedModel, load_model
 from harness.rewards.answers import AnswerChecker
@@ -28,6 +30,7 @@ from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
 from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
 from harness.training.trainer import Trainer
+from harness.training.watching import Watching, opened_sinks, profiled
 
 STEP_SCHEMA = 1
 
@@ -42,11 +45,13 @@ class _Run:
     folder: RunFolder
     attempt: AttemptFolder
     stop: Callable[[], bool]
+    watching: Watching
     started: float = field(default_factory=time.perf_counter)
+    earlier_seconds: float = 0.0
 
     def spent(self) -> float:
-        """Dollars of this attempt so far."""
-        seconds = time.perf_counter() - self.started
+        """Dollars of this run so far, its earlier attempts included."""
+        seconds = self.earlier_seconds + time.perf_counter() - self.started
         return cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
 
     def event(self, kind: str, message: str, **figures: Any) -> None:
@@ -54,7 +59,13 @@ class _Run:
         self.attempt.append_event({"kind": kind, "message": message, "time": now, **figures})
 
 
-def execute(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[[], bool]) -> None:
+def execute(
+    job: RunJob,
+    run: RunFolder,
+    attempt: AttemptFolder,
+    stop: Callable[[], bool],
+    watching: Watching | None = None,
+) -> None:
     """Does what of `job` is not done yet.
 
     Args:
@@ -62,12 +73,14 @@ def execute(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[
         run: its folder, with what earlier attempts left.
         attempt: the folder of this attempt.
         stop: polled after each step and benchmark; true asks for a checkpoint and an end.
+        watching: steps to profile, and where records go besides the store.
 
     Raises:
         Interrupted: `stop` became true; the work so far is saved.
         Diverged: the gradient became NaN or infinite.
     """
-    state = _Run(job, run, attempt, stop)
+    earlier = sum(a.wall_seconds for a in run.attempts() if a.number < attempt.number)
+    state = _Run(job, run, attempt, stop, watching=watching or Watching(), earlier_seconds=earlier)
     device = choose_device(job.hardware.device)
     source = resolve_model(job.recipe.model)
     loaded = load_model(source, job.recipe.model, device=device)
@@ -80,6 +93,7 @@ def execute(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[
             engine,
             checker,
             model_fingerprint=source.fingerprint,
+            engine_name=job.recipe.rollout.engine,
         )
         if 0 in job.steps:
             _evaluate(state, evaluator, 0)
@@ -125,8 +139,16 @@ def _train(
     checkpoints = Checkpoints(state.folder.checkpoints)
     keep = frozenset(job.steps)
     trainer = Trainer(
-        job.recipe, job.seed, loaded, engine, rewards, _problems(state), peak_flops=_peak_flops(job, loaded)
+        job.recipe,
+        job.seed,
+        loaded,
+        engine,
+        rewards,
+        _problems(state),
+        peak_flops=_peak_flops(job, loaded),
+        devices=job.devices,
     )
+    state.event("flops_model", trainer.flops.words, peak_flops=trainer.peak_flops)
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
     # Evaluated or damaged checkpoints may pass through the policy's weights.
@@ -137,14 +159,32 @@ def _train(
         return
     if not _restored(state, trainer, checkpoints, before=min(levels)) and touched:
         trainer.reset(load_model(loaded.source, job.recipe.model, device=loaded.model.device).model)
-    while trainer.step < max(levels):
-        record = trainer.train_step()
+    with closing(_sinks(state)) as sinks:
+        _steps(state, trainer, checkpoints, evaluator, until=max(levels), sinks=sinks)
+
+
+def _sinks(state: _Run) -> Sinks:
+    def failed(name: str, error: Exception) -> None:
+        state.event("sink_failed", f"{name} gets no more records: {type(error).__name__}: {error}"[:500])
+
+    return opened_sinks(state.job, state.attempt.path, state.watching, failed)
+
+
+def _steps(
+    state: _Run, trainer: Trainer, checkpoints: Checkpoints, evaluator: Evaluator, *, until: int, sinks: Sinks
+) -> None:
+    """Trains up to step `until`, with checkpoints and evaluations on the way."""
+    job, keep = state.job, frozenset(state.job.steps)
+    while trainer.step < until:
+        with profiled(state.attempt.path, trainer.step + 1, state.watching):
+            record = trainer.train_step()
         every = job.recipe.training.checkpoint_every
         saving = trainer.step in keep or (every and trainer.step % every == 0) or state.stop()
         # Before the checkpoint: a step that a checkpoint holds must not lack its record.
         _append(state, record)
         if saving:
             _save(state, trainer, checkpoints, keep, record)
+        sinks.write(record)
         if state.stop() and saving:
             raise Interrupted
         if trainer.step in keep:
@@ -230,13 +270,17 @@ def _evaluate(state: _Run, evaluator: Evaluator, step: int) -> None:
             continue
         if state.stop():
             raise Interrupted
-        record, samples = evaluator.run(benchmark, build_benchmark(benchmark))
-        record |= {
-            "run_id": state.job.run_id,
-            "attempt": state.attempt.number,
-            "step": step,
-            "evaluation_id": identity,
-            "benchmark_fingerprint": source_fingerprint(benchmark.source),
-            "created_at": utc_now(),
-        }
-        state.folder.save_evaluation(record, samples)
+        try:
+            evaluate_into(
+                state.folder,
+                step,
+                evaluator,
+                benchmark,
+                identity,
+                spec=state.job.evaluate,
+                prompt=state.job.recipe.prompt,
+                provenance={"run_id": state.job.run_id, "attempt": state.attempt.number},
+                stop=state.stop,
+            )
+        except Stopped:
+            raise Interrupted from None

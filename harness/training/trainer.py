@@ -16,6 +16,7 @@ from harness.data.order import epoch_of, step_problems
 from harness.data.problem import Problem
 from harness.data.prompts import encode_prompt
 from harness.meters.clock import PhaseClock
+from harness.meters.energy import EnergyMeter, visible_gpus
 from harness.meters.flops import FlopsModel
 from harness.meters.memory import PeakMemory
 from harness.models.loading import LoadedModel
@@ -42,7 +43,8 @@ class Trainer:
         engine: samples from the policy.
         rewards: the composite reward.
         problems: training questions.
-        peak_flops: FLOP/s that utilisation refers to.
+        peak_flops: FLOP/s that utilisation refers to, of all devices together.
+        devices: devices that the run holds, as they are billed.
     """
 
     def __init__(
@@ -55,19 +57,22 @@ class Trainer:
         problems: Sequence[Problem],
         *,
         peak_flops: float,
+        devices: int = 1,
     ) -> None:
         self.recipe = recipe
+        self._devices = devices
         self.step = 0
         self._seed = seed
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._engine = engine
         self._rewards = rewards
-        self._peak_flops = peak_flops
-        self._flops = flops_model(loaded)
+        self.peak_flops = peak_flops
+        self.flops = flops_model(loaded)
         cuda = self._model.device.type == "cuda"
         memory = PeakMemory(self._model.device.index or 0 if cuda else None)
         self.clock = PhaseClock(memory, torch.cuda.synchronize if cuda else None)
+        self._energy = EnergyMeter(visible_gpus(devices) if cuda else ())
         reference = (
             copy.deepcopy(self._model).eval().requires_grad_(False) if recipe.objective.beta > 0 else None
         )
@@ -111,6 +116,7 @@ class Trainer:
         """
         rollout = self.recipe.rollout
         self.clock.reset()
+        self._energy.reset()
         seed_generators(self._seed, self.step)
         chosen = step_problems(
             len(self._problems), seed=self._seed, step=self.step, prompts_per_step=rollout.prompts_per_step
@@ -144,6 +150,7 @@ class Trainer:
         }
         record["timing"] = self._timing(samples, result, record["tokens"])
         record["memory"] = self.clock.peaks
+        record["energy"] = self._energy.read()
         return record
 
     def _sample(self, chosen: Sequence[int]) -> list[Completion]:
@@ -181,20 +188,33 @@ class Trainer:
         seconds = self.clock.with_other()
         total = sum(seconds.values())
         prompts = samples[:: self.recipe.rollout.completions_per_prompt]
-        flops = self._flops.forward([len(s.prompt_ids) for s in prompts])
-        flops += self._flops.forward([s.length for s in samples], prefix=[len(s.prompt_ids) for s in samples])
-        flops += result.forward_passes * self._flops.forward([s.length for s in samples])
+        flops = self.flops.forward([len(s.prompt_ids) for s in prompts])
+        flops += self.flops.forward([s.length for s in samples], prefix=[len(s.prompt_ids) for s in samples])
+        flops += result.forward_passes * self.flops.forward([s.length for s in samples])
         trained = [samples[i].length for i in result.trained]
-        flops += self.recipe.training.inner_epochs * self._flops.train(trained)
+        flops += self.recipe.training.inner_epochs * self.flops.train(trained)
         training_seconds = sum(seconds.get(name, 0.0) for name in ("logprob", "update", "optimizer"))
         return {
             "total_seconds": total,
             "seconds": seconds,
+            "tokens": self._phase_tokens(samples, result, tokens),
             "tokens_per_second": (tokens["prompt"] + tokens["completion"]) / total,
+            "tokens_per_second_per_device": (tokens["prompt"] + tokens["completion"]) / total / self._devices,
             "rollout_tokens_per_second": tokens["completion"] / seconds["rollout"],
             "train_tokens_per_second": tokens["trained"] / training_seconds if training_seconds else None,
             "flops": flops,
-            "mfu": flops / total / self._peak_flops,
+            "mfu": flops / total / self.peak_flops,
+        }
+
+    def _phase_tokens(
+        self, samples: Sequence[Sample], result: UpdateResult, tokens: dict[str, int]
+    ) -> dict[str, int]:
+        """Tokens that each phase worked on: sampled, judged, passed forward, passed forward and backward."""
+        return {
+            "rollout": tokens["completion"],
+            "reward": tokens["completion"],
+            "logprob": result.forward_passes * sum(s.length for s in samples),
+            "update": self.recipe.training.inner_epochs * tokens["trained"],
         }
 
 
@@ -212,12 +232,20 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "std": statistics.pstdev(values)}
 
 
+def _zero_spread_share(values: Sequence[float], groups: int) -> float:
+    """Share of the groups whose completions all have the same value."""
+    return float(zero_spread(torch.tensor(values, dtype=torch.float64).view(groups, -1)).double().mean())
+
+
 def _reward_record(rewards: torch.Tensor, scores: Scores) -> dict[str, Any]:
     return {
         "reward": {
             **_spread(scores.total),
-            "zero_spread_share": float(zero_spread(rewards).double().mean()),
-            "functions": {name: _spread(values) for name, values in scores.by_function.items()},
+            "zero_spread_share": _zero_spread_share(scores.total, len(rewards)),
+            "functions": {
+                name: {**_spread(values), "zero_spread_share": _zero_spread_share(values, len(rewards))}
+                for name, values in scores.by_function.items()
+            },
         },
         "accuracy": statistics.fmean(map(float, scores.correct)),
     }
@@ -229,7 +257,9 @@ def _completion_record(completions: Sequence[Completion]) -> dict[str, float]:
     return {
         "mean_tokens": float(lengths.mean()),
         "p10": float(np.quantile(lengths, 0.1)),
+        "p25": float(np.quantile(lengths, 0.25)),
         "median_tokens": float(np.median(lengths)),
+        "p75": float(np.quantile(lengths, 0.75)),
         "p90": float(np.quantile(lengths, 0.9)),
         "max_tokens": int(lengths.max()),
         "truncated_share": statistics.fmean(float(c.truncated) for c in completions),

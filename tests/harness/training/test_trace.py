@@ -58,7 +58,7 @@ def trace(recipe, steps=5):
 
 def outcome(record):
     """The part of a step record that a clock has no say in."""
-    kept = {k: v for k, v in record.items() if k not in ("timing", "memory")}
+    kept = {k: v for k, v in record.items() if k not in ("timing", "memory", "energy")}
     return json.loads(json.dumps(kept))
 
 
