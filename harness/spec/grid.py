@@ -56,6 +56,10 @@ class Level:
     path: Path_
     """Where it stands in the file."""
 
+    def sets(self, path: Path_) -> bool:
+        """Whether the patch sets the recipe's field at `path`, or a whole section or list around it."""
+        return _sets(self.patch.data, path)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -113,6 +117,14 @@ class Grid:
         return [
             axis for axis, levels in self.axes.items() if all(_leaves(v.patch.data) == only for v in levels)
         ]
+
+    def where(self, cell: Cell, path: Path_) -> tuple[str, int | None]:
+        """Dotted name and line of what gave a cell's recipe its value at `path`: a level's patch, or the base."""
+        for axis, name in reversed(cell.levels.items()):
+            level = next(v for v in self.axes[axis] if v.name == name)
+            if level.sets(path):
+                return f"axes.{axis}.{name}: {dotted(path)}", level.patch.line(path)
+        return f"base.{dotted(path)}", self.sourced.line(("base", *path))
 
     def baseline(self, axis: str) -> str:
         """The level that the others of `axis` are compared with."""
@@ -232,6 +244,19 @@ def _expanded(patch: Sourced) -> Sourced:
             nested = {parent: nested}
         result = result.merged(Sourced(nested, below, patch.file))
     return result
+
+
+def _sets(data: Any, path: Path_) -> bool:
+    for key in path:
+        if isinstance(data, dict):
+            if key not in data:
+                return False
+            data = data[key]
+        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        else:
+            return True
+    return True
 
 
 def _leaves(data: Any, path: Path_ = ()) -> list[Path_]:

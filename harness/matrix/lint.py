@@ -1,0 +1,207 @@
+"""A file under every rule of the linter: those of `harness.spec.lint`, and those that look at models and data."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.data.mix import build_benchmark, build_mix
+from harness.data.sources import SourceNotFound, load_source
+from harness.models.catalog import resolve_model
+from harness.models.errors import ModelNotFound
+from harness.models.known import known_architecture
+from harness.rewards.answers import AnswerChecker
+from harness.spec.errors import SpecError
+from harness.spec.grid import Grid, load_grid
+from harness.spec.lint import foreign, grids
+from harness.spec.lint.finding import Finding, Place, ordered, with_waivers
+from harness.spec.recipe import DataSpec, RewardSpec
+from harness.spec.source import Path_, read_yaml
+
+GOLDS = 300
+"""Reference answers that are looked at, per source."""
+
+
+@dataclass(frozen=True)
+class Linted:
+    """What was found in a file.
+
+    Attributes:
+        findings: errors first, waived ones last.
+        notes: what could not be looked at, and why.
+        rewards: the file's rewards by name, each with its length cap: what `--plot` draws.
+    """
+
+    findings: list[Finding]
+    notes: list[str] = field(default_factory=list)
+    rewards: dict[str, tuple[RewardSpec, int]] = field(default_factory=dict)
+
+
+def lint_file(file: str | Path) -> Linted:
+    """A grid, or a recipe of trl or open-r1, under every rule.
+
+    Raises:
+        SpecError: the file is neither, or wrong in a way that is no matter of opinion.
+    """
+    if foreign.is_foreign(read_yaml(file).data):
+        return _foreign(file)
+    try:
+        grid = load_grid(file)
+    except SpecError as error:
+        if "unknown key" not in error.message:
+            raise
+        return Linted([_unknown_key(error)])
+    return lint_grid(grid)
+
+
+def _foreign(file: str | Path) -> Linted:
+    recipe = foreign.load_foreign(file)
+    place = Place(key="# lint: waive")
+    found = with_waivers(foreign.foreign_findings(recipe), recipe.waivers, file=recipe.file, place=place)
+    notes = []
+    if not recipe.stated:
+        notes.append(
+            f"read as a recipe for trl {recipe.version}, whose keys fit best; to say it: `# lint: trl=VERSION`"
+        )
+    if recipe.processes is None:
+        notes.append(
+            "batches were not looked at: `# lint: processes=N` in the file says how many processes train"
+        )
+    subject = foreign.subject_of(recipe)
+    rewards = {} if subject.reward is None else {Path(file).stem: (subject.reward, subject.cap)}
+    return Linted(found, notes, rewards)
+
+
+def _unknown_key(error: SpecError) -> Finding:
+    key = error.message.partition(":")[0]
+    return Finding(
+        rule="unknown-key",
+        severity="error",
+        file=str(error.file),
+        place=Place(key=key, line=error.line),
+        effect="nothing reads this key: the grid is refused",
+        instead=error.hint or "remove it",
+    )
+
+
+def lint_grid(grid: Grid) -> Linted:
+    """A grid under every rule, with its waivers."""
+    notes: list[str] = []
+    found = grids.grid_findings(grid, _contexts(grid, notes))
+    found += _golds(grid, notes)
+    found += _overlaps(grid, notes)
+    place = Place(key="lint.waive", line=grid.sourced.line(("lint", "waive")))
+    waived = with_waivers(found, grid.head.lint.waive, file=grid.file, place=place)
+    return Linted(ordered(waived), notes, _rewards(grid))
+
+
+def before_spending(grid: Grid) -> list[str]:
+    """What is to be told before a matrix runs: unwaived errors and warnings, but for what the plan tells itself."""
+    return [
+        str(found)
+        for found in lint_grid(grid).findings
+        if found.waived is None and found.severity != "info" and found.rule != "same-run"
+    ]
+
+
+def _rewards(grid: Grid) -> dict[str, tuple[RewardSpec, int]]:
+    rewards: dict[str, tuple[RewardSpec, int]] = {}
+    seen: set[tuple[str, int]] = set()
+    for cell in grid.cells:
+        reward, cap = cell.recipe.reward, cell.recipe.rollout.max_completion_tokens
+        if (key := (reward.model_dump_json(), cap)) not in seen:
+            seen.add(key)
+            names = " + ".join(f"{f.weight:g} {f.name}" for f in reward.functions)
+            rewards[f"{names} (cap {cap})"] = (reward, cap)
+    return rewards
+
+
+def _contexts(grid: Grid, notes: list[str]) -> dict[str, int]:
+    contexts = {}
+    for spec in {cell.recipe.model.name: cell.recipe.model for cell in grid.cells}.values():
+        known = known_architecture(spec.name)
+        try:
+            contexts[spec.name] = (known or resolve_model(spec)).context_tokens
+        except ModelNotFound as error:
+            notes.append(f"{error.message}; its context was not looked at")
+    return contexts
+
+
+def _golds(grid: Grid, notes: list[str]) -> Iterator[Finding]:
+    """Reference answers that the answer checker cannot read."""
+    sources = {}
+    for cell in grid.cells:
+        for index, source in enumerate(cell.recipe.data.sources):
+            key, line = grid.where(cell, ("data", "sources", index))
+            sources.setdefault(source.model_dump_json(), (source, "train", 0, Place(key=key, line=line)))
+    for index, benchmark in enumerate(grid.head.evaluate.benchmarks):
+        path: Path_ = ("evaluate", "benchmarks", index)
+        place = Place(key=f"evaluate.benchmarks[{index}]", line=grid.sourced.line(path))
+        key = benchmark.source.model_dump_json() + f" {benchmark.seed}"
+        sources.setdefault(key, (benchmark.source, "test", benchmark.seed, place))
+    with AnswerChecker() as checker:
+        for source, split, seed, place in sources.values():
+            try:
+                problems = load_source(source, split=split, count=GOLDS, seed=seed)  # type: ignore[arg-type]
+            except SourceNotFound as error:
+                notes.append(f"{error.message}; its answers were not looked at")
+                continue
+            checks = checker.check_many([("\\boxed{0}", problem.answer) for problem in problems])
+            bad = [p for p, c in zip(problems, checks, strict=True) if c.reason == "unparsable reference"]
+            if bad:
+                yield Finding(
+                    rule="gold-unparsable",
+                    severity="error" if len(bad) > len(problems) // 20 else "warning",
+                    file=grid.file,
+                    place=place,
+                    effect=f"{len(bad)} of {len(problems)} reference answers cannot be parsed, such as "
+                    f"{_short(bad[0].answer)}: only the same text word for word is right",
+                    instead="answers as numbers, LaTeX or plain words; or drop these questions",
+                )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _overlaps(grid: Grid, notes: list[str]) -> Iterator[Finding]:
+    """Benchmark questions that are trained on."""
+    benchmarks: dict[str, tuple[int, dict[str, str]]] = {}
+    for index, benchmark in enumerate(grid.head.evaluate.benchmarks):
+        try:
+            benchmarks[benchmark.name] = (
+                index,
+                {plain(p.question): p.question for p in build_benchmark(benchmark)},
+            )
+        except SpecError:  # told with the answers
+            continue
+    mixes: dict[str, tuple[DataSpec, Place]] = {}
+    for cell in grid.cells:
+        key, line = grid.where(cell, ("data", "sources"))
+        mixes.setdefault(cell.recipe.data.model_dump_json(), (cell.recipe.data, Place(key=key, line=line)))
+    for data, place in mixes.values():
+        try:
+            trained = {plain(problem.question) for problem in build_mix(data).problems}
+        except SpecError:
+            continue
+        for name, (_, questions) in benchmarks.items():
+            if common := trained & questions.keys():
+                example = questions[min(common)]
+                yield Finding(
+                    rule="train-test-overlap",
+                    severity="error",
+                    file=grid.file,
+                    place=place,
+                    effect=f"{len(common)} of {len(questions)} questions of {name} are trained on, such as "
+                    f"{_short(example)}: its accuracy measures memory",
+                    instead="another source or split, or questions that `python -m harness.curate` decontaminated",
+                )
+
+
+def plain(question: str) -> str:
+    """A question as it is compared: letters, digits and operators, without case and spacing."""
+    text = unicodedata.normalize("NFKC", question).casefold()
+    return re.sub(r"[\s$.,;:!?'\"]+", " ", text).strip()

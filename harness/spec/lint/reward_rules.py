@@ -1,0 +1,300 @@
+"""Rules on rewards, found by asking the functions themselves over their whole range of lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.rewards.composite import Composite, UnknownReward
+from harness.rewards.functions import DIRECTIONS
+from harness.rewards.types import Check, RewardContext, Scored
+from harness.spec.lint.finding import Finding, Place
+from harness.spec.lint.subject import Subject
+from harness.spec.recipe import RewardFunctionSpec, RewardSpec
+
+CHARACTERS_PER_TOKEN = 3.584
+"""Of English reasoning under the tokenizer of R1-Distill-Qwen: Open-RS's cap of 3,584 is 1,000 tokens of text."""
+POINTS = 97
+"""Lengths at which a reward is asked."""
+TOLERANCE = 1e-6
+
+RIGHT = Check(True, "1", True)
+WRONG = Check(False, "2", True, "wrong")
+UNPARSABLE = Check(False, "2", False, "unparsable reference")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A reward over the length of a completion.
+
+    Attributes:
+        tokens: the lengths, rising up to the cap.
+        right: reward of a right answer in good layout.
+        wrong: reward of a wrong one in the same layout.
+        unlaid: reward of a right answer in no layout at all.
+    """
+
+    tokens: list[int]
+    right: list[float]
+    wrong: list[float]
+    unlaid: list[float]
+
+
+class _Asked:
+    """A checker that notes what it is asked, and says that everything is wrong."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[str, str]] = []
+
+    def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Check]:
+        self.pairs += pairs
+        return [WRONG] * len(pairs)
+
+
+def curve(spec: RewardSpec, cap: int) -> Curve:
+    """The sum of a recipe's rewards over the lengths up to its cap, without normalisation.
+
+    Raises:
+        UnknownReward: a function isn't there or rejects its parameters.
+        ValueError: a function gives something else than a finite number for every completion.
+    """
+    tokens = sorted({max(1, round(cap * i / (POINTS - 1))) for i in range(POINTS)})
+    # One group: a reward relative to the group sees all the lengths at once.
+    plain = Composite(spec.model_copy(update={"normalization": "none"}))
+    right = [_completion(count, cap, "1") for count in tokens]
+    wrong = [_completion(count, cap, "2") for count in tokens]
+    unlaid = [_completion(count, cap, "1", laid=False) for count in tokens]
+    return Curve(
+        tokens,
+        _scores(plain, right, RIGHT),
+        _scores(plain, wrong, WRONG),
+        _scores(plain, unlaid, RIGHT),
+    )
+
+
+def _scores(composite: Composite, batch: list[Scored], check: Check) -> list[float]:
+    return composite.score(batch, RewardContext(checks=[check] * len(batch))).total
+
+
+def _completion(
+    tokens: int, cap: int, answer: str, *, laid: bool = True, characters: int | None = None
+) -> Scored:
+    """A completion of so many tokens that says nothing twice, in the layout that every format reward likes."""
+    size = round(tokens * CHARACTERS_PER_TOKEN) if characters is None else characters
+    opening, closing = (
+        ("<think>\n", f"\n</think>\n<answer>\n\\boxed{{{answer}}}\n</answer>") if laid else ("", "")
+    )
+    room = max(0, size - len(opening) - len(closing))
+    text = (opening + _filler(room) + closing)[: max(size, len(opening) + len(closing))]
+    return Scored(text=text, answer="1", tokens=tokens, cap=cap, truncated=False, question="1 = ?")
+
+
+def _filler(characters: int) -> str:
+    words, length, number = [], 0, 0
+    while length < characters:
+        words.append(_letters(number))
+        length += len(words[-1]) + 1
+        number += 1
+    return " ".join(words)[:characters]
+
+
+def _letters(number: int) -> str:
+    """A word for every number, each another one: `aaa`, `baa`, …"""
+    return "".join(chr(97 + number // 26**place % 26) for place in range(3 if number < 26**3 else 5))
+
+
+def findings(subjects: Sequence[Subject]) -> list[Finding]:
+    """What is wrong with the rewards of these runs; the same reward under the same cap is told once."""
+    found: list[Finding] = []
+    seen: set[tuple[str, int, tuple[Place, ...]]] = set()
+    for subject in subjects:
+        if subject.reward is None:
+            continue
+        key = (subject.reward.model_dump_json(), subject.cap, subject.reward_places)
+        if key not in seen:
+            seen.add(key)
+            found += _of_reward(subject, subject.reward)
+    return found
+
+
+def _of_reward(subject: Subject, spec: RewardSpec) -> Iterator[Finding]:
+    told = False
+    for function, place in zip(spec.functions, _places(subject, spec), strict=True):
+        try:
+            own = list(_of_function(subject, function, place))
+        except UnknownReward:
+            return  # told as an error of the grid
+        except Exception as error:  # whatever a user's function raises
+            yield subject.finding(
+                "reward-failing",
+                "error",
+                place,
+                f"`{function.name}` fails on an ordinary completion: {type(error).__name__}: {error}",
+                "mend it: a run would die of it",
+            )
+            return
+        told = told or any(f.rule in ("reward-inverted", "reward-not-monotone") for f in own)
+        yield from own
+    yield from _of_sum(subject, spec, curve(spec, subject.cap), told)
+
+
+def _places(subject: Subject, spec: RewardSpec) -> Sequence[Place]:
+    return subject.reward_places or [subject.place("reward")] * len(spec.functions)
+
+
+def _of_function(subject: Subject, function: RewardFunctionSpec, place: Place) -> Iterator[Finding]:
+    alone = RewardSpec(functions=(function.model_copy(update={"weight": 1.0}),))
+    shape = curve(alone, subject.cap)
+    name = function.name
+    characters = _counts_characters(alone, subject.cap)
+    yield from _of_direction(subject, name, shape, place)
+    if characters and name in DIRECTIONS:
+        yield subject.finding(
+            "reward-characters",
+            "error",
+            place,
+            f"`{name}` counts characters, while the cap counts tokens: {_defect(shape)}",
+            "a reward of the same shape in tokens: `cosine`, with `max_tokens` left to follow the cap",
+        )
+    yield from _of_credit(subject, alone, name, place)
+
+
+def _of_direction(subject: Subject, name: str, shape: Curve, place: Place) -> Iterator[Finding]:
+    """A reward against the direction in which it is said to move."""
+    if name not in DIRECTIONS:
+        return
+    for kind, values, sign in zip(
+        ("right", "wrong"), (shape.right, shape.wrong), DIRECTIONS[name], strict=True
+    ):
+        falls = "fall" if sign < 0 else "rise"
+        against = _worst(values, -sign)
+        # A reward that is to rise starts at its lowest value, one that is to fall at its highest.
+        if against is not None and sign * values[0] >= sign * max(values, key=lambda v: sign * v) - TOLERANCE:
+            turned = values.index(min(values, key=lambda v: sign * v))
+            yield subject.finding(
+                "reward-inverted",
+                "error",
+                place,
+                f"`{name}` is to {falls} with the length of a {kind} answer, but its range is inverted: the shortest "
+                f"{kind} answer earns {values[0]:+.2f}, one of {shape.tokens[turned]} tokens {values[turned]:+.2f}",
+                "a minimum below its maximum: `cosine` refuses any other",
+            )
+        if against is not None and _worst(values, sign) is not None:
+            first, last = against
+            yield subject.finding(
+                "reward-not-monotone",
+                "error",
+                place,
+                f"`{name}` is to {falls} with the length of a {kind} answer, but {shape.tokens[first]} tokens earn "
+                f"{values[first]:+.2f} and {shape.tokens[last]} earn {values[last]:+.2f}",
+                "`cosine`, whose length is counted in tokens and clamped",
+            )
+
+
+def _worst(values: Sequence[float], sign: int) -> tuple[int, int] | None:
+    """The pair of places between which the values move most in the direction of `sign`; None if they never do."""
+    best, low, found = TOLERANCE, 0, None
+    for i, value in enumerate(values):
+        if sign * (value - values[low]) > best:
+            best, found = sign * (value - values[low]), (low, i)
+        if sign * (value - values[low]) < 0:
+            low = i
+    return found
+
+
+def _counts_characters(spec: RewardSpec, cap: int) -> bool:
+    """Whether a reward changes with the characters of a completion, and not with its tokens."""
+    composite = Composite(spec)
+    half, full = round(cap * CHARACTERS_PER_TOKEN / 2) + 80, round(cap * CHARACTERS_PER_TOKEN) + 160
+    texts = [_completion(cap, cap, "1", characters=count) for count in (half, full, full * 2)]
+    counts = [
+        _completion(count, cap, "1", characters=full) for count in (max(1, cap // 4), cap // 2 or 1, cap)
+    ]
+    by_text, by_tokens = _scores(composite, texts, RIGHT), _scores(composite, counts, RIGHT)
+    return _moves(by_text) and not _moves(by_tokens)
+
+
+def _moves(values: Sequence[float]) -> bool:
+    return max(values) - min(values) > TOLERANCE
+
+
+def _defect(shape: Curve) -> str:
+    """The reward of a right answer at a few lengths."""
+    marks = [m for m in (1000, 2000, 3000) if m <= shape.tokens[-1]] or [
+        shape.tokens[-1] // 2,
+        shape.tokens[-1],
+    ]
+    near = [min(range(len(shape.tokens)), key=lambda i: abs(shape.tokens[i] - mark)) for mark in marks]
+    pairs = ", ".join(f"{shape.tokens[i]} tokens earn {shape.right[i]:.2f}" for i in near)
+    return f"for a right answer {pairs}"
+
+
+def _of_credit(subject: Subject, spec: RewardSpec, name: str, place: Place) -> Iterator[Finding]:
+    """Who is asked about what: the reference as an answer, and references that cannot be parsed."""
+    composite, asked = Composite(spec), _Asked()
+    item = _completion(subject.cap // 2 or 1, subject.cap, "2")
+    value = {}
+    for kind, check in (("wrong", WRONG), ("unparsable", UNPARSABLE)):
+        value[kind] = composite.score([item], RewardContext(checks=[check], checker=asked)).total[0]
+    if any("1" in text and "2" not in text for text, _ in asked.pairs):
+        yield subject.finding(
+            "reward-swapped",
+            "error",
+            place,
+            f"`{name}` asks whether the reference equals the answer, not the other way round: the comparison is not "
+            "symmetric, so answers such as `x = 5` to a reference of `5` are judged otherwise",
+            "`accuracy`, which gives the reference first",
+        )
+    if value["unparsable"] > value["wrong"] + TOLERANCE:
+        yield subject.finding(
+            "reward-unparsable",
+            "error",
+            place,
+            f"`{name}` gives {value['unparsable']:.2f} to any answer where the reference cannot be parsed, "
+            f"{value['wrong']:.2f} to a wrong one elsewhere",
+            "`accuracy`, which gives 0 and says why; drop such questions from the data",
+        )
+
+
+def _of_sum(subject: Subject, spec: RewardSpec, shape: Curve, told: bool) -> Iterator[Finding]:
+    """What the weighted sum prefers."""
+    place = subject.place("reward")
+    for tokens, right, wrong in zip(shape.tokens, shape.right, shape.wrong, strict=True):
+        if wrong >= right - TOLERANCE:
+            yield subject.finding(
+                "reward-prefers-wrong",
+                "error",
+                place,
+                f"at {tokens} tokens a wrong answer earns {wrong:.2f} and a right one {right:.2f}",
+                "a weight for accuracy above what the other functions can give or take",
+            )
+            return
+    best, worst = max(shape.wrong), min(shape.right)
+    if best >= worst - TOLERANCE:
+        short, long = shape.tokens[shape.wrong.index(best)], shape.tokens[shape.right.index(worst)]
+        yield subject.finding(
+            "reward-prefers-wrong",
+            "warning",
+            place,
+            f"a wrong answer of {short} tokens earns {best:.2f}, a right one of {long} tokens {worst:.2f}",
+            "a weight for accuracy above the range of the functions that look at length",
+        )
+    if best >= min(shape.unlaid) - TOLERANCE:
+        yield subject.finding(
+            "reward-prefers-wrong",
+            "info",
+            place,
+            f"a wrong answer in the layout asked for earns {best:.2f}, a right one out of it {min(shape.unlaid):.2f}",
+            "a weight for accuracy above those of the layout",
+        )
+    turns = _worst(shape.right, 1) is not None and _worst(shape.right, -1) is not None
+    if turns and not told:
+        low, high = _worst(shape.right, 1) or (0, 0)
+        yield subject.finding(
+            "reward-not-monotone",
+            "warning",
+            place,
+            f"the reward of a right answer rises and falls with its length: {shape.tokens[low]} tokens earn "
+            f"{shape.right[low]:.2f}, {shape.tokens[high]} earn {shape.right[high]:.2f}",
+            "a function of length that is monotone up to the cap",
+        )

@@ -1,0 +1,197 @@
+"""Rules on schedule, objective, batch and lengths: what follows from the settings alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from harness.spec.lint.finding import Finding
+from harness.spec.lint.subject import Subject
+from kernels.grpo_loss.objective import VARIANTS
+
+K = TypeVar("K", bound=Hashable)
+
+TYPICAL_TOKENS = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": (
+        4000,
+        "Open-RS (arXiv 2503.16219, experiment 1) measured 4,000 at the start, cut by a cap of 4,096",
+    ),
+}
+"""Mean completion length of a model before training, and where that comes from."""
+
+CAP_MARGIN = 1.5
+"""A cap below so many mean lengths cuts a large share of completions: lengths of reasoning are skewed."""
+
+CLIPPED = frozenset(name for name, variant in VARIANTS.items() if variant.surrogate in ("clip", "cispo"))
+"""Losses whose only use of the importance ratio, besides its gradient, is to clip it."""
+
+
+def findings(subjects: Sequence[Subject]) -> list[Finding]:
+    """What the rules of this module find; runs that differ in what a rule does not look at are told once."""
+    return [found for rule in RULES for found in rule(subjects)]
+
+
+def schedule(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    """Checkpoints in warm-up and on an unfinished schedule."""
+    for (place, horizon, warmup), group in _grouped(
+        subjects, lambda s: (s.place("checkpoints"), s.horizon, s.warmup_steps)
+    ):
+        steps = sorted({step for s in group for step in s.checkpoints})
+        first = group[0]
+        warming = [step for step in steps if step <= warmup]
+        if warming:
+            told = _listed(warming)
+            when = f"ends with step {warmup}" if warming[-1] == warmup else f"lasts until step {warmup}"
+            yield first.finding(
+                "warmup-checkpoint",
+                "warning",
+                place,
+                f"the checkpoint of step {told} is an end-of-warm-up checkpoint: warm-up {when}, so it has seen "
+                f"{_share_of_rate(warming[-1], warmup)} of what {warming[-1]} steps at the peak rate would sum to",
+                f"look at checkpoints well after step {warmup}, or shorten {first.name('warmup')}",
+            )
+        early = [step for step in steps if step < horizon]
+        if early and first.schedule != "constant":
+            yield first.finding(
+                "unfinished-schedule",
+                "warning",
+                place,
+                f"the checkpoint of step {_listed(early)} is one of a {first.schedule} schedule of {horizon} steps, "
+                f"not the end of a shorter run: at step {early[-1]} the rate is still "
+                f"{_rate(first, early[-1]):.0%} of its peak",
+                "train under a constant schedule, give each length a schedule of its own, or call the result a "
+                f"checkpoint of a {horizon}-step schedule",
+            )
+
+
+def _share_of_rate(step: int, warmup: int) -> str:
+    return f"{(step + 1) / (2 * warmup):.0%}" if step <= warmup else "all"
+
+
+def _rate(subject: Subject, step: int) -> float:
+    """The schedule's rate at a step, as a share of the peak."""
+    if step <= subject.warmup_steps:
+        return step / subject.warmup_steps
+    done = (step - subject.warmup_steps) / max(1, subject.horizon - subject.warmup_steps)
+    shape = 1 - done if "linear" in subject.schedule else (1 + math.cos(math.pi * done)) / 2
+    return subject.floor + (1 - subject.floor) * shape
+
+
+def clipping(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    """Clipping where every batch is used for one update."""
+    for place, group in _grouped(subjects, lambda s: s.place("clip")):
+        first = group[0]
+        inert = [s for s in group if s.updates == 1 and s.loss in CLIPPED]
+        if inert and "clip" in first.stated:
+            yield first.finding(
+                "inert-clipping",
+                "info",
+                place,
+                "each batch is used for one update, so the importance ratio is 1 in every token and clipping never "
+                "takes effect",
+                f"leave the clipping range out, or set {first.name('inner')} to 2 or more",
+            )
+
+
+def kl(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    """KL settings without a KL term."""
+    for place, group in _grouped(subjects, lambda s: s.place("kl")):
+        first = group[0]
+        if "kl" in first.stated and all(s.beta == 0 for s in group):
+            yield first.finding(
+                "inert-kl",
+                "warning",
+                place,
+                f"{first.name('beta')} is 0, so there is no KL term: this setting does nothing",
+                f"set {first.name('beta')} above 0, or remove it",
+            )
+
+
+def temperature(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    """Log-probs of another distribution than was sampled from."""
+    for (place, sampled, trained), group in _grouped(
+        subjects, lambda s: (s.place("logprob_temperature"), s.temperature, s.logprob_temperature)
+    ):
+        if sampled != trained:
+            yield group[0].finding(
+                "logprob-temperature",
+                "error",
+                place,
+                f"completions are sampled at temperature {sampled:g}, but their log-probs are taken at {trained:g}: "
+                "the gradient is that of another distribution than was sampled from",
+                group[0].names.get("fix_temperature", f"divide the logits by the temperature, {sampled:g}"),
+            )
+    for (place, share), group in _grouped(subjects, lambda s: (s.place("top_p"), s.top_p)):
+        if share < 1:
+            yield group[0].finding(
+                "top-p",
+                "warning",
+                place,
+                f"nucleus sampling at {share:g} draws from a truncated distribution, but log-probs are those of the "
+                "whole one",
+                "1.0 in training; keep nucleus sampling for evaluation",
+            )
+
+
+def groups(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    """Groups that have no advantage."""
+    for (place, size), group in _grouped(subjects, lambda s: (s.place("group"), s.group)):
+        if size < 2:
+            yield group[0].finding(
+                "group-of-one",
+                "error",
+                place,
+                f"a group of {size} has no spread: every advantage is zero, or undefined, and nothing is learnt",
+                "2 or more completions per prompt; 6 to 16 are usual",
+            )
+
+
+def lengths(subjects: Sequence[Subject], contexts: Mapping[str, int] | None = None) -> Iterator[Finding]:
+    """Caps below what a model writes, and beyond its context where that is known."""
+    for (place, model, cap, prompt), group in _grouped(
+        subjects, lambda s: (s.place("cap"), s.model, s.cap, s.prompt_cap)
+    ):
+        first = group[0]
+        context = (contexts or {}).get(model)
+        if context is not None and prompt + cap > context:
+            yield first.finding(
+                "cap-context",
+                "error",
+                place,
+                f"a completion of {cap} tokens after a prompt of up to {prompt} goes beyond the {context} of {model}",
+                f"at most {max(1, context - prompt)}",
+            )
+        typical, source = TYPICAL_TOKENS.get(model, (0, ""))
+        if cap < CAP_MARGIN * typical:
+            yield first.finding(
+                "cap-short",
+                "warning",
+                place,
+                f"{model} writes about {typical} tokens ({source}); a cap of {cap} cuts many completions off, which "
+                "then earn nothing whatever they would have said",
+                f"a cap of {math.ceil(CAP_MARGIN * typical)} or more, `mask_truncated`, or a soft overlong penalty",
+            )
+
+
+RULES: tuple[Callable[[Sequence[Subject]], Iterator[Finding]], ...] = (
+    schedule,
+    clipping,
+    kl,
+    temperature,
+    groups,
+    lengths,
+)
+
+
+def _grouped(subjects: Sequence[Subject], key: Callable[[Subject], K]) -> list[tuple[K, list[Subject]]]:
+    found: dict[K, list[Subject]] = {}
+    for subject in subjects:
+        found.setdefault(key(subject), []).append(subject)
+    return list(found.items())
+
+
+def _listed(steps: Sequence[int]) -> str:
+    if len(steps) <= 4:
+        return ", ".join(map(str, steps))
+    return f"{steps[0]}, {steps[1]}, … {steps[-1]} ({len(steps)} of them)"
