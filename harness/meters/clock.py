@@ -53,6 +53,12 @@ class PhaseClock:
             if self._memory is not None:
                 self.peaks[name] = merged_peaks(self.peaks.get(name), self._memory.read())
 
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Counts part of a phase as another one, such as what it spent waiting; nothing where that is nothing."""
+        if seconds and source in self.seconds:
+            self.seconds[source] -= seconds
+            self.seconds[target] = self.seconds.get(target, 0.0) + seconds
+
     def total(self) -> float:
         """Seconds since the interval began."""
         return self._now() - self._start

@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.models.lora import ADAPTER_FILE, load_adapters, save_weights
 from harness.store.atomic import sync_path
+from harness.training.parallel import like, whole
 
 SCHEMA = 1
 _NAME = re.compile(r"step-(\d{6,})")
@@ -37,10 +39,12 @@ class Checkpoints:
 
     Args:
         folder: where they are; made when the first one is saved.
+        stage: where they are written before they are moved there; a writer that lost its run no longer has it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stage: Path | None = None) -> None:
         self._folder = folder
+        self._stage = stage or folder
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint after `step` steps."""
@@ -62,29 +66,32 @@ class Checkpoints:
         step: int,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Mapping[str, Tensor],
         keep: frozenset[int],
+        position: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the checkpoint of `step`, then thins out the older ones.
 
         Steps in `keep` keep their weights; the optimiser's moments stay in the two latest checkpoints, so that a
-        damaged one has a predecessor; all else is removed.
+        damaged one has a predecessor; all else is removed. `optimizer` may be given as `optimizer_tensors`, `position` is what else training needs to go on (JSON).
         """
         final = self.path(step)
-        temporary = self._folder / f".{final.name}.{os.getpid()}"
+        temporary = self._stage / f".{final.name}.{os.getpid()}"
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True)
             sync_path(self._folder.parent)
         self._clear()
         temporary.mkdir()
-        model.save_pretrained(temporary)
+        save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
-        save_file(_optimizer_tensors(model, optimizer), temporary / _OPTIMIZER)
+        moments = optimizer if isinstance(optimizer, Mapping) else optimizer_tensors(model, optimizer)
+        save_file(dict(moments), temporary / _OPTIMIZER)
         files = sorted(p.name for p in temporary.iterdir())
         state = {
             "schema": SCHEMA,
             "step": step,
             "sha256": {name: _sha256(temporary / name) for name in files},
+            **({"position": dict(position)} if position else {}),
         }
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
         for path in sorted(temporary.iterdir()):
@@ -144,9 +151,19 @@ class Checkpoints:
             if not path.exists() or _sha256(path) != expected:
                 raise DamagedCheckpoint(f"{path}: missing or changed since it was written")
 
+    def position(self, step: int) -> dict[str, Any]:
+        """The `position` that the checkpoint of `step` was saved with; empty if there was none."""
+        state = json.loads((self.path(step) / "state.json").read_text())
+        return dict(state.get("position") or {})
+
     def load_weights(self, step: int, model: PreTrainedModel) -> None:
         """Puts the weights after `step` steps into `model`; raises `DamagedCheckpoint`."""
         self.verify(step)
+        adapters = self.path(step) / ADAPTER_FILE
+        if adapters.exists():
+            if not load_adapters(model, adapters):
+                raise DamagedCheckpoint(f"{adapters}: is of another model, or of other adapters")
+            return
         tensors: dict[str, Tensor] = {}
         for path in sorted(self.path(step).glob("model*.safetensors")):
             tensors |= load_file(path)
@@ -161,15 +178,21 @@ class Checkpoints:
         for name, parameter in model.named_parameters():
             moments = {k.split("|")[1]: v for k, v in tensors.items() if k.split("|")[0] == name}
             if moments:
-                optimizer.state[parameter] = {
-                    k: v.to(parameter.device if v.dim() else v.device) for k, v in moments.items()
-                }
+                optimizer.state[parameter] = {k: _restored(v, parameter) for k, v in moments.items()}
 
 
-def _optimizer_tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _restored(value: Tensor, parameter: Tensor) -> Tensor | int:
+    """One entry of the optimiser's state, as `parameter` lies; whole numbers were numbers (8-bit AdamW's step)."""
+    if value.dim() or value.is_floating_point():
+        return like(value, parameter) if value.dim() else value
+    return int(value)
+
+
+def optimizer_tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by parameter, whole; where parameters are sharded, every rank must call this."""
     states: Mapping[Tensor, dict[str, Any]] = optimizer.state
     return {
-        f"{name}|{key}": value.contiguous()
+        f"{name}|{key}": whole(torch.as_tensor(value)).contiguous()
         for name, parameter in model.named_parameters()
         for key, value in states.get(parameter, {}).items()
     }
