@@ -73,7 +73,8 @@ class Checkpoints:
         """Writes the checkpoint of `step`, then thins out the older ones.
 
         Steps in `keep` keep their weights; the optimiser's moments stay in the two latest checkpoints, so that a
-        damaged one has a predecessor; all else is removed. `optimizer` may be given as `optimizer_tensors`, `position` is what else training needs to go on (JSON).
+        damaged one has a predecessor; all else is removed. `optimizer` may be given as its `optimizer_tensors`;
+        `position` is what else training needs to go on (JSON).
         """
         final = self.path(step)
         temporary = self._stage / f".{final.name}.{os.getpid()}"
