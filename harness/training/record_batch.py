@@ -1,6 +1,7 @@
-"""Records what one GRPO step leaves for the loss: which tokens count, and with which advantage.
+r"""Records what one GRPO step leaves for the loss: which tokens count, and with which advantage.
 
-    python -m harness.training.record_batch --grid ablations/smollm2.yaml --out kernels/token_logprob/data/grpo_batch.npz
+    python -m harness.training.record_batch --grid ablations/smollm2.yaml \
+        --out kernels/token_logprob/data/grpo_batch.npz
 
 Samples, rewards and advantages come from the untrained model of the grid's first cell; nothing is updated. The file
 is the batch `recorded` of `python -m kernels.bench`.
@@ -101,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     idle = int((advantages.reshape(options.prompts, -1) == 0).all(1).sum())
     counted = mask.astype(bool) & (advantages != 0)[:, None]
     how = (
-        f"first step of {cell.recipe.model.name}, seed {cell.seed}: {options.prompts} prompts x {options.completions} "
-        f"completions of at most {options.cap} tokens at temperature {cell.recipe.rollout.temperature}; "
-        f"{truncated} truncated and masked, {idle} of {options.prompts} groups without reward spread, "
-        f"{counted.sum()} of {mask.size} positions with a gradient; "
+        f"first step of {cell.recipe.model.name}, seed {cell.seed}: {options.prompts} prompts x "
+        f"{options.completions} completions of at most {options.cap} tokens at temperature "
+        f"{cell.recipe.rollout.temperature}; {truncated} truncated and masked, {idle} of {options.prompts} groups "
+        f"without reward spread, {counted.sum()} of {mask.size} positions with a gradient; "
         f"python -m harness.training.record_batch --grid {options.grid}"
     )
     np.savez_compressed(options.out, **found, recorded=np.array(how))
