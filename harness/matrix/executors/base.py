@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from harness.spec.errors import SpecError
 
 NAMES = ("local", "ray", "slurm")
 """Executors that the commands know."""
+
+_PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Slot:
             executors that reserve memory. None where no run holds it.
         time_limit_seconds: wall-clock limit of the attempt, if the grid sets one (`hardware.run_timeout_hours`). The
             scheduler enforces it too.
+        estimated_seconds: what the plan says the run still takes: for executors that must name a time limit.
     """
 
     index: int
@@ -32,6 +36,7 @@ class Slot:
     devices: int
     memory_gib: float | None = None
     time_limit_seconds: float | None = None
+    estimated_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,4 +92,18 @@ def make_executor(name: str) -> Executor:
         from harness.matrix.executors.local import LocalExecutor
 
         return LocalExecutor()
-    raise SpecError(f"--executor {name}: is not available in this version", hint="use --executor local")
+    package = _PACKAGES.get(name)
+    if package is None:
+        raise SpecError(f"--executor: must be one of {', '.join(NAMES)}, got {name}")
+    if importlib.util.find_spec(package) is None:
+        raise SpecError(
+            f"--executor {name}: the package {package} is not installed",
+            hint=f"pip install {package}, or use --executor local",
+        )
+    if name == "ray":
+        from harness.matrix.executors.ray import RayExecutor
+
+        return RayExecutor()
+    from harness.matrix.executors.slurm import SlurmExecutor
+
+    return SlurmExecutor()
