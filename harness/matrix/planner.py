@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.matrix.assumed import assumption
 from harness.matrix.machine import Hardware, Machine, resolve_hardware
 from harness.matrix.preflight import World, check_output, check_world
 from harness.models.catalog import ModelSource
@@ -107,12 +108,12 @@ def make_plan(
         out: the output folder.
         machine: this machine.
         out_given: whether `out` was given by the user; else it follows from the grid's name.
-        planning: see `resolve_hardware`.
+        planning: see `resolve_hardware`; and a hub that cannot be reached is no error.
 
     Raises:
         SpecError: something that the grid names is not there, does not fit, or `out` cannot be used.
     """
-    world = World()
+    world = World(planning=planning)
     check_world(grid, world)
     check_output(grid, out, given=out_given)
     hardware = resolve_hardware(grid.head.hardware, machine, planning=planning)
@@ -134,7 +135,7 @@ def make_plan(
         levels={r: {axis: group[0].cell.levels[axis] for axis in free} for r, group in groups.items()},
         models={job.run_id: world.model(job.recipe.model) for job in jobs},
         sharing=_sharing(cells, groups, bases),
-        warnings=_duplicates(cells),
+        warnings=[*filter(None, [assumption(world.assumed_models, world.assumed_data)]), *_duplicates(cells)],
     )
 
 
@@ -210,6 +211,9 @@ def _base_jobs(
     jobs: dict[str, RunJob] = {}
     for group in groups.values():
         recipe = group[0].cell.recipe
+        # What evaluates under a prompt of its own does so whatever the prompt in training.
+        prompt = grid.head.evaluate.prompt or recipe.prompt
+        recipe = recipe.model_copy(update={"prompt": prompt})
         identity = base_identity(recipe, model_fingerprint=world.model(recipe.model).fingerprint)
         if identity.digest not in jobs:
             jobs[identity.digest] = _job(
@@ -234,9 +238,14 @@ def _sharing(
     shared = [g for g in groups.values() if len({c.step for c in g}) > 1]
     if shared:
         inside = sum(map(len, shared))
+        stated = sorted({s for g in shared if (s := _stated_schedule(g[0].cell.recipe)) is not None})
+        reason = (
+            f"each is a checkpoint of a {' or '.join(stated)} schedule (optimizer.schedule_steps)"
+            if stated
+            else "under a constant schedule (optimizer.schedule) no step depends on how many follow"
+        )
         sentences.append(
-            f"{inside} cells are checkpoints of {len(shared)} runs: they differ only in training.steps, and under "
-            "a constant schedule (optimizer.schedule) no step depends on how many follow."
+            f"{inside} cells are checkpoints of {len(shared)} runs: they differ only in training.steps, and {reason}."
         )
     apart = [c for c in cells if schedule_depends_on_steps(c.cell.recipe)]
     if len({c.step for c in apart}) > 1:
@@ -250,6 +259,14 @@ def _sharing(
             f"Step 0 of {base.label.removeprefix('untrained ')} is evaluated once, for all runs that start from it."
         )
     return sentences
+
+
+def _stated_schedule(recipe: Recipe) -> str | None:
+    """The schedule whose checkpoints a recipe's lengths are, where it is not a constant one."""
+    optimizer = recipe.optimizer
+    if optimizer.schedule == "constant" or optimizer.schedule_steps is None:
+        return None
+    return f"{optimizer.schedule_steps}-step {optimizer.schedule}"
 
 
 def _duplicates(cells: list[PlannedCell]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from harness.data.errors import SourceNotFound
 from harness.data.mix import build_benchmark
 from harness.data.sources import check_source, source_fingerprint
+from harness.matrix.assumed import PREFIX, assumed_fingerprint, assumed_model
 from harness.models.catalog import ModelSource, resolve_model
 from harness.models.errors import ModelNotFound
 from harness.rewards.composite import UnknownReward, validate_rewards
@@ -21,15 +23,24 @@ from harness.spec.recipe import ModelSpec, SourceSpec
 from harness.spec.source import Path_
 from harness.spec.validate import dotted
 from harness.store.atomic import read_json
-from harness.store.attempts import checked
 from harness.store.errors import StoreError
-from harness.store.folders import OUTPUT_SCHEMA, Store
+from harness.store.folders import Store
+from harness.store.schema import current
 
 
 @dataclass
 class World:
-    """What a grid names, looked up once each: models, data sources, rewards."""
+    """What a grid names, looked up once each: models, data sources, rewards.
 
+    Attributes:
+        planning: nothing is to be run, so a hub that cannot be reached may be planned without.
+        assumed_models: hub models whose dimensions were taken for granted.
+        assumed_data: hub datasets whose content was.
+    """
+
+    planning: bool = False
+    assumed_models: list[str] = field(default_factory=list)
+    assumed_data: list[str] = field(default_factory=list)
     _models: dict[str, ModelSource] = field(default_factory=dict)
     _data: dict[str, str] = field(default_factory=dict)
     _passed: set[str] = field(default_factory=set)
@@ -38,15 +49,27 @@ class World:
         """The model; raises `ModelNotFound`."""
         key = spec.model_dump_json()
         if key not in self._models:
-            self._models[key] = resolve_model(spec)
+            try:
+                self._models[key] = resolve_model(spec)
+            except ModelNotFound:
+                if not self.planning or (assumed := assumed_model(spec)) is None:
+                    raise
+                self._models[key] = assumed
+                self.assumed_models.append(spec.name)
         return self._models[key]
 
     def fingerprint(self, source: SourceSpec) -> str:
         """Digest of a source's content; raises `SourceNotFound`."""
         key = source.model_dump_json()
         if key not in self._data:
-            check_source(source)
-            self._data[key] = source_fingerprint(source)
+            try:
+                check_source(source)
+                self._data[key] = source_fingerprint(source)
+            except SourceNotFound:
+                if not self.planning or (assumed := assumed_fingerprint(source)) is None:
+                    raise
+                self._data[key] = assumed
+                self.assumed_data.append(assumed.removeprefix(PREFIX).rpartition("@")[0])
         return self._data[key]
 
     def once(self, key: str, check: Callable[[], object]) -> None:
@@ -116,9 +139,9 @@ def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkS
 
 def _check_cell(grid: Grid, world: World, cell: Cell) -> None:
     recipe = cell.recipe
-    if recipe.rollout.engine != "transformers":
-        message = f"{recipe.rollout.engine!r} is not available in this version"
-        raise located(grid, cell, ("rollout", "engine"), message, "use `transformers`")
+    if recipe.rollout.engine == "vllm" and not world.planning and importlib.util.find_spec("vllm") is None:
+        hint = "install it (README, vLLM), or use `transformers`"
+        raise located(grid, cell, ("rollout", "engine"), "vllm is not installed here", hint)
     try:
         model = world.model(recipe.model)
     except ModelNotFound as error:
@@ -197,7 +220,7 @@ def check_output(grid: Grid, out: Path, *, given: bool) -> None:
     if not store.grid_file.exists():
         raise error("holds something else than results", "choose an empty or new folder with --out")
     try:
-        there = checked(read_json(store.grid_file), store.grid_file, OUTPUT_SCHEMA).get("name")
+        there = current(read_json(store.grid_file), "output", store.grid_file).get("name")
     except StoreError as unreadable:
         raise error(str(unreadable), "choose another with --out") from None
     if there != grid.head.name:
