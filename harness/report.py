@@ -1,36 +1,94 @@
-"""`python -m harness.report DIR …`: rebuilds every table and the report from the records of result folders."""
+"""`python -m harness.report DIR …`: rebuilds every table and the report from records; judges foreign results."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DONE, FAILED_RUNS, BAD_INPUT, HARNESS_FAILED = 0, 1, 2, 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a folder has failed runs, 2 no such result folder, 4 the harness itself failed."""
+    """Exit code: 0 done, 1 a folder has failed runs, 2 the input is wrong, 4 the harness itself failed."""
     parser = argparse.ArgumentParser(
         prog="python -m harness.report",
-        description="Rebuild every table, report.md and report.html from the records of result folders.",
+        description="Rebuild every table, report.md and report.html from the records of result folders, and compare "
+        "several folders; or judge results that others have made.",
     )
     parser.add_argument(
-        "folders", nargs="+", metavar="DIR", type=Path, help="an output folder of harness.ablate"
+        "folders", nargs="*", metavar="DIR", type=Path, help="an output folder of harness.ablate"
+    )
+    parser.add_argument(
+        "--external", nargs="+", metavar="FILE", type=Path,
+        help="results of others: long CSV or Parquet (run, seed, axis.<name> …, step, benchmark, and question, "
+        "samples, correct or questions, samples_per_question, accuracy_percent), JSON of lm-eval or lighteval, or "
+        "its folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="where the report on --external goes, or the comparison of several folders "
+        "(default: `comparison` beside the first)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--baseline", action="append", default=[], metavar="AXIS=LEVEL",
+        help="with --external: the level that an axis's others are compared with (default: the first in the file)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--delta",
+        type=float,
+        metavar="X",
+        help="with --external: smallest accuracy difference that matters (0.02)",
+    )
+    parser.add_argument(
+        "--claims",
+        type=Path,
+        metavar="JSON",
+        help="with --external: published claims to hold against the results",
     )
     parser.add_argument("--quiet", action="store_true", help="write the files, print nothing")
     arguments = parser.parse_args(argv)
-    return max(_rebuild(folder, echo=not arguments.quiet) for folder in arguments.folders)
+    wrong = _misuse(arguments)
+    if wrong:
+        print(f"harness.report: {wrong}", file=sys.stderr)
+        return BAD_INPUT
+    echo = not arguments.quiet
+    if arguments.external:
+        return _guarded(lambda: _external(arguments), echo=echo)
+    codes = [_guarded(lambda folder=folder: _rebuild(folder), echo=echo) for folder in arguments.folders]
+    if len(codes) > 1 and BAD_INPUT not in codes:
+        codes.append(_guarded(lambda: _compare(arguments), echo=echo))
+    return max(codes)
 
 
-def _rebuild(folder: Path, *, echo: bool) -> int:
+def _misuse(arguments: argparse.Namespace) -> str:
+    if bool(arguments.folders) == bool(arguments.external):
+        return "give result folders, or --external FILE --out DIR, not both and not neither"
+    if arguments.external and arguments.out is None:
+        return "--external needs --out DIR, where the report goes"
+    if not arguments.external and (arguments.baseline or arguments.delta is not None or arguments.claims):
+        return "--baseline, --delta and --claims go with --external; a folder of ours has them in its grid"
+    if arguments.out is not None and len(arguments.folders) == 1:
+        return "--out goes with --external or with several folders; one folder is rebuilt in place"
+    if arguments.delta is not None and not 0 < arguments.delta < 1:
+        return f"--delta must be a fraction between 0 and 1, got {arguments.delta:g}"
+    unpaired = [b for b in arguments.baseline if "=" not in b]
+    if unpaired:
+        return f"--baseline must be AXIS=LEVEL, got {unpaired[0]!r}"
+    return ""
+
+
+def _guarded(make: Callable[[], tuple[str, bool]], *, echo: bool) -> int:
     # Imported here so that --help stays instant.
-    from harness.reporting.report import write_report
+    from harness.spec.errors import SpecError
     from harness.store.errors import StoreError
 
     try:
-        text, failed = write_report(folder)
+        text, failed = make()
+    except SpecError as error:
+        print(f"harness.report: {error}", file=sys.stderr)
+        return BAD_INPUT
     except (StoreError, OSError) as error:
         print(f"harness.report: {error}", file=sys.stderr)
         print("  give an output folder of harness.ablate, such as results/runs/quickstart", file=sys.stderr)
@@ -38,6 +96,31 @@ def _rebuild(folder: Path, *, echo: bool) -> int:
     if echo:
         print(text)
     return FAILED_RUNS if failed else DONE
+
+
+def _rebuild(folder: Path) -> tuple[str, bool]:
+    from harness.reporting.report import write_report
+
+    return write_report(folder)
+
+
+def _external(arguments: argparse.Namespace) -> tuple[str, bool]:
+    from harness.reporting.report import write_foreign_report
+
+    baselines = dict(b.split("=", 1) for b in arguments.baseline)
+    return write_foreign_report(
+        arguments.external,
+        arguments.out,
+        baselines=baselines,
+        delta=0.02 if arguments.delta is None else arguments.delta,
+        claims=arguments.claims,
+    )
+
+
+def _compare(arguments: argparse.Namespace) -> tuple[str, bool]:
+    from harness.reporting.report import write_comparison
+
+    return write_comparison(arguments.folders, arguments.out or arguments.folders[0].parent / "comparison")
 
 
 if __name__ == "__main__":

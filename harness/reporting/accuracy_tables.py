@@ -190,7 +190,11 @@ def verdicts_table(analysis: Analysis) -> Table:
         "Benjamini–Hochberg. Works / hurts: the adjusted interval excludes zero and the effect is at least "
         f"{formats.points(analysis.delta)} points (other metrics: {RELATIVE_DELTA:.0%}). No meaningful effect: the "
         f"{1 - 2 * settings.alpha:.0%} interval lies within that. Detectable: found with {settings.power:.0%} "
-        "power. No verdict below 3 degrees of freedom."
+        "power; where no degree of freedom measures how runs vary, with the noise that plans assume. No verdict "
+        "below 3 degrees of freedom. Trajectory rows: checkpoints after the steepest decline against those "
+        "before it, one-sided, adjusted for the search and by Holm over the curves of a benchmark; those of one run "
+        "speak of that run, not of what another seed would give. Training: the last checkpoint against step 0, "
+        "a family of its own."
     )
     header = (
         *("metric", "benchmark", "axis", "level", "baseline", "effect", "low", "high", "p adjusted"),
@@ -211,7 +215,7 @@ def _verdict_text(row: Row, record: dict[str, Any]) -> tuple[str, ...]:
     return (
         row.metric,
         row.benchmark,
-        "training" if row.judgement.axis == "step" else row.judgement.axis,
+        "training" if row.family == "training" else row.judgement.axis,
         str(record["level"]),
         str(record["baseline"]),
         *(effect_text(row.metric, record[c]) for c in ("effect", "ci_low", "ci_high")),
@@ -233,6 +237,7 @@ _VERDICT_EXTRAS = [
     "seeds_needed",
     "questions_needed",
     "family",
+    "assumed",
 ]
 
 
@@ -267,5 +272,6 @@ def verdict_record(row: Row) -> dict[str, Any]:
         "questions": j.questions or None,
         "seeds_needed": j.seeds_needed,
         "questions_needed": j.questions_needed,
-        "family": "primary" if row.primary else "secondary",
+        "family": row.family,
+        "assumed": j.assumed,
     }

@@ -5,27 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from itertools import chain
+from typing import Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.reporting.frames import records
 from harness.reporting.metrics import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
 from harness.reporting.responses import (
+    Figures,
     FloatArray,
     Layout,
     Lookup,
     Question,
     Shares,
     benchmarks,
+    benchmarks_measured,
+    figures,
     gain_question,
     lay_out,
+    mean_figures,
     questions_of,
     shares,
 )
+from harness.reporting.trajectories import Curve, curves_of, trajectory_judgement
 from harness.stats.bestof import BestOf, best_of_identical, best_of_mean, question_rates
 from harness.stats.effects import run_effects, two_way_effects
-from harness.stats.intervals import Interval, accuracy_interval, mean_interval, paired_gain
+from harness.stats.intervals import Interval, accuracy_interval, mean_interval, paired_gain, wilson
+from harness.stats.power import ASSUMED
 from harness.stats.verdicts import Judgement, Settings, Test, judge_primary, judge_secondary
 from harness.store.study import Study
 
@@ -41,13 +48,15 @@ class Row:
         metric: `accuracy`, or a performance metric.
         benchmark: a benchmark's name, `all`, or empty for performance metrics.
         judgement: accuracy in fractions, performance metrics as natural logarithms of ratios.
-        primary: whether it is of the primary family.
+        family: whose error rate is controlled together: `primary`, the declared axes on mean accuracy; `training`,
+            the last checkpoint against step 0, which no axis declares; `trajectory`, decline along training;
+            `secondary`, single benchmarks and other metrics.
     """
 
     metric: str
     benchmark: str
     judgement: Judgement
-    primary: bool
+    family: Literal["primary", "training", "trajectory", "secondary"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Analysis:
         accuracy: interval by (run, step, benchmark), `all` among them.
         gain: over step 0 of the same questions, likewise.
         guards: by benchmark, `all` last.
+        trajectories: curves over training, by benchmark and scope.
         settings: error rate, power, seeds.
         delta: smallest accuracy difference that matters.
     """
@@ -81,16 +91,17 @@ class Analysis:
     accuracy: Mapping[tuple[str, int, str], Interval]
     gain: Mapping[tuple[str, int, str], Interval]
     guards: tuple[Guard, ...]
+    trajectories: tuple[Curve, ...]
     settings: Settings
     delta: float
 
     def primary(self) -> list[Judgement]:
         """Verdicts on the mean accuracy over benchmarks, by axis; training itself is not among them."""
-        return [r.judgement for r in self.rows if r.primary and r.judgement.axis != "step"]
+        return [r.judgement for r in self.rows if r.family == "primary"]
 
     def training(self) -> Judgement | None:
         """The verdict on the last checkpoint against step 0."""
-        found = [r.judgement for r in self.rows if r.primary and r.judgement.axis == "step"]
+        found = [r.judgement for r in self.rows if r.family == "training" and r.benchmark == ALL]
         return found[0] if found else None
 
 
@@ -105,34 +116,64 @@ def analyse(study: Study) -> Analysis:
     )
     layout = lay_out(study)
     measured = shares(study)
-    rows = _accuracy_rows(layout, measured, settings, delta) + _performance_rows(study, layout, settings)
+    totals = figures(study)
+    curves = curves_of(layout, measured, totals, settings, delta)
+    rows = _accuracy_rows(layout, measured, totals, settings, delta)
+    rows += [
+        Row("accuracy", c.benchmark, trajectory_judgement(c, layout.within or "step", delta), "trajectory")
+        for c in curves
+        if c.told
+    ]
+    rows += _performance_rows(study, layout, settings)
     accuracy, gain = _intervals(study, layout, measured)
-    return Analysis(study, layout, tuple(rows), accuracy, gain, _guards(study, accuracy), settings, delta)
+    return Analysis(
+        study, layout, tuple(rows), accuracy, gain, _guards(study, accuracy), tuple(curves), settings, delta
+    )
 
 
 def _accuracy_rows(
-    layout: Layout, measured: Mapping[str, Shares], settings: Settings, delta: float
+    layout: Layout,
+    measured: Mapping[str, Shares],
+    totals: Mapping[str, Figures],
+    settings: Settings,
+    delta: float,
 ) -> list[Row]:
-    if not measured:
+    if not totals:
         return []
-    everything = _lookup(list(measured.values()))
-    strata = np.repeat(np.arange(len(measured)), [_width(f) for f in measured.values()])
-    primary = _tests(questions_of(layout, everything, strata), delta)
-    rows = [Row("accuracy", ALL, j, True) for j in judge_primary(primary, settings)]
-    if (gain := gain_question(layout, everything, strata)) is not None:
-        rows += [Row("accuracy", ALL, j, True) for j in judge_primary(_tests([gain], delta), settings)]
+    primary, gain = _tests_of(layout, measured, totals, delta)
+    rows = [Row("accuracy", ALL, j, "primary") for j in judge_primary(primary, settings)]
+    rows += [Row("accuracy", ALL, j, "training") for j in judge_primary(gain, settings)]
     single: list[Test] = []
     names: list[str] = []
-    for benchmark, frame in measured.items():
-        lookup, one = _lookup([frame]), np.zeros(_width(frame), dtype=np.intp)
-        asked = questions_of(layout, lookup, one)
-        if (gain := gain_question(layout, lookup, one)) is not None:
-            asked.append(gain)
-        tests = _tests(asked, delta)
+    for benchmark in totals:
+        own = {benchmark: measured[benchmark]} if benchmark in measured else {}
+        tests = list(chain(*_tests_of(layout, own, {benchmark: totals[benchmark]}, delta)))
         single += tests
         names += [benchmark for test in tests for _ in test.contrasts]
     judged = judge_secondary(single, settings)
-    return rows + [Row("accuracy", name, j, False) for name, j in zip(names, judged)]
+    return rows + [Row("accuracy", name, j, "secondary") for name, j in zip(names, judged)]
+
+
+def _tests_of(
+    layout: Layout, measured: Mapping[str, Shares], totals: Mapping[str, Figures], delta: float
+) -> tuple[list[Test], list[Test]]:
+    """Tests of the axes, and of training itself; by question where every benchmark's questions are known."""
+    if set(measured) == set(totals):
+        lookup = _lookup(list(measured.values()))
+        strata = np.repeat(np.arange(len(measured)), [_width(f) for f in measured.values()])
+        noise = None
+    else:
+        figures = mean_figures(list(totals.values()))
+        noise = max((v for _, v in figures.values()), default=0.0)
+        strata = np.zeros(1, dtype=np.intp)
+
+        def lookup(run: str, step: int) -> FloatArray | None:
+            found = figures.get((run, step))
+            return None if found is None else np.array([found[0]])
+
+    gain = gain_question(layout, lookup, strata)
+    asked = questions_of(layout, lookup, strata)
+    return _tests(asked, delta, noise), _tests([gain] if gain else [], delta, noise)
 
 
 def _performance_rows(study: Study, layout: Layout, settings: Settings) -> list[Row]:
@@ -160,7 +201,7 @@ def _performance_rows(study: Study, layout: Layout, settings: Settings) -> list[
                 )
             )
             names += [metric.name] * len(question.contrasts)
-    return [Row(name, "", j, False) for name, j in zip(names, judge_secondary(tests, settings))]
+    return [Row(name, "", j, "secondary") for name, j in zip(names, judge_secondary(tests, settings))]
 
 
 def _width(measured: Shares) -> int:
@@ -178,17 +219,21 @@ def _lookup(measured: list[Shares]) -> Lookup:
     return lookup
 
 
-def _tests(questions: list[Question], delta: float) -> list[Test]:
-    return [
-        Test(
-            axis=q.axis,
-            contrasts=q.contrasts,
-            effects=two_way_effects(q.y, q.matrix, q.weights, q.strata),
-            delta=delta,
+def _tests(questions: list[Question], delta: float, noise: float | None) -> list[Test]:
+    """Tests; `noise` is the sampling variance of one evaluation where no questions are known."""
+    tests = []
+    for q in questions:
+        if not q.y.shape[-1]:
+            continue
+        if noise is None:
+            effects = two_way_effects(q.y, q.matrix, q.weights, q.strata)
+        else:
+            y = q.y[:, :, 0]
+            effects = run_effects(y, q.matrix, q.weights, np.full(y.shape, noise * q.evaluations))
+        tests.append(
+            Test(axis=q.axis, contrasts=q.contrasts, effects=effects, delta=delta, assumed_run=ASSUMED.run)
         )
-        for q in questions
-        if q.y.shape[-1]
-    ]
+    return tests
 
 
 Intervals = dict[tuple[str, int, str], Interval]
@@ -206,9 +251,15 @@ def _intervals(study: Study, layout: Layout, measured: Mapping[str, Shares]) -> 
         before = (layout.base.get(key[0], ""), 0)
         if before in frame:
             gain[key] = paired_gain(frame[before], frame[key[:2]])
+    for e in records(study.evaluations):
+        key = (str(e["run"]), int(e["step"]), str(e["benchmark"]))
+        if key[2] not in measured:
+            # Samples of one question may be copies of one another: questions are all that surely counts.
+            questions = float(e["questions"])
+            accuracy[key] = wilson(float(e["accuracy"]) * questions, questions)
     for intervals in (accuracy, gain):
         for run, step in dict.fromkeys((r, s) for r, s, _ in intervals):
-            parts = [intervals.get((run, step, b)) for b in measured]
+            parts = [intervals.get((run, step, b)) for b in benchmarks_measured(study)]
             known = [p for p in parts if p is not None]
             if len(known) == len(parts):
                 intervals[run, step, ALL] = mean_interval(known)
@@ -224,16 +275,22 @@ def _guards(study: Study, accuracy: Mapping[tuple[str, int, str], Interval]) -> 
     parts: list[tuple[float, float]] = []
     for benchmark in benchmarks(study):
         own = questions[questions["benchmark"] == benchmark]
+        made = study.evaluations[study.evaluations["benchmark"] == benchmark]
         scores = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == benchmark and k[0] in trained}
-        if own.empty or len(scores) < 2:
+        if made.empty or len(scores) < 2:
             continue
-        table = own.pivot_table(
-            index=["run", "step"], columns="question_index", values=["samples", "correct"]
-        )
-        samples, correct = (table[c].to_numpy(dtype=np.float64) for c in ("samples", "correct"))
-        samples, correct = np.nan_to_num(samples), np.nan_to_num(correct)
-        rates = question_rates(samples, correct)
-        tries: npt.NDArray[np.int64] = np.rint(samples.max(axis=0)).astype(np.int64)
+        if own.empty:
+            asked = round(float(made["questions"].astype(float).median()))
+            rates = np.full(asked, float(np.mean(list(scores.values()))))
+            tries = np.full(asked, round(float(made["samples"].astype(float).median())), dtype=np.int64)
+        else:
+            table = own.pivot_table(
+                index=["run", "step"], columns="question_index", values=["samples", "correct"]
+            )
+            samples, correct = (table[c].to_numpy(dtype=np.float64) for c in ("samples", "correct"))
+            samples, correct = np.nan_to_num(samples), np.nan_to_num(correct)
+            rates = question_rates(samples, correct)
+            tries = np.rint(samples.max(axis=0)).astype(np.int64)
         (run, step), best = max(scores.items(), key=lambda item: item[1])
         mean = float(np.mean(list(scores.values())))
         figures = best_of_identical(len(scores), mean, best, rates=rates, samples=tries)

@@ -23,7 +23,8 @@ def summary(analysis: Analysis, answered: Answer, tables: dict[str, Table], out:
     """The whole text."""
     width = min(110, shutil.get_terminal_size((110, 24)).columns)
     blocks = [_answer_text(answered, width), _accuracy_text(analysis), _verdict_text(tables["verdicts"])]
-    blocks.append(_cost_text(tables["cost"], price_words(analysis.study)))
+    if "cost" in tables:
+        blocks.append(_cost_text(tables["cost"], price_words(analysis.study)))
     blocks.append(f"Report: {out / 'report.html'}  {out / 'report.md'}\nTables: {out / 'tables'}")
     return "\n\n".join(block for block in blocks if block)
 
@@ -81,7 +82,9 @@ def _accuracy_text(analysis: Analysis) -> str:
 
 def _verdict_text(table: Table) -> str:
     keep = [i for i, title in enumerate(table.header) if title not in ("metric", "benchmark")]
-    primary = [row for row, family in zip(table.rows, table.frame["family"]) if family == "primary"]
+    primary = [
+        row for row, family in zip(table.rows, table.frame["family"]) if family in ("primary", "training")
+    ]
     if not primary:
         return ""
     rows = [[row[i] for i in keep] for row in primary]

@@ -47,6 +47,13 @@ def curves_figure(analysis: Analysis, axis: str | None, theme: Theme) -> Figure 
     """
     if not analysis.accuracy and analysis.study.steps.empty:
         return None
+    if analysis.study.steps.empty:
+        figure, (top,) = new_figure(WIDTH, 2.9)
+        accuracy_panel(analysis, top, axis, theme)
+        top.set_xlabel("training step")
+        top.set_ylabel("mean accuracy, %")
+        figure.legend(*top.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        return figure
     figure, (top, middle, bottom) = new_figure(WIDTH, 6.4, rows=3)
     for i, (level, runs) in enumerate(_groups(analysis, axis).items()):
         if runs:

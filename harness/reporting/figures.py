@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from harness.reporting import formats
 from harness.reporting.analysis import ALL, Analysis
 from harness.reporting.frames import column, records
-from harness.reporting.metrics import MEMORY_KINDS, PERFORMANCE, RELATIVE_DELTA, checkpoint_metric, phases
+from harness.reporting.front import Place
+from harness.reporting.metrics import MEMORY_KINDS, phases
 from harness.reporting.responses import benchmarks
 from harness.reporting.run_tables import step_phases
-from harness.reporting.table import free_axes, ordered_cells
+from harness.reporting.table import free_axes
 from harness.reporting.theme import MARKERS, Theme, new_figure
 from harness.stats.verdicts import Judgement
 
@@ -24,6 +25,7 @@ WIDTH = 4.6
 """Inches, drawn for the width of a phone: text keeps its size there, and figures stand side by side elsewhere."""
 
 _MOST_BARS = 16
+_MOST_NUMBERED = 12
 
 _SYMBOLS = {
     "works": "works",
@@ -84,66 +86,25 @@ def effects_figure(analysis: Analysis, theme: Theme) -> Figure | None:
     return figure
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of (cost, accuracy) that none beats: more accurate at a cost no higher, the cheapest first.
-
-    Costs that differ by less than `RELATIVE_DELTA` count as equal, as in the verdicts: otherwise noise in
-    seconds would put several cells of one price on the front.
-    """
-    return [
-        i
-        for i, (cost, score) in sorted(enumerate(points), key=lambda item: item[1])
-        if not any(c <= cost * (1 + RELATIVE_DELTA) and (s, -c) > (score, -cost) for c, s in points)
-    ]
-
-
-def front_cells(analysis: Analysis) -> list[tuple[str, float, float]]:
-    """Label, training cost in dollars and mean accuracy of the cells on the front, the cheapest first."""
-    cells, costs, scores = _priced(analysis)
-    return [(cells[i], costs[i], scores[i]) for i in pareto_front(list(zip(costs, scores)))]
-
-
-def _priced(analysis: Analysis) -> tuple[list[str], list[float], list[float]]:
-    study = analysis.study
-    money = checkpoint_metric(study, next(m for m in PERFORMANCE if m.name == "training_cost_usd"))
-    labels, costs, scores = [], [], []
-    for cell in ordered_cells(study):
-        key = (str(cell["run"]), int(cell["step"]))
-        score = analysis.accuracy.get((*key, ALL))
-        if key in money and score is not None:
-            several = f" · seed {cell['seed']}" if analysis.settings.seeds > 1 else ""
-            labels.append(" · ".join(str(cell[a]) for a in study.axes) + several)
-            costs.append(money[key])
-            scores.append(score.estimate)
-    return labels, costs, scores
-
-
-def pareto_figure(analysis: Analysis, theme: Theme) -> Figure | None:
-    """Training cost against mean accuracy: every cell with its interval, the front joined."""
-    study = analysis.study
-    money = checkpoint_metric(study, next(m for m in PERFORMANCE if m.name == "training_cost_usd"))
-    found = [
-        (money[key], analysis.accuracy[(*key, ALL)])
-        for cell in ordered_cells(study)
-        if (key := (str(cell["run"]), int(cell["step"]))) in money and (*key, ALL) in analysis.accuracy
-    ]
+def pareto_figure(analysis: Analysis, found: Sequence[Place], theme: Theme, *, memory: bool) -> Figure | None:
+    """Training cost, or peak memory, against mean accuracy: every cell with its interval, the front in colour."""
+    found = [p for p in found if not memory or p.memory_gib is not None]
     if len(found) < 2:
         return None
     figure, (axes,) = new_figure(WIDTH, 3.5)
-    xs, ys = [x for x, _ in found], [100 * v.estimate for _, v in found]
-    front = pareto_front(list(zip(xs, ys)))
-    for i, (x, v) in enumerate(found):
-        colour = theme.c1 if i in front else theme.muted
-        faint = 1.0 if i in front else 0.45
-        axes.plot([x, x], [100 * v.low, 100 * v.high], color=colour, linewidth=1.1, alpha=faint)
-        axes.plot(x, ys[i], "o", color=colour, markersize=6 if i in front else 4.5, alpha=faint)
-    axes.plot(
-        [xs[i] for i in front], [ys[i] for i in front], color=theme.c1, linewidth=1.6, drawstyle="steps-post"
-    )
-    for place, i in enumerate(front, 1):
-        axes.annotate(
-            str(place), (xs[i], ys[i]), (-5, 6), textcoords="offset points", ha="right", color=theme.c1
-        )
+    xs = [float(p.memory_gib or 0.0) if memory else p.cost_usd for p in found]
+    number = {id(p): i for i, p in enumerate(front(found), 1)}
+    for x, p in zip(xs, found):
+        colour = theme.c1 if p.on_front else theme.muted
+        faint = 1.0 if p.on_front else 0.45
+        bar = [100 * p.accuracy.low, 100 * p.accuracy.high]
+        axes.plot([x, x], bar, color=colour, linewidth=1.1, alpha=faint)
+        y = 100 * p.accuracy.estimate
+        axes.plot(x, y, "o", color=colour, markersize=6 if p.on_front else 4.5, alpha=faint)
+        if p.on_front and len(number) <= _MOST_NUMBERED:
+            axes.annotate(
+                str(number[id(p)]), (x, y), (-5, 6), textcoords="offset points", ha="right", color=theme.c1
+            )
     for run, step, benchmark in analysis.accuracy:
         if step == 0 and benchmark == ALL:
             level = 100 * analysis.accuracy[run, step, benchmark].estimate
@@ -151,12 +112,18 @@ def pareto_figure(analysis: Analysis, theme: Theme) -> Figure | None:
             axes.annotate("untrained", (1, level), (0, 4), xycoords=("axes fraction", "data"),
                           textcoords="offset points", ha="right", color=theme.muted, fontsize=8.5)  # fmt: skip
     axes.grid(True, axis="y")
-    axes.set_xlim(left=0)
+    if not memory:
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: formats.usd(value))
     axes.locator_params(axis="x", nbins=5)
-    axes.xaxis.set_major_formatter(lambda value, _: formats.usd(value))
-    axes.set_xlabel("training cost")
+    axes.set_xlabel("peak memory, GiB" if memory else "training cost")
     axes.set_ylabel("mean accuracy, %")
     return figure
+
+
+def front(found: Sequence[Place]) -> list[Place]:
+    """The cells on the front, the cheapest first."""
+    return sorted((p for p in found if p.on_front), key=lambda p: p.cost_usd)
 
 
 def _bars(analysis: Analysis) -> list[tuple[str, list[str]]]:

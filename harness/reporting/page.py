@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 from harness.reporting import formats
 from harness.reporting.analysis import ALL, Analysis
 from harness.reporting.curves import curve_axes, curves_figure
-from harness.reporting.figures import effects_figure, front_cells, memory_figure, pareto_figure, time_figure
+from harness.reporting.details import interaction_figure, length_figure, moved, moved_figure
+from harness.reporting.events import most_events, step_events
+from harness.reporting.figures import effects_figure, front, memory_figure, pareto_figure, time_figure
 from harness.reporting.frames import column, records
+from harness.reporting.front import Place
+from harness.reporting.lint import findings
 from harness.reporting.metrics import peak
 from harness.reporting.run_tables import price_words
 from harness.reporting.samples import examples
@@ -48,8 +52,13 @@ class Picture:
     svg: str
 
 
-def draw(analysis: Analysis) -> list[Picture]:
-    """Every figure for which there are data."""
+def draw(analysis: Analysis, found: list[Place]) -> list[Picture]:
+    """Every figure for which there are data.
+
+    Args:
+        analysis: of the study.
+        found: cells with accuracy, cost and memory.
+    """
     settings = analysis.settings
     plans: list[tuple[str, str, str, str, Callable[[Theme], Figure | None]]] = [
         (
@@ -62,10 +71,20 @@ def draw(analysis: Analysis) -> list[Picture]:
             partial(effects_figure, analysis),
         )
     ]
-    for axis in curve_axes(analysis):
+    plans.append(
+        (
+            "length",
+            "curves",
+            "Where accuracy peaks and whether it degrades",
+            "Bars: means before and after a decline that the data show; shaded: where it may have begun (95 %). "
+            "No bar: no decline that can be told from noise.",
+            partial(length_figure, analysis),
+        )
+    )
+    for number, axis in enumerate(curve_axes(analysis), 1):
         plans.append(
             (
-                f"curves-{len(plans)}",
+                f"curves-{number}",
                 "curves",
                 f"Learning, by {axis}" if axis else "Learning",
                 "Thick: mean over runs. Accuracy: every run behind its mean; reward and length: range over runs.",
@@ -77,9 +96,16 @@ def draw(analysis: Analysis) -> list[Picture]:
             "pareto",
             "costs",
             "Cost against accuracy",
-            "Every cell with its 95 % interval. Joined and numbered: no other is more accurate at a cost that is at "
-            "most 5 % higher.",
-            partial(pareto_figure, analysis),
+            "Every cell with its 95 % interval. In colour and numbered: no other is more accurate at a cost and a "
+            "memory at most 5 % higher.",
+            partial(pareto_figure, analysis, found, memory=False),
+        ),
+        (
+            "pareto-memory",
+            "costs",
+            "Memory against accuracy",
+            "The same cells and front over peak memory.",
+            partial(pareto_figure, analysis, found, memory=True),
         ),
         (
             "time",
@@ -89,7 +115,27 @@ def draw(analysis: Analysis) -> list[Picture]:
             partial(time_figure, analysis),
         ),
         ("memory", "costs", "Memory by phase", "Peak of every run.", partial(memory_figure, analysis)),
+        (
+            "interactions",
+            "interactions",
+            "Two choices at once",
+            "Parallel lines: the effect of one does not depend on the other. Only declared interactions "
+            "have verdicts.",
+            partial(interaction_figure, analysis),
+        ),
     ]
+    for number, part in enumerate(moved(analysis), 1):
+        plans.append(
+            (
+                f"questions-{number}",
+                "questions",
+                f"Questions that moved: {part.benchmark}",
+                f"Shade: share of right samples; rows are questions, the most improved on top. Of {part.total} "
+                f"questions {part.better} got better and {part.worse} got worse by at least half of their samples "
+                "on average.",
+                partial(moved_figure, part),
+            )
+        )
     pictures = []
     with drawing() as theme:
         for name, group, title, caption, make in plans:
@@ -116,9 +162,10 @@ def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, 
             shown.append(
                 ("its gain over step 0", f"{formats.points(gain.estimate, signed=True)} points", span)
             )
-    total = records(tables["cost"].frame)[-1]
-    spent = f"{formats.duration(float(total['device_seconds']))} of device time"
-    shown.append(("cost", formats.usd(float(total["cost_usd"])), spent))
+    if "cost" in tables:
+        total = records(tables["cost"].frame)[-1]
+        spent = f"{formats.duration(float(total['device_seconds']))} of device time"
+        shown.append(("cost", formats.usd(float(total["cost_usd"])), spent))
     seconds = float(column(study.steps, "timing.total_seconds").sum())
     if seconds > 0:
         rate = float(column(study.steps, "tokens.completion").sum()) / seconds
@@ -150,7 +197,8 @@ def provenance(analysis: Analysis) -> list[tuple[str, str]]:
         ("platform", each(lambda p: p.get("platform"))),
         ("versions", each(lambda p: ", ".join(f"{k} {v}" for k, v in p.get("versions", {}).items()))),
         ("started", f"{started[0][:19]} to {started[-1][:19]} UTC" if started else ""),
-        ("price", price_words(study)),
+        ("price", price_words(study) if study.runs["usd_per_hour"].notna().any() else ""),
+        ("results of others, read from", ", ".join(study.sources)),
         ("seeds", ", ".join(str(s) for s in study.grid.get("seeds", []))),
         ("samples per question", str(study.grid.get("evaluate", {}).get("samples", ""))),
         (
@@ -174,7 +222,7 @@ def _troubles(analysis: Analysis) -> dict[str, Any]:
     ]
     # What many runs say in the same words is told once.
     told: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for event in records(study.events):
+    for event in [*records(study.events), *step_events(study)]:
         told.setdefault((str(event["kind"]), str(event["message"])), []).append(event)
     events = []
     for same in told.values():
@@ -184,13 +232,17 @@ def _troubles(analysis: Analysis) -> dict[str, Any]:
     return {
         "failed": failed[:_MOST_EVENTS],
         "failed_more": max(0, len(failed) - _MOST_EVENTS),
-        "events": events[:_MOST_EVENTS],
+        "events": most_events(events, _MOST_EVENTS),
         "events_more": max(0, len(events) - _MOST_EVENTS),
     }
 
 
 def context(
-    analysis: Analysis, answered: Answer, tables: dict[str, Table], pictures: list[Picture]
+    analysis: Analysis,
+    answered: Answer,
+    tables: dict[str, Table],
+    pictures: list[Picture],
+    found: list[Place],
 ) -> dict[str, Any]:
     """What the templates are filled with."""
     return {
@@ -200,7 +252,9 @@ def context(
         "answer": answered,
         "tiles": tiles(analysis, tables),
         "pictures": pictures,
-        "front": front_cells(analysis),
+        "front": front(found),
+        "lint": findings(analysis.study),
+        "foreign": "cost" not in tables,
         "guards": [guard_sentence(g) for g in analysis.guards],
         "examples": examples(analysis),
         "tables": tables,
@@ -212,7 +266,9 @@ def context(
 
 
 def _primary_rows(table: Table) -> list[tuple[str, ...]]:
-    return [row for row, family in zip(table.rows, table.frame["family"]) if family == "primary"]
+    return [
+        row for row, family in zip(table.rows, table.frame["family"]) if family in ("primary", "training")
+    ]
 
 
 @cache
@@ -233,6 +289,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         points=formats.points,
+        number=formats.number,
         percent=formats.percent,
         usd=formats.usd,
         duration=formats.duration,

@@ -1,37 +1,81 @@
-"""Writes everything that is derived from the records of one output folder."""
+"""Writes everything that is derived from the records of output folders, or from foreign results."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.reporting import formats
-from harness.reporting.analysis import analyse
+from harness.reporting.analysis import Analysis, analyse
+from harness.reporting.claims import Claims, read_claims
 from harness.reporting.console import summary
+from harness.reporting.exports import json_text, latex_text
+from harness.reporting.foreign import foreign_study
+from harness.reporting.front import places
+from harness.reporting.merged import merged_study
 from harness.reporting.page import context, draw, html, markdown
 from harness.reporting.tables import build_tables
 from harness.reporting.theme import standalone_svg
 from harness.reporting.words import answer
 from harness.store.atomic import write_text
-from harness.store.study import load_study
+from harness.store.study import Study, load_study
 
 
 def write_report(out: Path) -> tuple[str, bool]:
-    """Writes tables and report; returns the text for the terminal, and whether a run failed."""
-    analysis = analyse(load_study(out))
+    """Writes tables and report of a folder; returns the text for the terminal, and whether a run failed."""
+    return _write(load_study(out), None)
+
+
+def write_foreign_report(
+    files: Sequence[Path],
+    out: Path,
+    *,
+    baselines: Mapping[str, str] | None = None,
+    delta: float = 0.02,
+    claims: Path | None = None,
+) -> tuple[str, bool]:
+    """Judges results of others; see `foreign_study` for the arguments.
+
+    Args:
+        claims: a file of published claims, see `read_claims`.
+
+    Raises:
+        SpecError: what is wrong with the files.
+    """
+    study = foreign_study(files, out, baselines=baselines, delta=delta)
+    stated = read_claims(claims) if claims else None
+    if stated and stated.question:
+        study.grid["question"] = stated.question
+    return _write(study, stated)
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> tuple[str, bool]:
+    """One report on several folders, which become the levels of an axis."""
+    return _write(merged_study(folders, out), None)
+
+
+def _write(study: Study, claims: Claims | None) -> tuple[str, bool]:
+    analysis: Analysis = analyse(study)
     tables = build_tables(analysis)
+    if claims is not None:
+        tables = {**claims.tables(analysis), **tables}
+    out = study.out
     folder = out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         write_text(folder / f"{name}.csv", formats.csv_text(table.frame))
         write_text(folder / f"{name}.md", table.markdown())
+        write_text(folder / f"{name}.tex", latex_text(table))
     answered = answer(analysis)
-    pictures = draw(analysis)
+    found = places(analysis)
+    pictures = draw(analysis, found)
     drawn = out / "figures"
     drawn.mkdir(exist_ok=True)
     for picture in pictures:
         write_text(drawn / f"{picture.name}.svg", standalone_svg(picture.svg))
-    filled = context(analysis, answered, tables, pictures)
+    filled = context(analysis, answered, tables, pictures, found)
     write_text(out / "report.html", html(filled))
     write_text(out / "report.md", markdown(filled))
-    failed = bool(analysis.study.runs["status"].isin(["failed", "killed"]).any())
+    write_text(out / "report.json", json_text(analysis, answered, tables, filled))
+    failed = bool(study.runs["status"].isin(["failed", "killed"]).any())
     return summary(analysis, answered, tables, out), failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from harness.reporting.frames import records
 from harness.stats.design import Contrast, Design, factorial_design, interaction_name, mean_design
+from harness.stats.effects import estimable
 from harness.store.study import Study
 
 FloatArray = npt.NDArray[np.float64]
@@ -62,7 +64,7 @@ def lay_out(study: Study) -> Layout:
     cell is a run of its own, as under a decaying schedule, it is an axis like the others.
     """
     order = {axis: [str(v) for v in study.grid["axes"][axis]] for axis in study.axes}
-    given = {**study.grid.get("verdict", {}).get("baseline", {}), **study.grid.get("baselines", {})}
+    given = {**study.grid.get("baselines", {}), **study.grid.get("verdict", {}).get("baseline", {})}
     baselines = {axis: str(given.get(axis, levels[0])) for axis, levels in order.items()}
     cells = study.cells
     shared = bool(len(cells)) and bool((cells.groupby("run")["step"].nunique() > 1).any())
@@ -109,9 +111,7 @@ def _bases(study: Study) -> dict[str, str]:
 
 
 def _identity(study: Study, run: str) -> dict[str, object]:
-    from harness.store.folders import Store
-
-    folder = Store(study.out).run(run)
+    folder = study.folder(run)
     return dict(folder.read_job().identity) if (folder.path / "run.json").exists() else {}
 
 
@@ -137,11 +137,58 @@ def shares(study: Study) -> dict[str, Shares]:
     return found
 
 
+Figures = dict[tuple[str, int], tuple[float, float]]
+"""Accuracy and the sampling variance of one evaluation, by (run, step), where no questions are known."""
+
+
+def figures(study: Study) -> dict[str, Figures]:
+    """Run-level accuracies by benchmark, of every benchmark.
+
+    The variance is p(1 − p) / (questions × samples) with p of the run's checkpoints together, half an answer
+    added to each side so that it is never zero: what sampling adds to differences on the same questions is at
+    most that.
+    """
+    found: dict[str, Figures] = {}
+    for benchmark in benchmarks(study):
+        part = study.evaluations[study.evaluations["benchmark"] == benchmark]
+        if part.empty:
+            continue
+        made = part[["run", "step", "accuracy"]].assign(
+            answers=part["questions"].astype(float) * part["samples"].astype(float),
+            right=part["correct"].astype(float),
+        )
+        sums = made.groupby("run")[["answers", "right"]].sum()
+        rate = ((sums["right"] + 0.5) / (sums["answers"] + 1)).to_dict()
+        found[benchmark] = {
+            (str(e["run"]), int(e["step"])): (
+                float(e["accuracy"]),
+                rate[e["run"]] * (1 - rate[e["run"]]) / float(e["answers"]),
+            )
+            for e in records(made)
+        }
+    return found
+
+
+def mean_figures(parts: Sequence[Figures]) -> Figures:
+    """The mean over benchmarks, of the checkpoints that have all of them."""
+    keys = [k for k in parts[0] if all(k in p for p in parts)] if parts else []
+    return {
+        k: (sum(p[k][0] for p in parts) / len(parts), sum(p[k][1] for p in parts) / len(parts) ** 2)
+        for k in keys
+    }
+
+
 def benchmarks(study: Study) -> list[str]:
     """Benchmark names in the grid's order."""
     listed = [str(b["name"]) for b in study.grid.get("evaluate", {}).get("benchmarks", [])]
     measured = [str(b) for b in study.evaluations["benchmark"].unique()] if len(study.evaluations) else []
     return [*listed, *(b for b in measured if b not in listed)]
+
+
+def benchmarks_measured(study: Study) -> list[str]:
+    """Benchmarks of which at least one evaluation is there, in the grid's order."""
+    made = set(study.evaluations["benchmark"].astype(str)) if len(study.evaluations) else set()
+    return [b for b in benchmarks(study) if b in made]
 
 
 @dataclass(frozen=True)
@@ -155,6 +202,8 @@ class Question:
         matrix: design [R, P].
         weights: contrasts [C, P].
         strata: benchmark of every question [Q].
+        evaluations: sampling variance of a response in units of that of one evaluation: 1/L for a mean over L
+            checkpoints, 2 for a difference.
     """
 
     axis: str
@@ -163,6 +212,7 @@ class Question:
     matrix: FloatArray
     weights: FloatArray
     strata: npt.NDArray[np.intp]
+    evaluations: float
 
 
 Lookup = Callable[[str, int], FloatArray | None]
@@ -187,7 +237,7 @@ def questions_of(layout: Layout, lookup: Lookup, strata: npt.NDArray[np.intp]) -
         y = np.array([[v for _, v in measured]])
         for axis, contrasts in design.contrasts.items():
             if contrasts:
-                asked.append(_question(axis, contrasts, contrasts, y, design, strata))
+                asked.append(_question(axis, contrasts, contrasts, y, design, strata, 1 / len(levels_of)))
     if layout.within:
         asked += _within_questions(layout, layout.within, lookup, strata)
     return asked
@@ -206,7 +256,7 @@ def gain_question(layout: Layout, lookup: Lookup, strata: npt.NDArray[np.intp]) 
         return None
     design = mean_design(len(rows), "step", "last", "0")
     return _question(
-        "step", design.contrasts["step"], design.contrasts["step"], np.array([rows]), design, strata
+        "step", design.contrasts["step"], design.contrasts["step"], np.array([rows]), design, strata, 2.0
     )
 
 
@@ -217,13 +267,32 @@ def _over_lengths(block: Block, levels: Sequence[str], lookup: Lookup) -> FloatA
 
 
 def _design(blocks: Sequence[Block], layout: Layout, interactions: Sequence[tuple[str, str]]) -> Design:
-    return factorial_design(
-        {axis: [b.levels[axis] for b in blocks] for axis in layout.axes},
-        layout.order,
-        layout.baselines,
-        blocks=[b.seed for b in blocks],
-        interactions=interactions,
-    )
+    """The design, with seeds as blocks as far as they are crossed with levels.
+
+    A seed that one run alone has shares its random numbers with nobody: such runs form one block. Seeds that
+    are nested in levels, so that blocks would leave contrasts undetermined, are no blocks.
+    """
+    runs_of = Counter(b.seed for b in blocks)
+    seeds = [b.seed if runs_of[b.seed] > 1 else None for b in blocks]
+    made = [
+        factorial_design(
+            {axis: [b.levels[axis] for b in blocks] for axis in layout.axes},
+            layout.order,
+            layout.baselines,
+            blocks=by,
+            interactions=interactions,
+        )
+        for by in (seeds, [None] * len(blocks))
+    ]
+    return made[0] if _determined(made[0]) >= _determined(made[1]) else made[1]
+
+
+def _determined(design: Design) -> int:
+    """How many contrasts the runs determine."""
+    weights = [c.weights for contrasts in design.contrasts.values() for c in contrasts]
+    if not weights:
+        return 0
+    return int(estimable(design.matrix, np.array(weights)).sum())
 
 
 def _within_questions(
@@ -244,7 +313,7 @@ def _within_questions(
     y = np.swapaxes(np.array([differences for _, differences in rows]), 0, 1)
     design = Design(np.ones((len(rows), 1)), {})
     length = tuple(Contrast(v, baseline, np.ones(1)) for v in others)
-    asked = [_question(within, length, length[:1], y, design, strata)]
+    asked = [_question(within, length, length[:1], y, design, strata, 2.0)]
     for pair in layout.interactions:
         axis = next((a for a in pair if a != within), None)
         if within not in pair or axis not in layout.axes:
@@ -258,7 +327,7 @@ def _within_questions(
         )
         if contrasts:
             name = interaction_name(axis, within)
-            asked.append(_question(name, contrasts, steps, y, full, strata))
+            asked.append(_question(name, contrasts, steps, y, full, strata, 2.0))
     return asked
 
 
@@ -269,6 +338,7 @@ def _question(
     y: FloatArray,
     design: Design,
     strata: npt.NDArray[np.intp],
+    evaluations: float,
 ) -> Question:
     complete = np.isfinite(y).all(axis=(0, 1))
     return Question(
@@ -278,4 +348,5 @@ def _question(
         design.matrix,
         np.array([c.weights for c in weights]),
         strata[complete],
+        evaluations,
     )

@@ -9,7 +9,6 @@ import pandas as pd
 from harness.reporting.analysis import ALL, Analysis
 from harness.reporting.frames import records
 from harness.reporting.responses import benchmarks
-from harness.store.folders import Store
 
 _QUESTIONS = 4
 _MOST_CHARACTERS = 900
@@ -45,7 +44,7 @@ def examples(analysis: Analysis) -> list[Example]:
     """
     chosen = _checkpoints(analysis)
     names = benchmarks(analysis.study)[::-1]
-    if len(chosen) < 2 or not names:
+    if len(chosen) < 2 or not names or "evaluation_id" not in analysis.study.evaluations.columns:
         return []
     each, more = divmod(_QUESTIONS, len(names))
     found: list[Example] = []
@@ -92,8 +91,7 @@ def _samples(analysis: Analysis, run: str, step: int, benchmark: str) -> pd.Data
     row = made[(made["run"] == run) & (made["step"] == step) & (made["benchmark"] == benchmark)]
     if row.empty:
         return None
-    folder = Store(analysis.study.out).run(run)
-    return folder.samples(step, benchmark, str(row["evaluation_id"].iloc[0]), _COLUMNS)
+    return analysis.study.folder(run).samples(step, benchmark, str(row["evaluation_id"].iloc[0]), _COLUMNS)
 
 
 def _example(benchmark: str, index: int, frames: list[tuple[str, pd.DataFrame]]) -> Example:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from harness.reporting.accuracy_tables import accuracy_table, cells_table, verdicts_table
 from harness.reporting.analysis import Analysis
+from harness.reporting.claim_tables import best_table, trajectories_table
 from harness.reporting.run_tables import cost_table, memory_table, throughput_table
 from harness.reporting.table import Table
 
 
 def build_tables(analysis: Analysis) -> dict[str, Table]:
-    """All tables, in the order of the report."""
-    made = (
+    """All tables, in the order of the report; of foreign results none on time, memory and money."""
+    made = [
         accuracy_table(analysis),
         cells_table(analysis),
         verdicts_table(analysis),
-        throughput_table(analysis.study),
-        memory_table(analysis.study),
-        cost_table(analysis.study),
-    )
+        trajectories_table(analysis),
+        best_table(analysis),
+    ]
+    if (analysis.study.runs["kind"] != "foreign").any() or analysis.study.runs.empty:
+        made += [
+            throughput_table(analysis.study),
+            memory_table(analysis.study),
+            cost_table(analysis.study),
+        ]
     return {table.name: table for table in made}

@@ -8,7 +8,10 @@ from harness.reporting import formats
 from harness.reporting.accuracy_tables import effect_text, verdict_record
 from harness.reporting.analysis import ALL, Analysis, Guard, Row
 from harness.reporting.metrics import PERFORMANCE
+from harness.reporting.trajectories import Curve
 from harness.stats.verdicts import MIN_DF, Judgement
+
+_MOST_LUCKY = 4
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Answer:
         hurts: levels that lower it.
         same: levels without a meaningful effect.
         unknown: levels that the data say nothing certain about, and what it would take.
+        length: where accuracy peaks along training, and whether it degrades afterwards.
         costs: what levels change in throughput, memory and cost.
         caution: what must not be read into the best checkpoint.
         incomplete: runs that did not finish.
@@ -31,6 +35,7 @@ class Answer:
     hurts: tuple[str, ...]
     same: tuple[str, ...]
     unknown: tuple[str, ...]
+    length: tuple[str, ...]
     costs: tuple[str, ...]
     caution: str
     incomplete: str
@@ -42,6 +47,7 @@ class Answer:
             ("Doesn't", self.hurts),
             ("Makes no difference", self.same),
             ("Can't tell", self.unknown),
+            ("Training length", self.length),
             ("What it costs", self.costs),
         ]
         return [(title, sentences) for title, sentences in listed if sentences]
@@ -59,6 +65,7 @@ def answer(analysis: Analysis) -> Answer:
         hurts=tuple(by_word.get("hurts", ())),
         same=tuple(by_word.get("no meaningful effect", ())),
         unknown=tuple(by_word.get("inconclusive", ())) or _nothing(analysis, primary),
+        length=tuple(_length_sentences(analysis)),
         costs=tuple(_cost_sentences(analysis)),
         caution=_caution(analysis),
         incomplete=_incomplete(analysis),
@@ -84,9 +91,15 @@ def _sentence(judgement: Judgement, analysis: Analysis) -> str:
     if judgement.df < MIN_DF:
         freedom = f"{judgement.df} degree{'s' * (judgement.df != 1)} of freedom"
         runs = "1 run leaves" if judgement.runs == 1 else f"{judgement.runs} runs leave"
+        noise = " at the noise that plans assume" if judgement.assumed else ""
+        found = (
+            ""
+            if formats.is_empty(judgement.detectable_effect)
+            else f" Effects from {formats.points(judgement.detectable_effect)} points up could be found{noise}."
+        )
         return (
             f"{compared(judgement)}: {effect} seen, but {runs} {freedom}, and no verdict is "
-            f"given below {MIN_DF}; more seeds would settle it"
+            f"given below {MIN_DF}.{found} {_what_it_takes(judgement, analysis)}{noise}"
         )
     return (
         f"{compared(judgement)}: {effect}, interval {_range(judgement)}; effects from "
@@ -171,8 +184,49 @@ def guard_sentence(guard: Guard) -> str:
 
 
 def _caution(analysis: Analysis) -> str:
-    chosen = [g for g in analysis.guards if g.benchmark == ALL] or list(analysis.guards[:1])
-    return f"Best checkpoint: {guard_sentence(chosen[0])}." if chosen else ""
+    every = [g for g in analysis.guards if g.benchmark == ALL] or list(analysis.guards[:1])
+    # A headline is made of the best checkpoint of one benchmark: each that luck explains is named.
+    lucky = [g for g in analysis.guards if g.figures.best <= g.figures.upper and g not in every]
+    chosen = [*lucky[:_MOST_LUCKY], *every]
+    return f"Best checkpoint: {'; '.join(guard_sentence(g) for g in chosen)}." if chosen else ""
+
+
+def _length_sentences(analysis: Analysis) -> list[str]:
+    """Declines that are there, then in one sentence per benchmark the curves that show none or cannot tell."""
+    told = [c for c in analysis.trajectories if c.told]
+    sentences = [_decline(c) for c in told if c.figures.verdict == "hurts"]
+    for benchmark in dict.fromkeys(c.benchmark for c in told):
+        own = [c for c in told if c.benchmark == benchmark]
+        where = "mean accuracy" if benchmark == ALL else benchmark
+        same = [c.scope for c in own if c.figures.verdict == "no meaningful effect"]
+        if same:
+            sentences.append(f"{where}: no decline that matters in {', '.join(same)}")
+        unknown = [c for c in own if c.figures.verdict == "inconclusive"]
+        if unknown:
+            known = [
+                c.figures.detectable_effect
+                for c in unknown
+                if c.figures.detectable_effect == c.figures.detectable_effect
+            ]
+            least = f"; declines from {formats.points(min(known))} points up could be found" if known else ""
+            sentences.append(
+                f"{where}: whether it degrades is not settled in {', '.join(c.scope for c in unknown)}{least}"
+            )
+    return sentences
+
+
+def _decline(curve: Curve) -> str:
+    f = curve.figures
+    where = "mean accuracy" if curve.benchmark == ALL else curve.benchmark
+    change = f"step {f.change}"
+    if f.change_low != f.change_high:
+        change += f" (95 %: {f.change_low} to {f.change_high})"
+    whose = " of this one run" if curve.runs == 1 else ""
+    return (
+        f"{where} in {curve.scope} peaks at step {f.peak} and degrades after {change}: the later checkpoints{whose} "
+        f"score {formats.points(f.effect, signed=True)} points, at best {formats.points(f.ci_high, signed=True)}, "
+        f"p = {formats.p_text(f.p_adjusted)} after the search for the change"
+    )
 
 
 def _incomplete(analysis: Analysis) -> str:

@@ -26,6 +26,7 @@ class Effects:
         run_variance: V_run [M]: between runs, and what of run × question it contains.
         question_variance: V_q [M]: between questions, likewise.
         interaction_variance: V_obs [M]: the run × question term that both contain.
+        leverage: variance of each estimate in units of one run's [M]: 4/N for a balanced two-level axis.
         df: degrees of freedom of t.
         runs: runs used.
         questions: questions used; 0 where none are known.
@@ -37,6 +38,7 @@ class Effects:
     run_variance: FloatArray
     question_variance: FloatArray
     interaction_variance: FloatArray
+    leverage: FloatArray
     df: int
     runs: int
     questions: int
@@ -77,7 +79,7 @@ def two_way_effects(
     weights = np.zeros(questions)
     for group in groups:
         weights[group] = 1 / (len(groups) * len(group))
-    inverse, per_run, estimable, df_run = _solve(d, c)
+    inverse, per_run, known, df_run = _solve(d, c)
     b = (per_run @ values).reshape(-1, questions)
     df = max(0, min(df_run, questions - len(groups)))
     spread = per_run @ per_run.T
@@ -96,7 +98,8 @@ def two_way_effects(
             cell = residual[:, :, group] - residual[:, :, group].mean(axis=2, keepdims=True)
             products = _mean_products(cell.reshape(count, -1), df_run * (len(group) - 1))
             v_obs += share * np.kron(products, spread)
-    return _effects(b @ weights, v_run, v_q, v_obs, np.tile(estimable, count), df, (runs, questions))
+    leverage = np.tile(np.diag(spread), count)
+    return _effects(b @ weights, v_run, v_q, v_obs, np.tile(known, count), leverage, df, (runs, questions))
 
 
 def run_effects(
@@ -120,7 +123,7 @@ def run_effects(
     """
     values, d, c = (np.asarray(a, dtype=np.float64) for a in (y, design, contrasts))
     values = values.reshape(-1, values.shape[-1])
-    inverse, per_run, estimable, df = _solve(d, c)
+    inverse, per_run, known, df = _solve(d, c)
     spread = per_run @ per_run.T
     estimates = (values @ per_run.T).ravel()
     v_run = np.zeros((len(estimates), len(estimates)))
@@ -131,7 +134,15 @@ def run_effects(
         noise = np.asarray(sampling_variance, dtype=np.float64).reshape(values.shape)
         v_q = np.diag(np.concatenate([(per_run**2) @ row for row in noise]))
     # The sampling noise of runs is part of their spread already: it floors V_run, it does not add to it.
-    return _effects(estimates, v_run, v_q, v_q, np.tile(estimable, len(values)), df, (values.shape[1], 0))
+    leverage = np.tile(np.diag(spread), len(values))
+    return _effects(
+        estimates, v_run, v_q, v_q, np.tile(known, len(values)), leverage, df, (values.shape[1], 0)
+    )
+
+
+def estimable(design: npt.ArrayLike, contrasts: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which contrasts [C, P] the runs of a design [R, P] determine [C]."""
+    return _solve(np.asarray(design, dtype=np.float64), np.asarray(contrasts, dtype=np.float64))[2]
 
 
 def _groups(questions: int, strata: npt.ArrayLike | None) -> list[npt.NDArray[np.intp]]:
@@ -145,8 +156,8 @@ def _solve(d: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, npt.ND
     """Generalised inverse [P, R], contrasts as weights on runs [M, R], which are estimable [M], residual df."""
     inverse: FloatArray = np.asarray(np.linalg.pinv(d), dtype=np.float64)
     per_run: FloatArray = np.asarray(c @ inverse)
-    estimable = np.asarray(np.isclose(per_run @ d, c, atol=1e-8).all(axis=1))
-    return inverse, per_run, estimable, max(0, d.shape[0] - int(np.linalg.matrix_rank(d)))
+    known = np.asarray(np.isclose(per_run @ d, c, atol=1e-8).all(axis=1))
+    return inverse, per_run, known, max(0, d.shape[0] - int(np.linalg.matrix_rank(d)))
 
 
 def _mean_products(residual: npt.NDArray[Any], df: int) -> npt.NDArray[Any]:
@@ -159,7 +170,8 @@ def _effects(
     v_run: FloatArray,
     v_q: FloatArray,
     v_obs: FloatArray,
-    estimable: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_],
+    leverage: FloatArray,
     df: int,
     shape: tuple[int, ...],
 ) -> Effects:
@@ -170,12 +182,13 @@ def _effects(
     if df == 0:
         errors = np.full_like(errors, math.nan)
     return Effects(
-        effects=np.where(estimable, estimates, math.nan),
-        errors=np.where(estimable, errors, math.nan),
+        effects=np.where(known, estimates, math.nan),
+        errors=np.where(known, errors, math.nan),
         correlation=_correlation(v_run + v_q),
         run_variance=run,
         question_variance=question,
         interaction_variance=both,
+        leverage=leverage,
         df=df,
         runs=shape[0],
         questions=shape[1],

@@ -140,3 +140,21 @@ def mean_interval(parts: Sequence[Interval]) -> Interval:
     below = math.sqrt(sum((p.estimate - p.low) ** 2 for p in parts)) / len(parts)
     above = math.sqrt(sum((p.high - p.estimate) ** 2 for p in parts)) / len(parts)
     return Interval(estimate, estimate - below, estimate + above)
+
+
+def difference_interval(
+    before: tuple[float, float], after: tuple[float, float], *, level: float = 0.95
+) -> Interval:
+    """Interval for the difference of two independent proportions, `after − before`.
+
+    Newcombe's hybrid score interval (Newcombe 1998, Statistics in Medicine 17:873, method 10).
+
+    Args:
+        before, after: right answers and answers.
+        level: coverage.
+    """
+    a, b = wilson(*before, level=level), wilson(*after, level=level)
+    estimate = b.estimate - a.estimate
+    low = math.hypot(b.estimate - b.low, a.high - a.estimate)
+    high = math.hypot(b.high - b.estimate, a.estimate - a.low)
+    return Interval(estimate, estimate - low, estimate + high)

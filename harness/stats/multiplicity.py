@@ -67,8 +67,49 @@ def dunnett_critical(correlation: npt.ArrayLike, df: int, alpha: float) -> float
     return float(optimize.brentq(excess, single, bonferroni, xtol=1e-4))
 
 
-def _exceeding(bound: float, correlation: FloatArray, df: int) -> float:
-    """P(max |T_i| ≥ bound), bound > 0.
+def greatest_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: int) -> float:
+    """One-sided P(max T ≥ max t) for T multivariate t: the p-value of a scan over change points.
+
+    Args:
+        t: statistics [M], none NaN; positive in the direction of the alternative.
+        correlation: of the estimates [M, M].
+        df: degrees of freedom, at least 1.
+    """
+    values = np.asarray(t, dtype=np.float64)
+    best = float(values.max())
+    if best == math.inf:
+        return 0.0
+    if best <= 0:
+        return 1.0
+    single = float(stats.t.sf(best, df))
+    joint = _exceeding(best, np.asarray(correlation, dtype=np.float64), df, one_sided=True)
+    return float(np.clip(joint, single, min(1.0, len(values) * single)))
+
+
+def greatest_critical(correlation: npt.ArrayLike, df: int, alpha: float) -> float:
+    """The c with one-sided P(max T ≥ c) = alpha.
+
+    Args:
+        correlation: of the estimates [M, M].
+        df: degrees of freedom, at least 1.
+        alpha: error rate of the M comparisons together, below one half.
+    """
+    shape = np.asarray(correlation, dtype=np.float64)
+    single = float(stats.t.isf(alpha, df))
+    bonferroni = float(stats.t.isf(alpha / shape.shape[0], df))
+
+    def excess(c: float) -> float:
+        return _exceeding(c, shape, df, one_sided=True) - alpha
+
+    if shape.shape[0] == 1 or excess(single) <= 0:
+        return single
+    if excess(bonferroni) >= 0:
+        return bonferroni
+    return float(optimize.brentq(excess, single, bonferroni, xtol=1e-4))
+
+
+def _exceeding(bound: float, correlation: FloatArray, df: int, *, one_sided: bool = False) -> float:
+    """P(max |T_i| ≥ bound), or P(max T_i ≥ bound) if one-sided; bound > 0.
 
     T = (r / s)·Lu with a direction u on the sphere, r² ~ χ²_M and s² ~ χ²_df/df, all independent, so that
     r²/(M s²) ~ F(M, df): given u the probability is F's tail, and only directions are averaged. Smooth and
@@ -77,7 +118,8 @@ def _exceeding(bound: float, correlation: FloatArray, df: int) -> float:
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     size = correlation.shape[0]
-    reach = np.abs(_directions(size) @ root.T).max(axis=1)
+    along = _directions(size) @ root.T
+    reach = np.maximum((along if one_sided else np.abs(along)).max(axis=1), 0.0)
     # A direction along which a singular correlation does not move never exceeds the bound.
     ratio = np.full(len(reach), math.inf)
     np.divide(bound * bound, size * reach * reach, out=ratio, where=reach > 1e-12)

@@ -52,6 +52,8 @@ class Test:
         effects: their joint estimate.
         delta: smallest effect that matters, in the unit of the estimates.
         better: +1 where more is better, −1 where less is.
+        assumed_run: standard deviation between runs for the detectable effect where no residual degree of
+            freedom measures it; None where none may be assumed.
     """
 
     axis: str
@@ -59,6 +61,7 @@ class Test:
     effects: Effects
     delta: float
     better: int = 1
+    assumed_run: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,8 @@ class Judgement:
         p_value, p_adjusted: two-sided, before and after adjustment for multiplicity.
         verdict: the word.
         detectable_effect: found with the stated power at the first, strictest step of the adjustment.
+        assumed: whether that and what it would take rest on assumed noise between runs, because no degree of
+            freedom measures it: then what `MIN_DF` degrees of freedom would show with as many runs.
         runs, questions, df: what it rests on.
         seeds_needed, questions_needed: what would detect an effect of delta; None where nothing reasonable
             would, or where the variance is not known.
@@ -93,6 +98,7 @@ class Judgement:
     p_adjusted: float
     verdict: VerdictWord
     detectable_effect: float
+    assumed: bool
     runs: int
     questions: int
     df: int
@@ -218,6 +224,16 @@ def _judged(
         better=test.better,
     )
     seeds, questions = _needed(test, m, comparisons, settings) if verdict == "inconclusive" else (None, None)
+    assumed = df < 1 and test.assumed_run is not None and math.isfinite(effect)
+    detectable = detectable_effect(error, df, power=settings.power, critical=strict)
+    if assumed:
+        detectable = detectable_effect(
+            _assumed_error(test, m),
+            MIN_DF,
+            alpha=settings.alpha,
+            power=settings.power,
+            comparisons=comparisons,
+        )
     return Judgement(
         axis=test.axis,
         level=contrast.level,
@@ -231,7 +247,8 @@ def _judged(
         p_value=_single(test)[m],
         p_adjusted=p_adjusted,
         verdict=verdict,
-        detectable_effect=detectable_effect(error, df, power=settings.power, critical=strict),
+        detectable_effect=detectable,
+        assumed=assumed,
         runs=effects.runs,
         questions=effects.questions,
         df=df,
@@ -243,11 +260,16 @@ def _judged(
 
 def _needed(test: Test, m: int, comparisons: int, settings: Settings) -> tuple[int | None, int | None]:
     effects = test.effects
-    if effects.df < 1 or not math.isfinite(effects.errors[m]):
+    if not math.isfinite(effects.effects[m]):
         return None, None
     both = float(effects.interaction_variance[m])
+    between = float(effects.run_variance[m]) - both
+    if effects.df < 1 or not math.isfinite(effects.errors[m]):
+        if test.assumed_run is None:
+            return None, None
+        between = float(effects.leverage[m]) * test.assumed_run**2
     parts = Components(
-        run=max(0.0, float(effects.run_variance[m]) - both),
+        run=max(0.0, between),
         slope=max(0.0, float(effects.question_variance[m]) - both) if effects.questions else 0.0,
         interaction=both,
         df_runs=effects.df,
@@ -262,4 +284,13 @@ def _needed(test: Test, m: int, comparisons: int, settings: Settings) -> tuple[i
         power=settings.power,
         comparisons=comparisons,
         least_df=MIN_DF,
+    )
+
+
+def _assumed_error(test: Test, m: int) -> float:
+    """Standard error under the assumed noise between runs and the measured one between questions."""
+    assert test.assumed_run is not None
+    effects = test.effects
+    return math.sqrt(
+        float(effects.leverage[m]) * test.assumed_run**2 + max(0.0, float(effects.question_variance[m]))
     )

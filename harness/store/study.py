@@ -10,8 +10,9 @@ import pandas as pd
 
 from harness.spec.identity import flattened
 from harness.store.atomic import read_json
-from harness.store.attempts import AttemptFolder, checked
-from harness.store.folders import OUTPUT_SCHEMA, RunFolder, Store
+from harness.store.attempts import AttemptFolder
+from harness.store.folders import RunFolder, Store
+from harness.store.schema import current
 
 _RUN_COLUMNS = [
     "status",
@@ -39,8 +40,8 @@ class Study:
         steps_axes: those that vary nothing but training steps.
         cells: a row per cell: a column per axis, `seed`, `run`, `step`.
         runs: a row per planned run: `run`, `kind`, `label`, a column per axis but the steps axes (empty for base
-            runs), `seed`, `status` (`finished`, `failed`, `running`, `interrupted`, `killed`, `pending`),
-            `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`, `devices`,
+            runs), `seed`, `status` (`finished`, `diverged`, `failed`, `running`, `interrupted`, `killed`,
+            `pending`), `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`, `devices`,
             `cost_usd`, `device`, `error`. All attempts count, failed ones too.
         steps: step records with dotted names, `run`, `attempt`, `step` first; superseded ones dropped.
         evaluations: the evaluations that the plan asks for, with dotted names.
@@ -49,6 +50,7 @@ class Study:
         events: a row per event: `run`, `attempt`, `step`, `kind`, `message`, …
         invocations: a row per call of the runner: `started_at`, `wall_seconds`, `slots`, `devices_per_slot`,
             `usd_per_hour`, `device_seconds` (held), `busy_device_seconds`; the difference is idle time.
+        sources: files of foreign results or other folders that this was made from; empty for a folder of ours.
     """
 
     out: Path
@@ -63,12 +65,17 @@ class Study:
     attempts: pd.DataFrame
     events: pd.DataFrame
     invocations: pd.DataFrame
+    sources: tuple[str, ...] = ()
     _questions: list[pd.DataFrame] = field(default_factory=list, repr=False)
+
+    def folder(self, run: str) -> RunFolder:
+        """Where a run's records are."""
+        return Store(self.out).run(run)
 
     def questions(self) -> pd.DataFrame:
         """A row per run, step, benchmark and question: `samples`, `correct`. Read from the samples once."""
         if not self._questions:
-            self._questions.append(_questions(self.out, self.evaluations))
+            self._questions.append(_questions(self))
         return self._questions[0]
 
 
@@ -79,8 +86,8 @@ def load_study(out: Path | str) -> Study:
         StoreError: it is none, or a record in it cannot be read by this version.
     """
     store = Store(out)
-    grid = checked(read_json(store.grid_file), store.grid_file, OUTPUT_SCHEMA)
-    plan = checked(read_json(store.plan_file), store.plan_file, OUTPUT_SCHEMA)
+    grid = current(read_json(store.grid_file), "output", store.grid_file)
+    plan = current(read_json(store.plan_file), "output", store.plan_file)
     axes, steps_axes = list(grid["axes"]), list(grid["steps_axes"])
     cells = pd.DataFrame(
         [{**c["levels"], "seed": c["seed"], "run": c["run"], "step": c["step"]} for c in plan["cells"]],
@@ -175,11 +182,9 @@ def _step_rows(folder: RunFolder) -> list[dict[str, Any]]:
 
 def run_status(missing: bool, attempts: list[dict[str, Any]]) -> str:
     """A run's status from what is missing and how its attempts ended."""
+    last = str(attempts[-1]["status"]) if attempts else "pending"
     if not missing:
-        return "finished"
-    if not attempts:
-        return "pending"
-    last = str(attempts[-1]["status"])
+        return "diverged" if last == "diverged" else "finished"
     # An attempt that finished an earlier, smaller plan leaves the rest of this one to be done.
     return "pending" if last == "finished" else last
 
@@ -214,27 +219,27 @@ def _run_row(
 
 def _missing(folder: RunFolder, entry: dict[str, Any]) -> bool:
     wanted = {(s, b, i) for s in entry["steps"] for b, i in entry["evaluation_ids"].items()}
-    return not wanted <= folder.evaluated()
+    missing = wanted - folder.evaluated()
+    if missing and (end := folder.diverged_at()) is not None:
+        return any(step < end for step, _, _ in missing)
+    return bool(missing)
 
 
 def _invocations(store: Store) -> pd.DataFrame:
     folder = store.invocations
     rows = [
-        checked(read_json(path), path, OUTPUT_SCHEMA)
-        for path in sorted(folder.glob("*.json"))
-        if folder.exists()
+        current(read_json(path), "output", path) for path in sorted(folder.glob("*.json")) if folder.exists()
     ]
     columns = ["started_at", "wall_seconds", "slots", "devices_per_slot", "usd_per_hour"]
     return _frame(rows, [*columns, "device_seconds", "busy_device_seconds"])
 
 
-def _questions(out: Path, evaluations: pd.DataFrame) -> pd.DataFrame:
-    store = Store(out)
+def _questions(study: Study) -> pd.DataFrame:
     keys = ["run", "step", "benchmark", "question_index", "question_id"]
     frames = []
-    for row in evaluations.to_dict("records"):
+    for row in study.evaluations.to_dict("records"):
         run, step, benchmark = str(row["run"]), int(row["step"]), str(row["benchmark"])
-        samples = store.run(run).samples(
+        samples = study.folder(run).samples(
             step, benchmark, str(row["evaluation_id"]), ["question_index", "question_id", "correct"]
         )
         grouped = samples.groupby(["question_index", "question_id"], sort=True)["correct"]

@@ -52,6 +52,7 @@ def _effects(effects, error, df=7, runs=8):
         run_variance=variance,
         question_variance=np.zeros(size),
         interaction_variance=np.zeros(size),
+        leverage=np.full(size, 4 / runs),
         df=df,
         runs=runs,
         questions=200,

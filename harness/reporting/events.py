@@ -1,0 +1,63 @@
+"""What happened in training besides learning: events of attempts and of steps, truncation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.reporting import formats
+from harness.reporting.frames import column, records
+from harness.store.study import Study
+
+_TRUNCATED = 0.5
+"""Share of completions cut off at the cap, over the last steps, from which it is told."""
+_LAST_STEPS = 10
+_GRAVE = ("collapse", "diverge", "nan", "failed", "drift", "truncat", "oom", "killed")
+
+
+def step_events(study: Study) -> list[dict[str, Any]]:
+    """Events that step records carry (`events`: a list), and runs whose completions are mostly cut off at the cap."""
+    found: list[dict[str, Any]] = []
+    if "events" in study.steps.columns:
+        for row in records(study.steps[["run", "attempt", "step", "events"]]):
+            listed = row["events"] if isinstance(row["events"], list) else []
+            for event in listed:
+                known = event if isinstance(event, dict) else {"kind": str(event)}
+                message = known.get("message") or known.get("detail") or ""
+                found.append(
+                    {
+                        "run": row["run"],
+                        "attempt": row["attempt"],
+                        "step": known.get("step", row["step"]),
+                        "kind": str(known.get("kind", "event")),
+                        "message": str(message),
+                    }
+                )
+    return found + _truncated(study)
+
+
+def _truncated(study: Study) -> list[dict[str, Any]]:
+    found = []
+    for run, steps in study.steps.groupby("run", sort=False):
+        last = steps.sort_values("step").tail(_LAST_STEPS)
+        share = float(column(last, "completion.truncated_share").mean())
+        if share >= _TRUNCATED:
+            message = (
+                f"{formats.percent(share)} of completions cut off at the cap in the last {len(last)} steps"
+            )
+            found.append(
+                {
+                    "run": run,
+                    "attempt": None,
+                    "step": int(last["step"].max()),
+                    "kind": "truncation",
+                    "message": message,
+                }
+            )
+    return found
+
+
+def most_events(events: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """The first `most`, grave ones before others, otherwise in their order."""
+    grave = [e for e in events if any(word in str(e["kind"]).lower() for word in _GRAVE)]
+    rest = [e for e in events if e not in grave]
+    return [*grave, *rest][:most]
