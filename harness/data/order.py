@@ -21,10 +21,25 @@ def step_problems(count: int, *, seed: int, step: int, prompts_per_step: int) ->
         ValueError: `count` or `prompts_per_step` is < 1, or `step` is < 0.
     """
     _require(count, step, prompts_per_step)
-    first = step * prompts_per_step
+    return problems_from(count, seed=seed, first=step * prompts_per_step, number=prompts_per_step)
+
+
+def problems_from(count: int, *, seed: int, first: int, number: int) -> list[int]:
+    """Indices of the problems at positions `first` to `first + number` of the endless order that a seed gives.
+
+    Args:
+        count: number of problems.
+        seed: the run's seed.
+        first: 0-based position, which is how many problems were drawn before.
+        number: problems to draw.
+
+    Raises:
+        ValueError: `count` or `number` is < 1, or `first` is < 0.
+    """
+    _require(count, first, number)
     permutations: dict[int, list[int]] = {}
     indices = []
-    for position in range(first, first + prompts_per_step):
+    for position in range(first, first + number):
         epoch, offset = divmod(position, count)
         if epoch not in permutations:
             permutations[epoch] = _permutation(count, seed, epoch)

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from harness.models import hub
 from harness.models.catalog import ModelSource
 from harness.models.errors import ModelNotFound
+from harness.models.liger import apply_liger
 from harness.spec.recipe import ModelSpec
 
 
@@ -60,6 +61,8 @@ def load_model(source: ModelSource, spec: ModelSpec, *, device: str | torch.devi
         if getattr(model.config, name, None):
             setattr(model.config, name, 0.0)
     torch.nn.Module.to(model, device)
+    if spec.liger:
+        apply_liger(model)
     return LoadedModel(model.eval(), load_tokenizer(folder), source)
 
 

@@ -118,19 +118,21 @@ def single_language(batch: Sequence[Scored], context: RewardContext, *, script: 
         raise ValueError(f"`script` must be one of Unicode's, such as latin or cjk, got {script!r}")
     rewards = []
     for item in batch:
-        letters = [s for s in map(_script, item.text) if s not in ("", "GREEK")]
+        letters = [s for s in map(script_of, item.text) if s not in ("", "GREEK")]
         rewards.append(sum(s == wanted for s in letters) / len(letters) if letters else 1.0)
     return rewards
 
 
 @lru_cache(maxsize=65536)
-def _script(character: str) -> str:
+@lru_cache(maxsize=8192)
+def script_of(character: str) -> str:
+    """The first word of a letter's Unicode name, such as LATIN, CYRILLIC or CJK; empty for what is no letter."""
     return unicodedata.name(character, "").partition(" ")[0] if character.isalpha() else ""
 
 
 @lru_cache(maxsize=1)
 def _scripts() -> frozenset[str]:
-    return frozenset(map(_script, map(chr, range(0x20000)))) - {""}
+    return frozenset(map(script_of.__wrapped__, map(chr, range(0x20000)))) - {""}
 
 
 FUNCTIONS: dict[str, Callable[..., list[float]]] = {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.models.lora import merged_weights
 from harness.rollout.cache import PreallocatedCache
 from harness.rollout.engine import Completion, Request, Sampling
 from harness.rollout.sampling import sample
@@ -56,8 +57,10 @@ class TransformersEngine:
         """Refreshes the copy, where there is one."""
         if self._model is self._policy:
             return
-        for mine, theirs in zip(self._model.parameters(), self._policy.parameters(), strict=True):
-            mine.copy_(theirs)
+        mine = dict(self._model.named_parameters())
+        for name, tensor in merged_weights(self._policy):
+            if name in mine:  # a tied head is named twice and held once
+                mine[name].copy_(tensor)
 
     def close(self) -> None:
         """Nothing to release."""

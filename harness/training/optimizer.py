@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from harness.spec.errors import SpecError
 from harness.spec.recipe import OptimizerSpec
 
 
-def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.AdamW:
-    """Fused AdamW (arXiv 1711.05101) over the trainable parameters; matrices decay, vectors don't."""
+def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    """Fused AdamW (arXiv 1711.05101) over the trainable parameters; matrices decay, vectors don't.
+
+    `adamw_8bit` is bitsandbytes' (arXiv 2110.02861), which keeps both moments in blocks of 8-bit numbers.
+
+    Raises:
+        SpecError: 8-bit moments were asked for where there is no GPU or no bitsandbytes.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    kind, options = (torch.optim.AdamW, {"fused": True}) if spec.name == "adamw" else (_eight_bit(), {})
+    return kind(
         [g for g in groups if g["params"]],
         lr=spec.learning_rate,
         betas=spec.betas,
         eps=spec.epsilon,
-        fused=True,
+        **options,
     )
+
+
+def _eight_bit() -> Any:
+    hint = "use `name: adamw`, or install bitsandbytes on a machine with a GPU"
+    if not torch.cuda.is_available():
+        raise SpecError("optimizer.name: adamw_8bit needs a CUDA device, and torch sees none", hint=hint)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise SpecError("optimizer.name: adamw_8bit needs bitsandbytes", hint=hint) from None
+    return AdamW8bit
 
 
 def learning_rate(spec: OptimizerSpec, *, step: int, steps: int) -> float:
     """The rate of 1-based update `step` of a run of `steps` steps.
 
     Linear warm-up to the peak over `warmup_steps`, then constant, or a linear or cosine descent that reaches
-    the floor at the last step, or at step `schedule_steps` where that is given.
+    the floor at the last step, or at step `schedule_steps` where that is given. `wsd` stays at the peak and falls
+    linearly over the last `decay_fraction` of the steps (MiniCPM, arXiv 2404.06395, section 4).
     """
     steps = spec.schedule_steps or steps
     if step <= spec.warmup_steps:
         return spec.learning_rate * step / spec.warmup_steps
     if spec.schedule == "constant":
         return spec.learning_rate
-    done = min(1.0, (step - spec.warmup_steps) / max(1, steps - spec.warmup_steps))
-    shape = 1 - done if spec.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    fall = spec.warmup_steps
+    if spec.schedule == "wsd":
+        fall = max(fall, steps - round(spec.decay_fraction * steps))
+    done = min(1.0, max(0.0, (step - fall) / max(1, steps - fall)))
+    shape = 1 - done if spec.schedule in ("linear", "wsd") else (1 + math.cos(math.pi * done)) / 2
     floor = spec.min_learning_rate_ratio
     return spec.learning_rate * (floor + (1 - floor) * shape)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from harness.data.order import epoch_of, step_problems
+from harness.data.order import problems_from
 from harness.data.problem import Problem
 from harness.data.prompts import encode_prompt
 from harness.meters.clock import PhaseClock
@@ -20,6 +22,7 @@ from harness.meters.energy import EnergyMeter, visible_gpus
 from harness.meters.flops import FlopsModel
 from harness.meters.memory import PeakMemory
 from harness.models.loading import LoadedModel
+from harness.models.lora import adapter_tensors, add_adapters, set_adapters
 from harness.rewards.composite import CompositeReward, Scores
 from harness.rewards.types import Scored
 from harness.rollout.engine import Completion, Engine, Request, Sampling
@@ -27,9 +30,12 @@ from harness.spec.recipe import Recipe
 from harness.spec.seeds import derive_seed
 from harness.training.advantages import group_advantages, zero_spread
 from harness.training.batch import Sample
-from harness.training.checkpoints import Checkpoints
+from harness.training.checkpoints import Checkpoints, optimizer_tensors
+from harness.training.detectors import Alarm, Detectors, Figures, foreign_share, loop_share, scripts_of
+from harness.training.drawing import Drawn
 from harness.training.generators import seed_generators
 from harness.training.optimizer import build_optimizer, learning_rate
+from harness.training.parallel import Alone
 from harness.training.update import Updater, UpdateResult
 
 
@@ -45,6 +51,7 @@ class Trainer:
         problems: training questions.
         peak_flops: FLOP/s that utilisation refers to, of all devices together.
         devices: devices that the run holds, as they are billed.
+        ranks: the processes that share the work, if there are several; `loaded.model` is then each one's replica.
     """
 
     def __init__(
@@ -58,8 +65,14 @@ class Trainer:
         *,
         peak_flops: float,
         devices: int = 1,
+        ranks: Alone | None = None,
     ) -> None:
+        self._ranks = ranks or Alone()
         self.recipe = recipe
+        self.rollbacks = 0
+        self._drawn = 0
+        self._detectors = Detectors(recipe.stability)
+        self.alarms: list[Alarm] = []
         self._devices = devices
         self.step = 0
         self._seed = seed
@@ -73,12 +86,18 @@ class Trainer:
         memory = PeakMemory(self._model.device.index or 0 if cuda else None)
         self.clock = PhaseClock(memory, torch.cuda.synchronize if cuda else None)
         self._energy = EnergyMeter(visible_gpus(devices) if cuda else ())
-        reference = (
-            copy.deepcopy(self._model).eval().requires_grad_(False) if recipe.objective.beta > 0 else None
-        )
-        self._optimizer = build_optimizer(self._model, recipe.optimizer)
-        self._updater = Updater(self._model, reference, self._optimizer, recipe, self.clock)
+        reference = None
+        if recipe.model.lora is not None:
+            # The reference policy is the model without its adapters, which costs no memory.
+            add_adapters(self._model, recipe.model.lora, seed=derive_seed(seed, "lora"))
+        elif recipe.objective.beta > 0:
+            reference = self._ranks.shard(copy.deepcopy(self._model).eval().requires_grad_(False))
+        self._untrained_adapters = {k: v.clone() for k, v in adapter_tensors(self._model).items()}
+        self._policy = self._ranks.shard(self._model)
+        self._optimizer = build_optimizer(self._policy, recipe.optimizer)
+        self._updater = Updater(self._policy, reference, self._optimizer, recipe, self.clock, self._ranks)
         self._problems, self._prompts = self._encode(problems)
+        self._scripts = scripts_of(p.question for p in self._problems)
 
     def _encode(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[tuple[int, ...]]]:
         encoded = [(p, tuple(encode_prompt(self._tokenizer, self.recipe.prompt, p))) for p in problems]
@@ -92,81 +111,152 @@ class Trainer:
 
     def save(self, checkpoints: Checkpoints, keep: frozenset[int]) -> None:
         """Writes a checkpoint of the current step."""
-        checkpoints.save(self.step, self._model, self._tokenizer, self._optimizer, keep)
+        position = {
+            "drawn": self._drawn,
+            "rollbacks": self.rollbacks,
+            "detectors": self._detectors.state(),
+        }
+        moments = optimizer_tensors(self._policy, self._optimizer)
+        self._ranks.together(
+            lambda: checkpoints.save(self.step, self._model, self._tokenizer, moments, keep, position)
+        )
 
     def restore(self, checkpoints: Checkpoints, step: int) -> None:
         """Goes on from a checkpoint; raises `DamagedCheckpoint`."""
         checkpoints.load_weights(step, self._model)
-        checkpoints.load_optimizer(step, self._model, self._optimizer)
+        self._ranks.adopt(self._policy, self._model)
+        checkpoints.load_optimizer(step, self._policy, self._optimizer)
+        position = checkpoints.position(step)
         self._engine.sync()
         self.step = step
+        self._drawn = position.get("drawn", step * self.recipe.rollout.prompts_per_step)
+        self.rollbacks = position.get("rollbacks", 0)
+        self._detectors.restore(position.get("detectors", {}))
 
     def reset(self, untrained: PreTrainedModel) -> None:
         """Starts again from the weights of `untrained`."""
-        self._model.load_state_dict(untrained.state_dict())
+        if self._untrained_adapters:
+            set_adapters(self._model, self._untrained_adapters)
+        else:
+            self._model.load_state_dict(untrained.state_dict())
+        self._ranks.adopt(self._policy, self._model)
         self._optimizer.state.clear()
         self._engine.sync()
-        self.step = 0
+        self.step = self._drawn = self.rollbacks = 0
+        self._detectors.restore({})
+
+    @contextmanager
+    def rolling_back(self) -> Iterator[None]:
+        """Around a `restore` or `reset` after a mishap: what follows draws other questions and other samples.
+
+        The optimiser's state is emptied before, for a checkpoint may hold none.
+        """
+        drawn, rollbacks = self._drawn, self.rollbacks + 1
+        self._optimizer.state.clear()
+        yield
+        self._drawn, self.rollbacks = drawn, rollbacks
 
     def train_step(self) -> dict[str, Any]:
-        """One training step; returns its record.
-
-        Raises:
-            Diverged: the gradient is not finite.
-        """
-        rollout = self.recipe.rollout
+        """One training step; returns its record, with the detectors' alarms under `events` if there are any."""
         self.clock.reset()
         self._energy.reset()
         seed_generators(self._seed, self.step)
-        chosen = step_problems(
-            len(self._problems), seed=self._seed, step=self.step, prompts_per_step=rollout.prompts_per_step
-        )
-        with self.clock.phase("rollout"):
-            completions = self._sample(chosen)
+        waited = self._ranks.waited_seconds
+        drawn = self._ranks.together(self._draw)
+        self.clock.move("rollout", "idle", self._ranks.waited_seconds - waited)
         with self.clock.phase("reward"):
-            scores = self._score(chosen, completions)
-            rewards = torch.tensor(scores.total, dtype=torch.float64).view(len(chosen), -1)
-            advantages = group_advantages(rewards, self.recipe.advantage).flatten().tolist()
-        group = rollout.completions_per_prompt
-        samples = [
-            Sample(self._prompts[chosen[i // group]], c.token_ids, c.logprobs, advantage, c.truncated)
-            for i, (c, advantage) in enumerate(zip(completions, advantages))
-        ]
+            rewards = drawn.rewards()
+            advantages = group_advantages(rewards[drawn.kept], self.recipe.advantage).flatten().tolist()
         rate = learning_rate(self.recipe.optimizer, step=self.step + 1, steps=self.recipe.training.steps)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
-        result = self._updater.update(samples)
+        group = self.recipe.rollout.completions_per_prompt
+        rows = [i * group + k for i in drawn.kept for k in range(group)]
+        samples = [
+            Sample(self._prompts[drawn.chosen[i // group]], c.token_ids, c.logprobs, 0.0, c.truncated)
+            for i, c in enumerate(drawn.completions)
+        ]
+        batch = [replace(samples[row], advantage=advantage) for row, advantage in zip(rows, advantages)]
+        result = self._updater.update(batch)
         with self.clock.phase("sync"):
+            self._ranks.publish(self._policy, self._model)
             self._engine.sync()
         self.step += 1
+        self._drawn += len(drawn.chosen)
         record = {
             "step": self.step,
-            **_reward_record(rewards, scores),
-            "completion": _completion_record(completions),
+            **_reward_record(rewards, drawn.scores),
+            "completion": _completion_record(drawn.completions) | self._text_record(drawn),
             "objective": {**_finite(result.metrics), "learning_rate": rate},
-            "tokens": _token_record(samples, result, group),
-            "samples_seen": self.step * len(samples),
-            "epoch": epoch_of(len(self._problems), step=self.step, prompts_per_step=rollout.prompts_per_step),
+            "tokens": _token_record(samples, batch, result),
+            "samples_seen": self._drawn * group,
+            "epoch": self._drawn / len(self._problems),
+            **drawn.record(self.recipe.rollout.zero_spread),
         }
-        record["timing"] = self._timing(samples, result, record["tokens"])
+        if self.rollbacks:
+            record["rollbacks"] = self.rollbacks
+        self.alarms = self._detectors.look(_figures(record, result))
+        if self.alarms:
+            record["events"] = [alarm.record() for alarm in self.alarms]
+        record["timing"] = self._timing(samples, batch, result, record["tokens"])
+        if drawn.rounds > 1:
+            record["timing"]["resample_seconds"] = drawn.resample_seconds
         record["memory"] = self.clock.peaks
         record["energy"] = self._energy.read()
         return record
 
-    def _sample(self, chosen: Sequence[int]) -> list[Completion]:
+    def onset(self, alarm: Alarm) -> int:
+        """The first step of the trouble behind an alarm of the last step."""
+        return self.step + 1 - self._detectors.onset(alarm)
+
+    def _draw(self) -> Drawn:
+        """The step's groups; under dynamic sampling in rounds, until enough of them have spread."""
         rollout = self.recipe.rollout
+        drawn = Drawn(rollout.completions_per_prompt)
+        while drawn.wants_more(rollout):
+            before = sum(self.clock.seconds.values())
+            chosen = problems_from(
+                len(self._problems),
+                seed=self._seed,
+                first=self._drawn + len(drawn.chosen),
+                number=rollout.prompts_per_step - len(drawn.kept),
+            )
+            with self.clock.phase("rollout"):
+                completions = self._sample(chosen, first_slot=len(drawn.chosen))
+            with self.clock.phase("reward"):
+                texts = self._texts(completions)
+                drawn.add(chosen, completions, texts, self._score(chosen, completions, texts), rollout)
+            if drawn.rounds > 1:
+                drawn.resample_seconds += sum(self.clock.seconds.values()) - before
+        return drawn
+
+    def _sample(self, chosen: Sequence[int], *, first_slot: int) -> list[Completion]:
+        rollout = self.recipe.rollout
+        # After a rollback the same step draws anew.
+        again = ("rollback", self.rollbacks) if self.rollbacks else ()
         requests = [
-            Request(self._prompts[index], derive_seed(self._seed, "rollout", self.step, slot, number))
-            for slot, index in enumerate(chosen)
+            Request(self._prompts[index], derive_seed(self._seed, "rollout", self.step, slot, number, *again))
+            for slot, index in enumerate(chosen, start=first_slot)
             for number in range(rollout.completions_per_prompt)
         ]
         sampling = Sampling(rollout.max_completion_tokens, rollout.temperature, rollout.top_p)
         return self._engine.generate(requests, sampling)
 
-    def _score(self, chosen: Sequence[int], completions: Sequence[Completion]) -> Scores:
-        texts = self._tokenizer.batch_decode(
+    def _texts(self, completions: Sequence[Completion]) -> list[str]:
+        return self._tokenizer.batch_decode(
             [list(c.token_ids) for c in completions], skip_special_tokens=True
         )
+
+    def _text_record(self, drawn: Drawn) -> dict[str, float]:
+        size = self.recipe.stability.repetition.ngram_tokens
+        return {
+            "loop_share": loop_share((c.token_ids for c in drawn.completions), size),
+            "foreign_script_share": foreign_share(drawn.texts, self._scripts),
+        }
+
+    def _score(
+        self, chosen: Sequence[int], completions: Sequence[Completion], texts: Sequence[str]
+    ) -> Scores:
         group = self.recipe.rollout.completions_per_prompt
         batch = [
             Scored(
@@ -182,17 +272,30 @@ class Trainer:
         ]
         return self._rewards.score(batch)
 
+    def _passes(self, samples: Sequence[Sample]) -> float:
+        """FLOPs of one forward pass over samples, as they are laid out."""
+        if self._updater.packing != "shared":
+            return self.flops.forward([s.length for s in samples])
+        prompts = self.flops.forward([len(ids) for ids in {s.prompt_ids for s in samples}])
+        return prompts + self.flops.forward(
+            [s.length for s in samples], prefix=[len(s.prompt_ids) for s in samples]
+        )
+
     def _timing(
-        self, samples: Sequence[Sample], result: UpdateResult, tokens: dict[str, int]
+        self,
+        samples: Sequence[Sample],
+        batch: Sequence[Sample],
+        result: UpdateResult,
+        tokens: dict[str, int],
     ) -> dict[str, Any]:
         seconds = self.clock.with_other()
         total = sum(seconds.values())
         prompts = samples[:: self.recipe.rollout.completions_per_prompt]
         flops = self.flops.forward([len(s.prompt_ids) for s in prompts])
         flops += self.flops.forward([s.length for s in samples], prefix=[len(s.prompt_ids) for s in samples])
-        flops += result.forward_passes * self.flops.forward([s.length for s in samples])
-        trained = [samples[i].length for i in result.trained]
-        flops += self.recipe.training.inner_epochs * self.flops.train(trained)
+        flops += result.forward_passes * self._passes(batch)
+        # A backward pass is two forward passes.
+        flops += 3 * self.recipe.training.inner_epochs * self._passes([batch[i] for i in result.trained])
         training_seconds = sum(seconds.get(name, 0.0) for name in ("logprob", "update", "optimizer"))
         return {
             "total_seconds": total,
@@ -268,13 +371,26 @@ def _completion_record(completions: Sequence[Completion]) -> dict[str, float]:
     }
 
 
-def _token_record(samples: Sequence[Sample], result: UpdateResult, group: int) -> dict[str, int]:
+def _token_record(samples: Sequence[Sample], batch: Sequence[Sample], result: UpdateResult) -> dict[str, int]:
     return {
         "prompt": sum(len(s.prompt_ids) for s in samples),
         "completion": sum(len(s.completion_ids) for s in samples),
-        "trained": sum(samples[i].length for i in result.trained),
+        "trained": sum(batch[i].length for i in result.trained),
         "skipped_samples": len(samples) - len(result.trained),
     }
+
+
+def _figures(record: dict[str, Any], result: UpdateResult) -> Figures:
+    completion, metrics = record["completion"], result.metrics
+    kl = metrics.get("kl", abs(metrics.get("rollout_kl", 0.0)))
+    return Figures(
+        non_finite=result.non_finite,
+        mean_tokens=completion["mean_tokens"],
+        sampled_entropy=completion["sampled_entropy"],
+        loop_share=completion["loop_share"],
+        foreign_script_share=completion["foreign_script_share"],
+        kl=kl if math.isfinite(kl) else None,
+    )
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.meters.clock import PhaseClock
+from harness.models.lora import has_adapters, without_adapters
 from harness.spec.recipe import Recipe
 from harness.training.batch import MicroBatch, Sample, micro_batches
-from harness.training.packing import Mode, choose_packing
-from harness.training.policy import completion_logprobs
+from harness.training.packing import Mode, choose_packing, packed_attention
+from harness.training.parallel import Alone, whole
 from kernels.grpo_loss import (
+    GrpoLoss,
     Normalizer,
     Objective,
     Partials,
@@ -24,10 +27,6 @@ from kernels.grpo_loss import (
     merge_partials,
     metrics_of,
 )
-
-
-class Diverged(RuntimeError):
-    """The loss or its gradient is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,14 @@ class UpdateResult:
         trained: indices of the samples that went through forward and backward.
         forward_passes: passes without gradient over all samples (old and reference log-probs).
         updates: optimiser updates.
+        non_finite: whether a loss or gradient was NaN or infinite, which ends the step before the optimiser sees it.
     """
 
     metrics: dict[str, float]
     trained: list[int]
     forward_passes: int
     updates: int
+    non_finite: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class Updater:
 
     Args:
         model: the policy, fp32 weights.
-        reference: the frozen reference policy, where the objective has a KL term.
+        reference: the frozen reference policy, where the objective has a KL term; None for the policy without its
+            adapters, if it has some.
         optimizer: over the policy's parameters.
         recipe: the run's recipe.
         clock: receives the phases `logprob`, `update` and `optimizer`.
+        ranks: the processes that share the work, if there are several.
     """
 
     def __init__(
@@ -75,9 +78,16 @@ class Updater:
         optimizer: torch.optim.Optimizer,
         recipe: Recipe,
         clock: PhaseClock,
+        ranks: Alone | None = None,
     ) -> None:
+        self._ranks = ranks or Alone()
         self._model = model
         self._reference = reference
+        self._adapters = has_adapters(model)
+        # transformers recomputes in training mode only, which `_backward` sets; dropout is off in either mode.
+        self._recompute = recipe.training.gradient_checkpointing
+        if self._recompute:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._optimizer = optimizer
         self._recipe = recipe
         self._clock = clock
@@ -93,28 +103,30 @@ class Updater:
 
         Samples whose gradient is exactly zero (no advantage, and neither a KL nor an entropy term) are left out
         of forward and backward; they still count in the means.
-
-        Raises:
-            Diverged: before the optimiser is touched with a non-finite gradient.
         """
         training = self._recipe.training
         fixed, passes = self._measure(samples)
         partials: list[Partials] = []
         losses, norms, trained = [], [], set()
-        for _ in range(training.inner_epochs):
-            for chosen in _minibatches(len(samples), training.minibatches):
-                loss, rows, found = self._backward(samples, chosen, fixed)
-                norms.append(self._apply())
-                losses.append(loss)
-                partials += found
-                trained.update(rows)
+        updates = 0
+        parts = _minibatches(len(samples), training.minibatches)
+        for chosen in parts * training.inner_epochs:
+            loss, rows, found = self._backward(samples, chosen, fixed)
+            norms.append(self._apply(loss))
+            losses.append(loss)
+            partials += found
+            trained.update(rows)
+            if not math.isfinite(norms[-1]):
+                break
+            updates += 1
         metrics = {k: float(v) for k, v in metrics_of(merge_partials(partials)).items()} if partials else {}
-        metrics["loss"] = sum(losses) / len(losses)
-        metrics["grad_norm"] = sum(norms) / len(norms)
-        return UpdateResult(metrics, sorted(trained), passes, len(losses))
+        metrics["loss"] = sum(losses) / max(1, len(losses))
+        metrics["grad_norm"] = sum(norms) / max(1, len(norms))
+        return UpdateResult(metrics, sorted(trained), passes, updates, non_finite=updates < len(losses))
 
     def _batches(self, samples: Sequence[Sample], rows: Sequence[int]) -> list[MicroBatch]:
-        budget = self._recipe.training.microbatch_tokens
+        tokens = sum(samples[i].length for i in rows)
+        budget = self._ranks.budget(tokens, self._recipe.training.microbatch_tokens)
         device = self._model.device
         return micro_batches(samples, rows, budget_tokens=budget, device=device, mode=self.packing)
 
@@ -130,26 +142,37 @@ class Updater:
         quantile = self.objective.top_entropy_quantile is not None
         fixed = _Fixed({}, {}, {})
         passes = 0
-        temperature = self._recipe.logprob_temperature
         everything = range(len(samples))
         with self._clock.phase("logprob"), torch.no_grad():
             if several or quantile:
                 passes += 1
-                for batch in self._batches(samples, everything):
-                    logprob, entropy = completion_logprobs(
-                        self._model, batch, temperature=temperature, bf16=self._bf16
-                    )
-                    fixed.old.update(zip(batch.rows, logprob))
-                    fixed.entropy.update(zip(batch.rows, entropy))
-            if self._reference is not None:
+                for row, logprob, entropy in self._passed(self._model, samples, everything):
+                    fixed.old[row], fixed.entropy[row] = logprob, entropy
+            if self._reference is not None or (self.objective.beta > 0 and self._adapters):
                 passes += 1
                 learning = [i for i in everything if self._learns(samples[i])]
-                for batch in self._batches(samples, learning):
-                    logprob, _ = completion_logprobs(
-                        self._reference, batch, temperature=temperature, bf16=self._bf16
-                    )
-                    fixed.reference.update(zip(batch.rows, logprob))
+                model = self._reference
+                plain: AbstractContextManager[None] = nullcontext()
+                if model is None:
+                    model, plain = self._model, without_adapters(self._model)
+                with plain:
+                    for row, logprob, _ in self._passed(model, samples, learning):
+                        fixed.reference[row] = logprob
         return fixed, passes
+
+    def _passed(
+        self, model: PreTrainedModel, samples: Sequence[Sample], rows: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Row, log-probs [T] and entropies [T] of the samples at `rows`, all of them on every rank."""
+        batches, found = self._batches(samples, rows), []
+        for batch, _ in self._ranks.shares(batches):
+            logprob, entropy = self._ranks.logprobs(
+                model, batch, temperature=self._recipe.logprob_temperature, bf16=self._bf16
+            )
+            found.append((batch.rows, logprob, entropy))
+        for of_batch, logprob, entropy in self._ranks.merged(found, len(batches)):
+            device = self._model.device
+            yield from zip(of_batch, logprob.to(device), entropy.to(device))
 
     def _backward(
         self, samples: Sequence[Sample], chosen: Sequence[int], fixed: _Fixed
@@ -161,29 +184,39 @@ class Updater:
         ]
         normalizer = Normalizer(sequences=len(chosen), tokens=sum(len(s.completion_ids) for s in counted))
         threshold = self._threshold(samples, chosen, fixed)
-        total, found = 0.0, []
+        batches = self._batches(samples, rows)
+        found: list[tuple[float, Partials]] = []
+        self._model.train(self._recompute)
         with self._clock.phase("update"):
-            for batch in self._batches(samples, rows):
-                logprob, entropy = completion_logprobs(
-                    self._model, batch, temperature=self._recipe.logprob_temperature, bf16=self._bf16
-                )
-                out = grpo_loss(
-                    logprob,
-                    batch.advantages,
-                    batch.mask,
-                    objective=self.objective,
-                    old_logprob=_stacked(fixed.old, batch),
-                    reference_logprob=_stacked(fixed.reference, batch),
-                    rollout_logprob=batch.rollout_logprob,
-                    entropy=entropy,
-                    truncated=batch.truncated,
-                    normalizer=normalizer,
-                    entropy_threshold=threshold,
-                )
-                out.loss.backward()
-                total += float(out.loss.detach())
-                found.append(out.partials)
-        return total, rows, found
+            for batch, factor in self._ranks.shares(batches):
+                # Recomputation in the backward pass must find the attention of the forward pass.
+                with packed_attention(self._model, batch.layout):
+                    out = self._loss(batch, fixed, normalizer, threshold)
+                    (out.loss * factor).backward()
+                found.append((float(out.loss.detach()), out.partials))
+            found = self._ranks.merged(found, len(batches))
+        self._model.eval()
+        return sum(loss for loss, _ in found), rows, [partials for _, partials in found]
+
+    def _loss(
+        self, batch: MicroBatch, fixed: _Fixed, normalizer: Normalizer, threshold: Tensor | None
+    ) -> GrpoLoss:
+        logprob, entropy = self._ranks.logprobs(
+            self._model, batch, temperature=self._recipe.logprob_temperature, bf16=self._bf16
+        )
+        return grpo_loss(
+            logprob,
+            batch.advantages,
+            batch.mask,
+            objective=self.objective,
+            old_logprob=_stacked(fixed.old, batch),
+            reference_logprob=_stacked(fixed.reference, batch),
+            rollout_logprob=batch.rollout_logprob,
+            entropy=entropy,
+            truncated=batch.truncated,
+            normalizer=normalizer,
+            entropy_threshold=threshold,
+        )
 
     def _threshold(self, samples: Sequence[Sample], chosen: Sequence[int], fixed: _Fixed) -> Tensor | None:
         if self.objective.top_entropy_quantile is None:
@@ -192,16 +225,20 @@ class Updater:
         values = torch.cat([fixed.entropy[i][: len(samples[i].completion_ids)] for i in kept])
         return entropy_threshold(values, torch.ones_like(values, dtype=torch.bool), self.objective)
 
-    def _apply(self) -> float:
-        """Clips the gradient, steps the optimiser and returns the gradient norm before clipping."""
+    def _apply(self, loss: float) -> float:
+        """Clips the gradient and steps the optimiser, unless loss or gradient is not finite.
+
+        Returns:
+            The gradient norm before clipping; NaN if that or the loss is not finite.
+        """
         with self._clock.phase("optimizer"):
             limit = self._recipe.optimizer.max_grad_norm or math.inf
-            norm = float(torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit))
-            if not math.isfinite(norm):
-                raise Diverged(f"the gradient norm is {norm}; lower the learning rate or look at the rewards")
-            self._optimizer.step()
+            norm = float(whole(torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)))
+            finite = math.isfinite(norm) and math.isfinite(loss)
+            if finite:
+                self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        return norm
+        return norm if finite else math.nan
 
 
 def _minibatches(count: int, parts: int) -> list[range]:
