@@ -1,0 +1,94 @@
+"""Benchmarks by name: those that the field reports, and the ones that need no hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.spec.errors import SpecError
+from harness.spec.evaluation import BenchmarkSpec
+from harness.spec.recipe import ChampSource, FileSource, HubSource, ReasoningGymSource, SourceSpec, SumsSource
+from harness.spec.source import nearest
+
+FILE_SUFFIXES = (".jsonl", ".parquet", ".csv")
+DEFAULT_QUESTIONS = 100
+"""Questions of a source without an end, where none are asked for."""
+
+
+def _hub(dataset: str, split: str, question: str, answer: str, config: str | None = None) -> HubSource:
+    return HubSource(
+        source="hub", dataset=dataset, config=config, split=split, question=question, answer=answer
+    )
+
+
+REGISTRY: dict[str, tuple[SourceSpec, int | None]] = {
+    "aime24": (_hub("HuggingFaceH4/aime_2024", "train", "problem", "answer"), 30),
+    "aime25": (_hub("yentinglin/aime_2025", "train", "problem", "answer", "default"), 30),
+    "math500": (_hub("HuggingFaceH4/MATH-500", "test", "problem", "answer"), 500),
+    "amc23": (_hub("knoveleng/AMC-23", "train", "problem", "answer"), 40),
+    "minerva": (_hub("math-ai/minervamath", "test", "question", "answer"), 272),
+    "olympiadbench": (_hub("knoveleng/OlympiadBench", "train", "question", "answer"), 675),
+    "champ": (ChampSource(source="champ"), 270),
+}
+"""Source and published number of questions by name. The hub ids are those of lighteval (AIME, MATH-500) and of
+Open-RS (AMC23, OlympiadBench); Minerva's is the copy with final answers rather than solutions."""
+
+_SUMS = re.compile(r"sums(?:[:-](\d+)x(\d+))?")
+_GYM = re.compile(r"gym:([A-Za-z0-9_]+)")
+
+
+def benchmark(text: str, *, questions: int | None = None, seed: int = 0) -> BenchmarkSpec:
+    """The benchmark that `text` names.
+
+    One of the registry (`math500`), `sums` or `sums:TERMSxDIGITS`, `gym:FAMILY` of reasoning-gym, a JSONL, Parquet or
+    CSV file with the columns `question` (or `problem`) and `answer`, or `NAME=FILE` for a local copy under a
+    name of one's own. `@N` after any of them takes the first N questions.
+
+    Args:
+        text: as above.
+        questions: how many questions where `text` does not say.
+        seed: of a generated source.
+
+    Raises:
+        SpecError: no benchmark has that name.
+    """
+    name, _, count = text.rpartition("@") if re.search(r"@\d+$", text) else (text, "", "")
+    asked = int(count) if count else questions
+    if asked is not None and asked < 1:
+        raise SpecError(f"benchmark {text!r}: asks for {asked} questions", hint="ask for at least one")
+    source, label, endless = _source(name)
+    number = asked or (DEFAULT_QUESTIONS if endless else None)
+    return BenchmarkSpec(name=label, source=source, questions=number, seed=seed)
+
+
+def _source(name: str) -> tuple[SourceSpec, str, bool]:
+    """Source, label, and whether it has no end."""
+    if name in REGISTRY:
+        return REGISTRY[name][0], name, False
+    if match := _SUMS.fullmatch(name):
+        kind: dict[str, Any] = {"terms": (int(match[1]),), "digits": (int(match[2]),)} if match[1] else {}
+        return SumsSource(source="sums", **kind), name.replace(":", "-"), True
+    if match := _GYM.fullmatch(name):
+        return ReasoningGymSource(source="reasoning_gym", family=match[1]), f"gym-{match[1]}", True
+    label, _, path = name.rpartition("=")
+    if path.endswith(FILE_SUFFIXES):
+        label = label or re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).stem)
+        return _file(path), label, False
+    known = [*REGISTRY, "sums", "sums:2x2", "gym:FAMILY", "FILE.jsonl"]
+    raise SpecError(f"no benchmark {name!r}", hint=nearest(name, known))
+
+
+def _file(path: str) -> FileSource:
+    from harness.data.stored import SourceNotFound, check_file
+
+    for question in ("question", "problem"):
+        source = FileSource(source="file", path=path, question=question)
+        try:
+            check_file(source)
+        except SourceNotFound as error:
+            if "no column" in str(error) and question == "question":
+                continue
+            raise
+        return source
+    raise AssertionError("unreachable")

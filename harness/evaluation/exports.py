@@ -1,0 +1,204 @@
+"""Result files in the forms of lm-evaluation-harness and of lighteval, for tools that read those."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.evaluation.tables import Located, model_name
+from harness.store.atomic import make_folder, to_json, write_json, write_text
+
+TASK_VERSION = 1
+
+
+def export(found: Sequence[Located], folder: Path) -> list[Path]:
+    """Writes `lm_eval/<model>/results_<id>.json` with `samples_<task>_<id>.jsonl`, and
+    `lighteval/results/<model>/results_<id>.json`, a set per model; returns the result files.
+
+    A cap is part of a task's name where a model has several. `<id>` is the run's identity, not a time, so that the
+    same evaluations give the same files.
+    """
+    written = []
+    for run_id in dict.fromkeys(run.run_id for run, _ in found):
+        own = [(run, record) for run, record in found if run.run_id == run_id]
+        name = model_name(*own[0])
+        slug = re.sub(r"[^A-Za-z0-9.-]+", "__", name)
+        tasks = _task_names([record for _, record in own])
+        first = folder / "lm_eval" / slug
+        second = folder / "lighteval" / "results" / slug
+        for path in (first, second):
+            make_folder(path)
+        records = [record for _, record in own]
+        write_json(first / f"results_{run_id}.json", lm_eval_results(name, tasks, records))
+        for (run, record), task in zip(own, tasks, strict=True):
+            lines = "".join(to_json(line) + "\n" for line in _lm_eval_samples(run.path, record))
+            write_text(first / f"samples_{task}_{run_id}.jsonl", lines)
+        write_json(second / f"results_{run_id}.json", lighteval_results(name, tasks, records))
+        written += [first / f"results_{run_id}.json", second / f"results_{run_id}.json"]
+    return written
+
+
+def _task_names(records: Sequence[dict[str, Any]]) -> list[str]:
+    names = [str(r["benchmark"]) for r in records]
+    caps = [r["settings"]["max_completion_tokens"] for r in records]
+    labels = [f"{n}_{c}" if names.count(n) > 1 else n for n, c in zip(names, caps)]
+    # Other settings than the cap may differ too; then only the identity tells them apart.
+    return [
+        f"{label}_{record['evaluation_id']}" if labels.count(label) > 1 else label
+        for label, record in zip(labels, records)
+    ]
+
+
+def _error(record: dict[str, Any], name: str) -> float | None:
+    """A standard error for tools that want one: a quarter of the 95 % interval's width over 0.98."""
+    low, high = record.get("intervals", {}).get(name, (None, None))
+    return None if low is None or high is None or low != low else (high - low) / (2 * 1.959964)
+
+
+def lm_eval_results(name: str, tasks: Sequence[str], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The results file of lm-evaluation-harness: `exact_match` is avg@K; pass@k and maj@k stand beside it."""
+    results: dict[str, Any] = {}
+    configs: dict[str, Any] = {}
+    for task, record in zip(tasks, records, strict=True):
+        row: dict[str, Any] = {
+            "alias": task,
+            "exact_match,none": record["accuracy"],
+            "exact_match_stderr,none": _error(record, "accuracy"),
+        }
+        for kind, label in (("pass_at_k", "pass"), ("majority_at_k", "maj")):
+            for k, value in record.get(kind, {}).items():
+                row[f"{label}@{k},none"] = value
+                row[f"{label}@{k}_stderr,none"] = _error(record, f"{kind}.{k}")
+        results[task] = row
+        settings = record["settings"]
+        configs[task] = {
+            "task": task,
+            "output_type": "generate_until",
+            "repeats": record["samples"],
+            "num_fewshot": 0,
+            "doc_to_text": settings["prompt"]["template"],
+            "description": settings["prompt"]["system"] or "",
+            "generation_kwargs": _generation(settings),
+            "metadata": {"version": TASK_VERSION, "evaluation_id": record["evaluation_id"]},
+        }
+    return {
+        "results": results,
+        "group_subtasks": {task: [] for task in tasks},
+        "configs": configs,
+        "versions": dict.fromkeys(tasks, TASK_VERSION),
+        "n-shot": dict.fromkeys(tasks, 0),
+        "higher_is_better": {
+            task: {key.partition(",")[0]: True for key in row if "stderr" not in key and key != "alias"}
+            for task, row in results.items()
+        },
+        "n-samples": {
+            task: {"original": r["questions"], "effective": r["questions"]} for task, r in zip(tasks, records)
+        },
+        "config": {
+            "model": records[0]["settings"].get("engine", "transformers"),
+            "model_args": f"pretrained={name}",
+            "model_source": name,
+            "model_name": name,
+            "random_seed": records[0]["settings"]["seed"],
+            "gen_kwargs": _generation(records[0]["settings"]),
+        },
+        "git_hash": records[0].get("provenance", {}).get("commit"),
+        "model_source": name,
+        "model_name": name,
+        "chat_template_applied": True,
+    }
+
+
+def _generation(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "max_gen_toks": settings["max_completion_tokens"],
+        "temperature": settings["temperature"],
+        "top_p": settings["top_p"],
+        "do_sample": settings["temperature"] > 0,
+    }
+
+
+def _lm_eval_samples(run: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    name = f"step-{record['step']:06d}.{record['benchmark']}.{record['evaluation_id']}.parquet"
+    frame = pd.read_parquet(run / "evaluations" / name)
+    lines = []
+    for index, group in frame.groupby("question_index", sort=True):
+        first = group.iloc[0]
+        lines.append(
+            {
+                "doc_id": int(str(index)),
+                "doc": {"id": first["question_id"], "question": first["question"], "answer": first["gold"]},
+                "target": first["gold"],
+                "arguments": {"gen_args_0": {"arg_0": first["question"], "arg_1": _generation(record["settings"])}},
+                "resps": [group["text"].tolist()],
+                "filtered_resps": [group["answer"].tolist()],
+                "filter": "none",
+                "metrics": ["exact_match"],
+                "exact_match": float(group["correct"].mean()),
+            }
+        )  # fmt: skip
+    return lines
+
+
+def lighteval_results(name: str, tasks: Sequence[str], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The results file of lighteval: `avg@n`, `pass@k` and `maj@n` by task, and their mean over tasks as `all`."""
+    results: dict[str, dict[str, float | None]] = {}
+    for task, record in zip(tasks, records, strict=True):
+        n = record["samples"]
+        row: dict[str, float | None] = {
+            f"avg@n:n={n}": record["accuracy"],
+            f"avg@n:n={n}_stderr": _error(record, "accuracy"),
+        }
+        for k, value in record.get("pass_at_k", {}).items():
+            row[f"pass@k:k={k}&n={n}"] = value
+            row[f"pass@k:k={k}&n={n}_stderr"] = _error(record, f"pass_at_k.{k}")
+        for k, value in record.get("majority_at_k", {}).items():
+            row[f"maj@n:n={k}"] = value
+            row[f"maj@n:n={k}_stderr"] = _error(record, f"majority_at_k.{k}")
+        results[f"{task}|0"] = row
+    shared = [key for key in next(iter(results.values())) if all(key in row for row in results.values())]
+    mean: dict[str, float | None] = {}
+    for key in shared:
+        values = [row[key] for row in results.values()]
+        known = [v for v in values if v is not None]
+        if key.endswith("_stderr"):
+            mean[key] = sum(v * v for v in known) ** 0.5 / len(values) if len(known) == len(values) else None
+        else:
+            mean[key] = sum(known) / len(known)
+    settings = records[0]["settings"]
+    return {
+        "config_general": {
+            "lighteval_sha": None,
+            "num_fewshot_seeds": 1,
+            "max_samples": None,
+            "job_id": records[0].get("run_id", ""),
+            "model_name": name,
+            "model_config": {
+                "model_name": name,
+                "generation_parameters": {
+                    "temperature": settings["temperature"],
+                    "top_p": settings["top_p"],
+                    "max_new_tokens": settings["max_completion_tokens"],
+                    "seed": settings["seed"],
+                },
+                "system_prompt": settings["prompt"]["system"],
+            },
+        },
+        "results": {**results, "all": mean},
+        "versions": {f"{task}|0": TASK_VERSION for task in tasks},
+        "config_tasks": {
+            f"{task}|0": {
+                "name": task,
+                "generation_size": record["settings"]["max_completion_tokens"],
+                "num_samples": [record["samples"]],
+                "version": TASK_VERSION,
+            }
+            for task, record in zip(tasks, records, strict=True)
+        },
+        "summary_tasks": {},
+        "summary_general": {},
+    }

@@ -1,0 +1,233 @@
+"""One model on its own: evaluates what is missing, re-scores what is there, and writes the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.data.mix import build_benchmark
+from harness.data.problem import Problem
+from harness.data.sources import check_source, source_fingerprint
+from harness.models.catalog import ModelSource, resolve_model
+from harness.spec.errors import SpecError
+from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
+from harness.spec.identity import base_identity, evaluation_identity
+from harness.spec.recipe import (
+    DataSpec,
+    ModelSpec,
+    PromptSpec,
+    Recipe,
+    RewardFunctionSpec,
+    RewardSpec,
+    RolloutSpec,
+    SumsSource,
+)
+from harness.store.atomic import make_folder
+from harness.store.folders import RunFolder, Store
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What `harness.evaluate` was asked to do.
+
+    Attributes:
+        model: the model.
+        evaluate: benchmarks and sampling settings; its cap is the largest.
+        prompt: from question to prompt.
+        caps: smaller caps, served by truncation.
+        engine: `transformers` or `vllm`.
+        out: output folder.
+        part_rows: completions sampled and kept together.
+    """
+
+    model: ModelSpec
+    evaluate: EvaluateSpec
+    prompt: PromptSpec
+    caps: tuple[int, ...]
+    engine: str
+    out: Path
+    part_rows: int
+
+    def recipe(self) -> Recipe:
+        """The settings as a recipe, as far as an untrained model has one: what its identity is made of."""
+        return Recipe(
+            model=self.model,
+            data=DataSpec(sources=(SumsSource(source="sums"),)),
+            reward=RewardSpec(functions=(RewardFunctionSpec(name="accuracy"),)),
+            prompt=self.prompt,
+            rollout=RolloutSpec.model_validate(
+                {"engine": self.engine, "max_completion_tokens": self.evaluate.max_completion_tokens}
+            ),
+        )
+
+    def specs(self) -> list[EvaluateSpec]:
+        """The settings under every cap, the largest first."""
+        caps = sorted({self.evaluate.max_completion_tokens, *self.caps}, reverse=True)
+        return [self.evaluate.model_copy(update={"max_completion_tokens": cap}) for cap in caps]
+
+
+def run_folder(session: Session, source: ModelSource) -> RunFolder:
+    """Where a model's evaluations are: the folder that the base run of a matrix has too."""
+    digest = base_identity(session.recipe(), model_fingerprint=source.fingerprint).digest
+    # Another engine rounds differently: its samples are not these.
+    name = digest if session.engine == "transformers" else f"{digest}-{session.engine}"
+    return Store(session.out).run(name)
+
+
+def check(session: Session) -> ModelSource:
+    """Finds the model and the benchmarks, before anything is written.
+
+    Raises:
+        SpecError: one of them isn't there, or the cap is beyond the model's context.
+    """
+    source = resolve_model(session.model)
+    if max(session.caps, default=0) > session.evaluate.max_completion_tokens:
+        raise SpecError(
+            f"--caps: {max(session.caps)} is beyond --max-tokens, {session.evaluate.max_completion_tokens}",
+            hint="a cap is served by truncating the evaluation at --max-tokens",
+        )
+    if session.evaluate.max_completion_tokens >= source.context_tokens:
+        raise SpecError(
+            f"--max-tokens: {session.evaluate.max_completion_tokens} leaves no room for a prompt in the "
+            f"{source.context_tokens} tokens of {session.model.name}",
+            hint="lower it",
+        )
+    for benchmark in session.evaluate.benchmarks:
+        check_source(benchmark.source)
+    return source
+
+
+def missing(session: Session, folder: RunFolder) -> list[tuple[EvaluateSpec, BenchmarkSpec, str]]:
+    """What is not on file: settings, benchmark and evaluation identity; by benchmark, the largest cap first."""
+    wanted = []
+    for benchmark in session.evaluate.benchmarks:
+        content = source_fingerprint(benchmark.source)
+        for spec in session.specs():
+            identity = evaluation_identity(spec, benchmark, session.prompt, benchmark_fingerprint=content)
+            if folder.evaluation(0, benchmark.name, identity.digest) is None:
+                wanted.append((spec, benchmark, identity.digest))
+    return wanted
+
+
+def evaluate(session: Session, source: ModelSource, say: Say) -> None:
+    """Makes the evaluations that are missing; continues one that was interrupted.
+
+    Raises:
+        SpecError: another process evaluates this model in the same folder.
+    """
+    folder = run_folder(session, source)
+    todo = missing(session, folder)
+    if not todo:
+        say("nothing to sample: every evaluation is on file")
+        return
+    problems = {b.name: build_benchmark(b) for _, b, _ in todo}
+    make_folder(folder.path)
+    lock = FileLock(folder.path / ".evaluate.lock")
+    try:
+        lock.acquire(timeout=5)
+    except Timeout:
+        raise SpecError(
+            f"{folder.path}: another process evaluates this model here", hint="wait for it"
+        ) from None
+    try:
+        _evaluate(session, source, folder, todo, problems, say)
+    finally:
+        lock.release()
+
+
+def _evaluate(
+    session: Session,
+    source: ModelSource,
+    folder: RunFolder,
+    todo: Sequence[tuple[EvaluateSpec, BenchmarkSpec, str]],
+    problems: dict[str, list[Problem]],
+    say: Say,
+) -> None:
+    from harness.evaluation.evaluate import Evaluator
+    from harness.evaluation.folder import evaluate_into
+    from harness.meters.provenance import collect
+    from harness.models.loading import load_model
+    from harness.rewards.answers import AnswerChecker
+    from harness.rollout.build import build_engine
+    from harness.training.run import choose_device
+
+    loaded = load_model(source, session.model, device=choose_device("auto"))
+    provenance = {"run_id": folder.run_id, "model": session.model.name, "provenance": collect()}
+    engine = build_engine(session.recipe(), loaded)
+    with AnswerChecker() as checker, closing(engine):
+        for spec, benchmark, identity in todo:
+            evaluator = Evaluator(
+                spec,
+                session.prompt,
+                loaded,
+                engine,
+                checker,
+                model_fingerprint=source.fingerprint,
+                engine_name=session.engine,
+                part_rows=session.part_rows,
+            )
+            name = f"{benchmark.name} at {spec.max_completion_tokens} tokens"
+            record = evaluate_into(
+                folder,
+                0,
+                evaluator,
+                benchmark,
+                identity,
+                spec=spec,
+                prompt=session.prompt,
+                provenance=provenance,
+                problems=problems[benchmark.name],
+                progress=_progress(say, name),
+            )
+            how = "by truncation" if record.get("truncated_from") else "sampled"
+            say(f"{name}: avg@{record['samples']} {100 * record['accuracy']:.1f} % ({how})")
+            if (record.get("repeats") or {}).get("flagged"):
+                say(f"warning: {name}: samples repeat beyond chance; are the seeds used?")
+
+
+def _progress(say: Say, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: say(f"{name}: {done} of {total} questions")
+
+
+def rescore(folder: Path, say: Say) -> int:
+    """Scores every completion under `folder` again, from its text alone; returns how many verdicts changed.
+
+    Records and samples are rewritten where a verdict changed; otherwise they stay as they are.
+    """
+    import pandas as pd
+
+    from harness.evaluation.scoring import figures, scored
+    from harness.evaluation.tables import evaluations_in
+    from harness.rewards.answers import AnswerChecker
+
+    changed = 0
+    with AnswerChecker() as checker:
+        for run, record in evaluations_in(folder):
+            key = (record["step"], record["benchmark"], record["evaluation_id"])
+            path = run.path / "evaluations" / f"step-{key[0]:06d}.{key[1]}.{key[2]}.parquet"
+            before = pd.read_parquet(path)
+            after = scored(before, checker)
+            made = figures(after, top_p=record["settings"]["top_p"])
+            if record.get("truncated_from"):
+                made["repeats"] = record.get("repeats")
+            differ = int((before["correct"] != after["correct"]).sum())
+            say(f"{record['benchmark']} at {record['settings']['max_completion_tokens']} tokens: "
+                f"{len(after):,} completions scored again, {differ} differ")  # fmt: skip
+            changed += differ
+            new: dict[str, Any] = {**record, **made}
+            if _canonical(new) != _canonical(record):
+                run.save_evaluation(new, after)
+    return changed
+
+
+def _canonical(record: dict[str, Any]) -> str:
+    from harness.store.atomic import to_json
+
+    return to_json({key: record[key] for key in sorted(record)})
