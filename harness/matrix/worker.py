@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.matrix.executors.local import PARENT_VARIABLE
 from harness.matrix.watching import add_watching
+from harness.spec.errors import SpecError
 from harness.store.attempts import AttemptFolder
+from harness.store.claims import BEAT_SECONDS, Fenced
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 
@@ -30,7 +30,6 @@ FINISHED, FAILED, INTERRUPTED = 0, 1, 3
 """Exit codes."""
 
 _ORPHAN_GRACE_SECONDS = 60.0
-_LOCK_WAIT_SECONDS = 90.0
 _PR_SET_PDEATHSIG = 1
 
 Execute = Callable[[RunJob, RunFolder, AttemptFolder, Callable[[], bool]], None]
@@ -55,31 +54,53 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     run = RunFolder(arguments.run)
     attempt = run.attempt(arguments.attempt)
     stop = _stop_flag()
-    status, error, lock = "failed", None, None
+    status, figures = "failed", dict[str, Any]()
     try:
-        lock = _held(run)
+        _beat(attempt, stop)
         _execute(run, attempt, stop, execute or _training(arguments.profile or (), arguments.sink))
         status = "finished"
     except BaseException as raised:
-        if stop.is_set() and type(raised).__name__ in ("Interrupted", "Stopped"):
-            status = "interrupted"
-        else:
-            error = _error(raised, traceback.format_exc())
-            traceback.print_exc()
-    attempt.finish(status, error=error, seconds_by_phase=seconds_by_phase(run, attempt))
-    if lock is not None:
-        lock.release()
-    return {"finished": FINISHED, "failed": FAILED, "interrupted": INTERRUPTED}[status]
+        status, figures = _ending(raised, attempt, stop)
+    attempt.finish(status, seconds_by_phase=seconds_by_phase(run, attempt), **figures)
+    return {"failed": FAILED, "interrupted": INTERRUPTED}.get(status, FINISHED)
 
 
-def _held(run: RunFolder) -> FileLock:
-    """The run's lock, held. An earlier worker, whose runner was killed, may still be saving its work."""
-    lock = FileLock(run.lock)
-    try:
-        lock.acquire(timeout=_LOCK_WAIT_SECONDS)
-    except Timeout:
-        raise RuntimeError("another process holds this run and does not end") from None
-    return lock
+def _ending(
+    raised: BaseException, attempt: AttemptFolder, stop: threading.Event
+) -> tuple[str, dict[str, Any]]:
+    """How an attempt ends that an exception ended, and what `end.json` says of it."""
+    name = type(raised).__name__
+    if isinstance(raised, Fenced) or (stop.is_set() and name in ("Interrupted", "Stopped")):
+        return "interrupted", {}
+    traceback.print_exc()
+    error = _error(raised, traceback.format_exc())
+    if name == "Diverged":
+        made = max((record["step"] for record in attempt.steps()), default=_earlier_steps(attempt))
+        return "diverged", {"error": error, "diverged_at": made + 1}
+    return "failed", {"error": error}
+
+
+def _earlier_steps(attempt: AttemptFolder) -> int:
+    """The last step that an earlier attempt made."""
+    run = RunFolder(attempt.path.parent)
+    return max((r["step"] for a in run.attempts() for r in a.steps()), default=0)
+
+
+def _beat(attempt: AttemptFolder, stop: threading.Event) -> None:
+    """Keeps the claim alive; stops this worker when a later attempt has taken the run over."""
+
+    def beat() -> None:
+        while not attempt.ended:
+            attempt.beat()
+            time.sleep(BEAT_SECONDS)
+            try:
+                attempt.check()
+            except Fenced:
+                stop.set()
+                return
+
+    attempt.check()
+    threading.Thread(target=beat, daemon=True).start()
 
 
 def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, work: Execute) -> None:
@@ -93,16 +114,23 @@ def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, work
 
 
 def _training(profile: Sequence[int], sinks: Sequence[str]) -> Execute:
-    """Trains in this process."""
+    """Trains in this process, or in several that it starts."""
 
     def work(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[[], bool]) -> None:
+        on_gpu = job.hardware.device == "cuda"
+        processes = job.hardware.training_processes(job.recipe.rollout, on_gpu=on_gpu)
+        if processes > 1 and job.kind == "train":
+            from harness.training.launch import launch
+
+            launch(job, run, attempt, stop, processes=processes, profile=profile, sinks=sinks)
+            return
         # Imported here: whatever fails on import is then told in end.json like any other failure.
         import torch
 
         from harness.training.run import execute
         from harness.training.watching import Watching
 
-        if job.hardware.device == "cpu":
+        if not on_gpu:
             torch.set_num_threads(job.hardware.devices_per_run)
         execute(job, run, attempt, stop, Watching(frozenset(profile), tuple(sinks)))
 
@@ -110,9 +138,14 @@ def _training(profile: Sequence[int], sinks: Sequence[str]) -> Execute:
 
 
 def _error(raised: BaseException, text: str) -> dict[str, Any]:
-    """What `end.json` says about a failure."""
+    """What `end.json` says about a failure; `final` is one that another attempt would meet again."""
     message = str(raised) or repr(raised)
-    return {"type": type(raised).__name__, "message": message[:2000], "traceback_tail": text[-4000:]}
+    return {
+        "type": type(raised).__name__,
+        "message": message[:2000],
+        "traceback_tail": text[-4000:],
+        "final": isinstance(raised, SpecError),
+    }
 
 
 def seconds_by_phase(run: RunFolder, attempt: AttemptFolder) -> dict[str, float]:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import socket
+import shutil
 import time
+from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import psutil
+from harness.store.atomic import (
+    append_line,
+    make_folder,
+    read_json,
+    read_lines,
+    utc_now,
+    write_atomic,
+    write_json,
+)
+from harness.store.claims import Fenced, Owner
+from harness.store.schema import VERSIONS, current
 
-from harness.store.atomic import append_line, read_json, read_lines, utc_now, write_json
-from harness.store.errors import StoreError
-
-SCHEMA = 1
-"""Version of `attempt.json`, `end.json`, and the lines of `steps.jsonl` and `events.jsonl`."""
-
-ENDS = ("finished", "failed", "interrupted")
-
-
-def checked(record: Any, path: Path, schema: int = SCHEMA) -> dict[str, Any]:
-    """The record, if this version can read it.
-
-    Raises:
-        StoreError: it is no record, or a newer version wrote it.
-    """
-    version = record.get("schema") if isinstance(record, dict) else None
-    if not isinstance(version, int):
-        raise StoreError("is not a record of this harness: it has no schema number", path)
-    if version > schema:
-        raise StoreError(f"has schema {version}, this version reads up to {schema}: update the harness", path)
-    return record  # type: ignore[no-any-return]
+ENDS = ("finished", "failed", "interrupted", "diverged")
+"""How an attempt may end. One that diverged has a result: its training cannot go on, and need not."""
 
 
 class AttemptFolder:
@@ -59,15 +52,12 @@ class AttemptFolder:
 
     def begin(self, provenance: dict[str, Any]) -> None:
         """Writes `attempt.json`: who executes this attempt, where, and with what."""
-        process = psutil.Process()
         record = {
-            "schema": SCHEMA,
+            "schema": VERSIONS["attempt"],
             "run_id": self.run_id,
             "attempt": self.number,
             "started_at": utc_now(),
-            "pid": process.pid,
-            "process_started": process.create_time(),
-            "host": socket.gethostname(),
+            "worker": Owner.here().to_json(),
             "provenance": provenance,
         }
         write_json(self.path / "attempt.json", record)
@@ -75,19 +65,26 @@ class AttemptFolder:
     def info(self) -> dict[str, Any] | None:
         """`attempt.json`; None if the process died before it began."""
         path = self.path / "attempt.json"
-        return checked(read_json(path), path) if path.exists() else None
+        return current(read_json(path), "attempt", path) if path.exists() else None
 
     def append_step(self, record: dict[str, Any]) -> None:
-        """Appends a step record."""
-        append_line(self.steps_file, {"schema": SCHEMA, **record})
+        """Appends a step record.
+
+        Raises:
+            Fenced: a later attempt has taken the run over.
+            StoreError: the disk is full.
+        """
+        self.check()
+        append_line(self.steps_file, {"schema": VERSIONS["line"], **record})
 
     def steps(self) -> list[dict[str, Any]]:
-        """The step records, without a torn last one."""
-        return read_lines(self.steps_file)[0]
+        """The latest record of every step, without a torn last line; a step with a checkpoint has two lines."""
+        latest = {record["step"]: record for record in read_lines(self.steps_file)[0]}
+        return list(latest.values())
 
     def append_event(self, record: dict[str, Any]) -> None:
         """Appends an event: `kind`, `message` and whatever else; the time is added."""
-        append_line(self.path / "events.jsonl", {"schema": SCHEMA, "time": utc_now(), **record})
+        append_line(self.path / "events.jsonl", {"schema": VERSIONS["line"], "time": utc_now(), **record})
 
     def events(self) -> list[dict[str, Any]]:
         """The events, without a torn last one."""
@@ -97,47 +94,116 @@ class AttemptFolder:
         """Writes `end.json`.
 
         Args:
-            status: `finished`, `failed` or `interrupted`.
-            **figures: `wall_seconds`, `error` and `seconds_by_phase`, where known.
+            status: one of `ENDS`.
+            **figures: `wall_seconds`, `error`, `diverged_at` (the step that could not be made) and
+                `seconds_by_phase`, where known.
         """
         if status not in ENDS:
             raise ValueError(f"`status` must be one of {', '.join(ENDS)}, got {status!r}")
         record = {
-            "schema": SCHEMA,
+            "schema": VERSIONS["end"],
             "status": status,
             "ended_at": utc_now(),
             "wall_seconds": self._wall_until(time.time()),
             "error": None,
+            "diverged_at": None,
             "seconds_by_phase": {},
         }
         write_json(self.path / "end.json", {**record, **figures})
+        shutil.rmtree(self.stage, ignore_errors=True)
 
     def end(self) -> dict[str, Any] | None:
         """`end.json`; None while the attempt runs, and when it was killed."""
         path = self.path / "end.json"
-        return checked(read_json(path), path) if path.exists() else None
+        return current(read_json(path), "end", path) if path.exists() else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the attempt has written its end."""
+        return (self.path / "end.json").exists()
 
     @property
     def status(self) -> str:
-        """`finished`, `failed`, `interrupted`, `running`, or, inferred, `killed`."""
+        """How the attempt ended; `running`; or, inferred, `killed`."""
         end = self.end()
         if end is not None:
             return str(end["status"])
         return "running" if self.alive() else "killed"
 
-    def alive(self) -> bool:
-        """Whether the attempt's process runs; one on another host, whether it left traces lately."""
-        info = self.info()
-        if info is None:
-            return time.time() - self._last_trace() < 60
-        if info["host"] != socket.gethostname():
-            return time.time() - self._last_trace() < 600
+    @property
+    def stage(self) -> Path:
+        """Where files are written that are then renamed into the run's folder; gone once the attempt is fenced."""
+        return self.path / "stage"
+
+    def fence(self) -> None:
+        """Takes from this attempt the means to publish: a later one has the run."""
+        moved = self.path / "fenced"
         try:
-            process = psutil.Process(info["pid"])
-            same = abs(process.create_time() - info["process_started"]) < 2
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+            shutil.rmtree(moved, ignore_errors=True)
+            os.rename(self.stage, moved)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(moved, ignore_errors=True)
+
+    def check(self) -> None:
+        """Whether this attempt still holds its run.
+
+        Raises:
+            Fenced: it does not.
+        """
+        if not self.stage.is_dir():
+            raise Fenced(f"{self.run_id}: attempt {self.number} has lost the run to a later attempt")
+
+    def publish(self, target: Path, write: Callable[[IO[bytes]], object]) -> None:
+        """Writes a file of the run, atomically, as long as this attempt holds the run.
+
+        Raises:
+            Fenced: it does not any more; the run's file stays as it is.
+            StoreError: the disk is full.
+        """
+        make_folder(target.parent)
+        try:
+            write_atomic(target, write, self.stage)
+        except FileNotFoundError:
+            self.check()
+            raise
+
+    def beat(self) -> None:
+        """Tells those who watch from other machines that the attempt is at work."""
+        with contextlib.suppress(OSError):  # a beat that fails is one that is missed
+            (self.path / "beat").write_text(f"{os.getpid()} {time.monotonic_ns()}")
+
+    def last_beat(self) -> str:
+        """Changes with every beat."""
+        try:
+            return (self.path / "beat").read_text()
+        except OSError:
+            return ""
+
+    def owners(self) -> list[Owner]:
+        """The processes that hold this attempt: what launched it, and its worker once that has begun."""
+        owners, launched = [], self.path / "launched"
+        if launched.exists() and launched.stat().st_size:
+            owners.append(Owner.from_json(read_json(launched)))
+        if (info := self.info()) is not None:
+            owners.append(Owner.from_json(info["worker"]))
+        return owners
+
+    def process_alive(self) -> bool | None:
+        """Whether a process of this attempt, other than this one, runs; None where that cannot be seen from here."""
+        seen = [owner.alive() for owner in self.owners() if owner != Owner.here()]
+        if any(seen):
+            return True
+        return None if None in seen else False
+
+    def alive(self) -> bool:
+        """Whether the attempt is at work; of one on another machine, whether it left traces lately."""
+        seen = [owner.alive() for owner in self.owners()]
+        if any(seen) or (seen and None not in seen):
+            return any(seen)
+        if seen and not self.stage.is_dir() and (self.path / "launched").stat().st_size:
+            return False  # a later attempt took the run over
+        return time.time() - self._last_trace() < (600 if seen else 60)
 
     @property
     def wall_seconds(self) -> float:

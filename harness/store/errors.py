@@ -1,12 +1,14 @@
-"""The exception for records that cannot be trusted."""
+"""The exception for records that cannot be trusted, or not be written."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 
 class StoreError(Exception):
-    """A record is missing, unreadable, foreign, or written by a newer version.
+    """A record is missing, unreadable, foreign, written by a newer version, or cannot be written.
 
     Args:
         message: what is wrong.
@@ -17,3 +19,19 @@ class StoreError(Exception):
         self.message = message
         self.path = path
         super().__init__(f"{path}: {message}")
+
+
+_HINTS = {
+    errno.ENOSPC: "make room on the disk; the same command continues",
+    errno.EDQUOT: "make room in the quota; the same command continues",
+    errno.EROFS: "choose another folder with --out",
+    errno.EACCES: "change its permissions, or choose another folder with --out",
+    errno.EPERM: "change its permissions, or choose another folder with --out",
+}
+
+
+def unwritable(error: OSError, path: Path) -> StoreError:
+    """What to tell of a file that cannot be written: why, which, and how to mend it."""
+    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    hint = _HINTS.get(error.errno or 0)
+    return StoreError(f"cannot be written: {reason}" + (f"\n  {hint}" if hint else ""), path)

@@ -10,7 +10,6 @@ import time
 
 import psutil
 import pytest
-from filelock import FileLock
 
 from harness.matrix import worker
 from harness.matrix.executors.base import Slot, make_executor
@@ -20,7 +19,9 @@ from harness.matrix.planner import make_plan
 from harness.meters import provenance
 from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
-from harness.store.folders import Store
+from harness.store.folders import SAMPLE_COLUMNS, Store
+
+from .fake_worker import Samples
 
 
 @pytest.fixture
@@ -80,13 +81,44 @@ def test_a_job_that_cannot_be_read_is_a_failure_with_an_end(run, capsys):
     assert (code, attempt.end()["error"]["type"]) == (1, "StoreError")
 
 
-def test_a_run_that_another_process_holds_is_not_done_twice(run, monkeypatch, capsys):
-    monkeypatch.setattr(worker, "_LOCK_WAIT_SECONDS", 0.1)
+def test_a_worker_that_lost_its_run_does_nothing(run):
+    """It was queued, say, and its runner died; another one has taken the run over since."""
+    late = run.reserve_attempt()
+    run.reserve_attempt()
     done = []
-    with FileLock(run.lock):
-        code, attempt = work(run, lambda *_: done.append(1))
-    assert (code, done) == (1, [])
-    assert "another process holds this run" in attempt.end()["error"]["message"]
+    code = worker.main([str(run.path), "--attempt", str(late.number)], lambda *_: done.append(1))
+    assert (code, done, late.status) == (3, [], "interrupted")
+
+
+def test_a_worker_that_loses_its_run_stops_and_publishes_nothing(run, monkeypatch):
+    monkeypatch.setattr(worker, "BEAT_SECONDS", 0.02)
+
+    def execute(job, folder, attempt, stop):
+        record = {"step": 2, "benchmark": "easy", "evaluation_id": "aaaaaaaaaaaa", "attempt": attempt.number}
+        record["timing"] = {"total_seconds": 1.0}
+        folder.save_evaluation(record, Samples([dict.fromkeys(SAMPLE_COLUMNS, 0)]))
+        folder.reserve_attempt()
+        while not stop():
+            time.sleep(0.01)
+        folder.save_evaluation({**record, "step": 4}, Samples([dict.fromkeys(SAMPLE_COLUMNS, 0)]))
+
+    code, attempt = work(run, execute)
+    assert (code, attempt.status) == (3, "interrupted")
+    assert {step for step, _, _ in run.evaluated()} == {2}
+
+
+def test_a_run_that_diverged_has_ended_with_a_result(run):
+    class Diverged(RuntimeError):
+        pass
+
+    def execute(job, folder, attempt, stop):
+        attempt.append_step({"step": 1})
+        raise Diverged("the gradient norm is nan")
+
+    job = run.read_job()
+    code, attempt = work(run, execute)
+    assert (code, attempt.end()["status"], attempt.end()["diverged_at"]) == (0, "diverged", 2)
+    assert [step for step, _ in run.missing(job)] == []
 
 
 def test_seconds_by_phase(run):

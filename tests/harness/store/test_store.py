@@ -19,6 +19,7 @@ from harness.spec.recipe import Recipe
 from harness.store import atomic
 from harness.store.atomic import append_line, read_lines, write_json
 from harness.store.attempts import AttemptFolder
+from harness.store.claims import Owner
 from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, RunFolder, Store
 from harness.store.job import RunJob
@@ -76,7 +77,7 @@ def test_an_equal_job_is_not_written_again(run, job):
     [
         ("{", "cannot be read"),
         ("[]", "no schema number"),
-        ('{"schema": 99}', "has schema 99, this version reads up to 1"),
+        ('{"schema": 99}', "has schema 99, this version reads up to 2"),
     ],
 )
 def test_a_foreign_or_newer_record_is_named(run, content, message):
@@ -122,7 +123,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StoreError, match="cannot be written: no space left on device\n  make room"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["record.json"]
@@ -168,7 +169,9 @@ def test_an_attempt_from_start_to_end(run):
     assert 0 <= again.wall_seconds < 60
     assert [s["step"] for s in again.steps()] == [1]
     assert again.events()[0]["kind"] == "resumed"
-    with pytest.raises(ValueError, match="must be one of finished, failed, interrupted, got 'done'"):
+    with pytest.raises(
+        ValueError, match="must be one of finished, failed, interrupted, diverged, got 'done'"
+    ):
         attempt.finish("done")
 
 
@@ -192,6 +195,8 @@ def test_an_attempt_whose_process_is_gone_was_killed(run):
 
 def test_a_process_id_that_was_used_again_does_not_count(run):
     attempt = run.new_attempt({})
+    owner = Owner.here().to_json() | {"process_started": 1.0}
     info = json.loads((attempt.path / "attempt.json").read_text())
-    (attempt.path / "attempt.json").write_text(json.dumps({**info, "process_started": 1.0}))
+    (attempt.path / "attempt.json").write_text(json.dumps({**info, "worker": owner}))
+    (attempt.path / "launched").write_text(json.dumps(owner))
     assert RunFolder(run.path).attempts()[0].status == "killed"

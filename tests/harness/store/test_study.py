@@ -103,9 +103,10 @@ def test_costs_count_every_attempt(store):
 
 def test_later_attempts_supersede_steps(store):
     folder = store.run(RUNS["8"])
-    first, second = folder.new_attempt({}), folder.new_attempt({})
+    first = folder.new_attempt({})
     for step in (1, 2, 3):
         first.append_step({"step": step, "reward": {"mean": 0.1}})
+    second = folder.new_attempt({})
     for step in (3, 4):
         second.append_step({"step": step, "reward": {"mean": 0.2}})
     steps = load_study(store.root).steps
