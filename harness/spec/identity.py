@@ -123,6 +123,13 @@ RUNTIME_FIELDS = frozenset(
         "data.sources[].revision",
         "training.microbatch_tokens",
         "training.packing",
+        "rollout.vllm.placement",
+        "rollout.vllm.devices",
+        "rollout.vllm.memory_utilization",
+        "rollout.vllm.cache_gib",
+        "rollout.vllm.sleep_level",
+        "rollout.vllm.max_sequences",
+        "rollout.vllm.cuda_graphs",
         "training.checkpoint_every",
         "training.gradient_checkpointing",
     }
@@ -248,10 +255,12 @@ def run_identity(recipe: Recipe, seed: int, *, model_fingerprint: str, data_fing
 
 def base_identity(recipe: Recipe, *, model_fingerprint: str) -> Identity:
     """Identity of an untrained model under a prompt: what step-0 evaluations of all its runs share."""
-    prompt = flattened(recipe.prompt.model_dump(mode="json"), "prompt")
-    return _identity(
-        "base", {**prompt, "model.content": model_fingerprint, "model.dtype": recipe.model.dtype}
-    )
+    fields = flattened(recipe.prompt.model_dump(mode="json"), "prompt")
+    fields |= {"model.content": model_fingerprint, "model.dtype": recipe.model.dtype}
+    # Another engine draws other samples; named only then, so that evaluations made before keep their identity.
+    if recipe.rollout.engine != "transformers":
+        fields["rollout.engine"] = recipe.rollout.engine
+    return _identity("base", fields)
 
 
 def evaluation_identity(

@@ -41,6 +41,14 @@ class LoraSpec(Section):
     )
     """Names of the linear layers that get an adapter."""
 
+    @field_validator("targets")
+    @classmethod
+    def _in_the_body(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # The head's product is computed apart from its module, on completion positions alone.
+        if outside := {"lm_head", "embed_tokens"} & set(value):
+            raise ValueError(f"must name layers of the body, got {sorted(outside)[0]!r}")
+        return value
+
 
 class ModelSpec(Section):
     """The model to train. `model: tiny` is short for `model: {name: tiny}`."""
@@ -108,6 +116,11 @@ class FileSource(Section):
     quota: PositiveInt | None = None
     """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
+    @model_validator(mode="after")
+    def _difficulty(self) -> FileSource:
+        _banded(self)
+        return self
+
 
 class HubSource(Section):
     """A dataset on the Hugging Face hub."""
@@ -136,6 +149,11 @@ class HubSource(Section):
     quota: PositiveInt | None = None
     """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
+    @model_validator(mode="after")
+    def _difficulty(self) -> HubSource:
+        _banded(self)
+        return self
+
 
 class ChampSource(Section):
     """CHAMP, 270 competition problems, from the package `champ-dataset`."""
@@ -152,6 +170,14 @@ class ChampSource(Section):
 SourceSpec = Annotated[
     SumsSource | ReasoningGymSource | FileSource | HubSource | ChampSource, Field(discriminator="source")
 ]
+
+
+def _banded(source: FileSource | HubSource) -> None:
+    limits = source.difficulty_range
+    if source.difficulty_column is None and (limits is not None or source.difficulty is not None):
+        raise ValueError("a difficulty band needs the `difficulty_column` that it is a band of")
+    if limits is not None and limits[0] > limits[1]:
+        raise ValueError(f"`difficulty_range` must rise, got {list(limits)}")
 
 
 class DataSpec(Section):
@@ -190,11 +216,35 @@ class PromptSpec(Section):
         return value
 
 
+class VllmSpec(Section):
+    """Where and how vLLM runs, with `engine: vllm`."""
+
+    placement: Literal["colocated", "own"] = "colocated"
+    """`colocated` shares the trainer's process and device, and sleeps during the update where that is a GPU; `own`
+    is a process of its own, on `devices`."""
+    devices: Annotated[tuple[NonNegativeInt, ...], Listed] = ()
+    """With `own`: the GPU of the engine, by index; empty for the trainer's. The paper's layout on four GPUs is three
+    that train and `[3]` here."""
+    memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.35
+    """Share of a GPU's memory that vLLM takes, weights included."""
+    cache_gib: PositiveFloat = 1.0
+    """Room for keys and values on a CPU, in GiB."""
+    sleep_level: Literal[0, 1, 2] = 1
+    """Colocated on a GPU, while the update runs: 0 keeps everything in place, 1 moves the weights to the host and
+    drops the cache, 2 drops both."""
+    max_sequences: PositiveInt = 256
+    """Sequences decoded together."""
+    cuda_graphs: bool = True
+    """Capture CUDA graphs at the start; never on a CPU."""
+
+
 class RolloutSpec(Section):
     """How completions are sampled during training."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
     """Generation engine."""
+    vllm: VllmSpec = VllmSpec()
+    """Settings of the vLLM engine."""
     prompts_per_step: PositiveInt = 32
     """Prompts per step."""
     completions_per_prompt: Annotated[int, Field(ge=2)] = 8

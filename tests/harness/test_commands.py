@@ -57,10 +57,10 @@ BAD = {
         "- {source: file, path: nowhere.jsonl}",
         r"base\.data\.sources\[0\]: .*nowhere\.jsonl",
     ),
-    "an engine that is not there yet": (
+    "no such engine": (
         "    temperature: 1.0",
-        "    engine: vllm",
-        r"base\.rollout\.engine: 'vllm' is not available in this version.*\n  use `transformers`",
+        "    engine: vlm",
+        r"base\.rollout\.engine: 'vlm' is not one of transformers, vllm.*\n  did you mean \"vllm\"\?",
     ),
     "more questions than there are": (
         "questions: 150, source: {source: sums, terms: [2], digits: [2]}",

@@ -10,10 +10,10 @@ from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.rewards.answers import AnswerChecker
 from harness.rollout.engine import Completion
+from harness.rollout.build import end_ids
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.recipe import ModelSpec, PromptSpec
-from harness.training.run import end_ids
 
 PROBLEMS = [
     Problem(id=f"q{i}", question=f"{'1+' * i}1+1=", answer=str(i + 2), source="test", difficulty="")

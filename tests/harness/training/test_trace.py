@@ -16,10 +16,10 @@ from harness.data.mix import build_mix
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward
+from harness.rollout.build import end_ids
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.recipe import Recipe
 from harness.training.checkpoints import Checkpoints
-from harness.training.run import end_ids
 from harness.training.trainer import Trainer
 
 FILE = Path(__file__).with_name("loss_trace.json")

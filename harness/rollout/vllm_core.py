@@ -1,0 +1,226 @@
+"""vLLM in this process: building it, sampling, scoring, loading weights, sleeping. Knows nothing of the policy.
+
+B requests, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.rollout.engine import Completion, Request, Sampling
+
+BLOCK_TOKENS = 32
+"""Tokens in a block of the key-value cache on a CPU: a prompt's whole blocks are computed once for its group."""
+
+
+def vllm_available() -> bool:
+    """Whether vLLM is installed; imports nothing."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreOptions:
+    """What a core is built from; plain data, so that it can be sent to another process.
+
+    Attributes:
+        folder: holds the model's `config.json`; weights come through `load_weights`.
+        dtype: `float32` or `bfloat16`.
+        device: `cpu` or `cuda`.
+        context_tokens: longest prompt and completion together.
+        max_sequences: sequences decoded together.
+        cache_gib: room for keys and values on a CPU, in GiB.
+        memory_utilization: share of a GPU's memory that vLLM takes.
+        cuda_graphs: capture CUDA graphs.
+        sleep: whether the core may be put to sleep.
+        end_ids: tokens that end a completion.
+    """
+
+    folder: str
+    dtype: str
+    device: str
+    context_tokens: int
+    max_sequences: int
+    cache_gib: float
+    memory_utilization: float
+    cuda_graphs: bool
+    sleep: bool
+    end_ids: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return asdict(self)
+
+
+class VllmCore:
+    """One vLLM engine.
+
+    The log-probs that it returns are of the tempered distribution before top-p, as `Completion` wants them: vLLM's
+    own are either untempered (`raw_logprobs`) or after the filters (`processed_logprobs`), so the log-softmax is
+    taken between temperature and filters.
+    """
+
+    def __init__(self, options: CoreOptions) -> None:
+        self._options = options
+        with _quiet_start():
+            from vllm import LLM
+
+            placed: dict[str, Any] = (
+                {
+                    "block_size": BLOCK_TOKENS,
+                    "kv_cache_memory_bytes": int(options.cache_gib * 2**30),
+                    "enforce_eager": True,
+                }
+                if options.device == "cpu"
+                else {
+                    "gpu_memory_utilization": options.memory_utilization,
+                    "enforce_eager": not options.cuda_graphs,
+                    "enable_sleep_mode": options.sleep,
+                }
+            )
+            self._llm = LLM(
+                model=options.folder,
+                load_format="dummy",
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                dtype=options.dtype,  # type: ignore[arg-type]
+                max_model_len=options.context_tokens,
+                max_num_seqs=options.max_sequences,
+                enable_prefix_caching=True,
+                logprobs_mode="processed_logprobs",
+                seed=0,
+                **placed,
+            )
+        self._llm.collective_rpc(_score_before_filters)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Samples one completion per request in one call, in the order of the requests."""
+        from vllm import SamplingParams
+
+        # Nothing is shared with earlier calls, so that the same call gives the same floats after a restart too.
+        self._llm.reset_prefix_cache()
+        parameters = [
+            SamplingParams(
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=request.seed,
+                logprobs=0,
+                stop_token_ids=list(self._options.end_ids),
+                ignore_eos=True,  # the end tokens are named above
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        prompts: list[Any] = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
+        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        return [self._completion(output.outputs[0]) for output in outputs]
+
+    def _completion(self, output: Any) -> Completion:
+        ids = tuple(int(token) for token in output.token_ids)
+        logprobs = tuple(float(at[token].logprob) for at, token in zip(output.logprobs, ids, strict=True))
+        return Completion(ids, logprobs, ids[-1] not in self._options.end_ids)
+
+    def score(self, ids: Sequence[int]) -> list[float]:
+        """Untempered log-prob of each token of `ids` after the first, given those before it."""
+        from vllm import SamplingParams
+
+        self._llm.reset_prefix_cache()
+        parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        prompt: Any = {"prompt_token_ids": list(ids)}
+        (output,) = self._llm.generate([prompt], parameters, use_tqdm=False)
+        at = output.prompt_logprobs
+        return [float(at[i][ids[i]].logprob) for i in range(1, len(ids))]
+
+    def load_weights(self, weights: Sequence[tuple[str, Tensor]]) -> None:
+        """Replaces all weights by `weights`, in the checkpoint's names and shapes."""
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
+        if self._options.device == "cpu":
+            self._llm.collective_rpc(_repack_tied_head)
+        self._llm.reset_prefix_cache()
+
+    def sleep(self, level: int) -> None:
+        """Frees the device: at level 1 weights move to the host, at 2 they are dropped. Nothing on a CPU."""
+        self._llm.sleep(level=level)
+
+    def wake(self) -> None:
+        """Ends the sleep. After level 2 the weights must be loaded again."""
+        self._llm.wake_up()
+
+    def close(self) -> None:
+        """Releases vLLM's process group, its cache and its weights."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        with contextlib.suppress(Exception):  # a crashed engine may not shut down cleanly
+            self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cleanup_dist_env_and_memory()
+        gc.collect()
+
+
+class _BeforeFilters(nn.Module):
+    """vLLM's filtered sampling, whose log-probs are taken from the tempered logits [B, V] before the filters."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self, logits: Tensor, generators: dict[int, torch.Generator], k: Tensor | None, p: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        logprobs = logits.log_softmax(dim=-1, dtype=torch.float32)
+        tokens, _ = self.inner(logits, generators, k, p)
+        return tokens, logprobs
+
+
+def _score_before_filters(worker: Any) -> None:
+    sampler = worker.model_runner.sampler
+    sampler.topk_topp_sampler.logprobs_mode = "raw_logprobs"  # its own would be computed for nothing
+    sampler.topk_topp_sampler = _BeforeFilters(sampler.topk_topp_sampler)
+
+
+def _repack_tied_head(worker: Any) -> None:
+    """A tied head keeps a packed copy of the embedding, which vLLM's reload leaves as it was."""
+    model = worker.model_runner.get_model()
+    head = getattr(model, "lm_head", None)
+    embedding = getattr(getattr(model, "model", None), "embed_tokens", None)
+    if head is None or embedding is None or not getattr(model.config, "tie_word_embeddings", False):
+        return
+    embedding.cpu_linear = None  # packed like a head by the reload, and never multiplied with
+    head.cpu_linear = None
+    head.weight = embedding.weight
+    head.quant_method.process_weights_after_loading(head)
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Undoes what vLLM's start does to the process around it: environment, thread setting, warnings."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    environment = dict(os.environ)
+    # One process for engine and worker; the sampler that `_score_before_filters` knows.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    set_num_threads = torch.set_num_threads
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads = set_num_threads
+        for name in ("LD_PRELOAD", "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER"):
+            if name in environment:
+                os.environ[name] = environment[name]
+            else:
+                os.environ.pop(name, None)

@@ -1,0 +1,228 @@
+"""Rollouts with vLLM: in this process beside the trainer, or in a process with devices of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from harness.models.lora import merged_weights
+from harness.models.precision import compute_dtype
+from harness.rollout.engine import Completion, Request, Sampling
+from harness.rollout.vllm_core import CoreOptions, VllmCore
+from harness.rollout.vllm_process import ProcessCore
+from harness.spec.recipe import VllmSpec
+
+PROBE_TOKENS = 32
+MISMATCH_LIMIT = {torch.float32: 1e-2, torch.bfloat16: 1.0}
+"""Largest mean difference of the probe's log-probs, trainer to engine, by the engine's dtype. Two implementations
+in fp32 differ by about 1e-5, in bf16 by up to a few tenths on improbable tokens; other weights by several nats."""
+RESTARTS_PER_CALL = 2
+MAX_TEMPERATURE = 2
+"""vLLM refuses more."""
+
+T = TypeVar("T")
+
+
+class EngineFailed(RuntimeError):
+    """The engine failed again after every restart, or does not hold the policy's weights."""
+
+
+class _Core(Protocol):
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]: ...
+    def score(self, ids: Sequence[int]) -> list[float]: ...
+    def load_weights(self, weights: Sequence[tuple[str, Tensor]]) -> None: ...
+    def sleep(self, level: int) -> None: ...
+    def wake(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class VllmEngine:
+    """vLLM behind the engine interface.
+
+    A completion's random draws depend on its request's seed and the position alone. The logits may depend in their
+    last bits on what else is in the batch, so a completion may, very rarely, differ between pools; the same pool of
+    requests gives the same completions, after a resume or a restart of the engine too, since no call shares
+    state with another. On a CPU that is bit for bit at a given number of threads.
+
+    If the engine raises or its process dies, it is built anew, given the policy's weights, and asked for the same
+    requests again: the step goes on with the completions that it would have had.
+
+    Colocated on a GPU, the engine sleeps from the end of `generate` to the next `sync` or `generate`, so that the
+    update has its memory.
+
+    Args:
+        model: the policy, on its device.
+        end_ids: tokens that end a completion.
+        spec: placement and memory.
+        bf16: compute in bfloat16, where the device has it.
+        context_tokens: longest prompt and completion together; more makes the engine start anew.
+        on_event: told of restarts: kind and message.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        end_ids: Sequence[int],
+        spec: VllmSpec,
+        bf16: bool,
+        context_tokens: int,
+        on_event: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._policy = model
+        self._spec = spec
+        self._tell = on_event or (lambda kind, message: None)
+        device = model.device.type
+        self._dtype = compute_dtype(bf16=bf16, device=model.device)
+        # A trainer of several processes has a process group that vLLM's would collide with.
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self._own_process = spec.placement == "own" or distributed
+        self._sleeps = spec.sleep_level if device == "cuda" and spec.placement == "colocated" else 0
+        self._folder = Path(tempfile.mkdtemp(prefix="grpo-vllm-"))
+        config = model.config.get_text_config()
+        config.save_pretrained(self._folder)
+        self._options = CoreOptions(
+            folder=str(self._folder),
+            dtype=str(self._dtype).removeprefix("torch."),
+            device=device,
+            context_tokens=max(context_tokens, PROBE_TOKENS + 1),
+            max_sequences=spec.max_sequences,
+            cache_gib=spec.cache_gib,
+            memory_utilization=spec.memory_utilization,
+            cuda_graphs=spec.cuda_graphs,
+            sleep=self._sleeps > 0,
+            end_ids=tuple(sorted(end_ids)),
+        )
+        step = max(1, config.vocab_size // PROBE_TOKENS)
+        self.probe = tuple((17 + i * step) % config.vocab_size for i in range(PROBE_TOKENS))
+        self.restarts = 0
+        self.mismatch = float("nan")
+        """Mean absolute difference of the probe's log-probs, trainer to engine, after the last sync."""
+        self._core: _Core | None = None
+        self._asleep = False
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Samples one completion per request in one pooled call, in the order of the requests.
+
+        Raises:
+            EngineFailed: after `RESTARTS_PER_CALL` restarts.
+            ValueError: the temperature is beyond `MAX_TEMPERATURE`.
+        """
+        if not requests:
+            return []
+        if sampling.temperature > MAX_TEMPERATURE:
+            raise ValueError(
+                f"`temperature` must be at most {MAX_TEMPERATURE} for vLLM, got {sampling.temperature}"
+            )
+        self._make_room(max(len(r.prompt_ids) for r in requests) + sampling.max_tokens)
+        completions = self._persistently(lambda: self._awake().generate(requests, sampling))
+        if self._sleeps and self._core is not None:
+            self._core.sleep(self._sleeps)
+            self._asleep = True
+        return completions
+
+    def sync(self) -> None:
+        """Loads the policy's weights and compares the log-probs of a fixed probe with the policy's.
+
+        Raises:
+            EngineFailed: they differ by more than `MISMATCH_LIMIT`.
+        """
+
+        def load() -> None:
+            fresh = self._core is None
+            core = self._awake()
+            if not fresh:
+                self._load(core)
+
+        self._persistently(load)
+
+    def _make_room(self, tokens: int) -> None:
+        """Builds the engine anew if it has no room for a sequence of `tokens` tokens."""
+        if tokens > self._options.context_tokens:
+            self.close()
+            self._options = replace(self._options, context_tokens=tokens)
+
+    def close(self) -> None:
+        """Ends the engine and frees what it holds. It starts anew when it is used again."""
+        core, self._core = self._core, None
+        self._asleep = False
+        if core is not None:
+            core.close()
+
+    def __del__(self) -> None:
+        shutil.rmtree(getattr(self, "_folder", ""), ignore_errors=True)
+
+    def scores(self) -> Tensor:
+        """Log-probs of the probe's tokens after the first as the engine computes them, fp32 [PROBE_TOKENS − 1]."""
+        return torch.tensor(self._awake().score(self.probe))
+
+    @torch.no_grad()
+    def policy_scores(self) -> Tensor:
+        """The same from the policy itself, at temperature 1."""
+        was_training = self._policy.training
+        self._policy.eval()
+        device = self._policy.device
+        ids = torch.tensor([self.probe], device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            logits = self._policy(input_ids=ids, use_cache=False).logits[0, :-1]
+        self._policy.train(was_training)
+        return logits.float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].cpu()
+
+    def _awake(self) -> _Core:
+        """The core, built and woken if need be, with weights."""
+        if self._core is None:
+            self._core = (
+                ProcessCore(self._options, self._devices()) if self._own_process else VllmCore(self._options)
+            )
+            self._load(self._core)
+        elif self._asleep:
+            self._core.wake()
+            self._asleep = False
+            if self._sleeps == 2:
+                self._load(self._core)
+        return self._core
+
+    def _devices(self) -> tuple[int, ...]:
+        mine = self._policy.device.index
+        return self._spec.devices or (() if mine is None else (mine,))
+
+    def _load(self, core: _Core) -> None:
+        tied = self._policy.config.get_text_config().tie_word_embeddings
+        core.load_weights(
+            [(n, t.detach()) for n, t in merged_weights(self._policy) if not (tied and n == "lm_head.weight")]
+        )
+        difference = torch.tensor(core.score(self.probe)) - self.policy_scores()
+        self.mismatch = float(difference.abs().mean())
+        if not self.mismatch <= MISMATCH_LIMIT[self._dtype] and bool(
+            torch.isfinite(self.policy_scores()).all()
+        ):
+            raise EngineFailed(
+                f"after the weights were loaded, the engine's log-probs are {self.mismatch:.3g} from the policy's"
+            )
+
+    def _persistently(self, work: Callable[[], T]) -> T:
+        """Does `work`, on a new engine if the one there is fails."""
+        for attempt in range(RESTARTS_PER_CALL + 1):
+            try:
+                return work()
+            except EngineFailed:
+                raise
+            except Exception as error:
+                reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+                try:
+                    self.close()
+                except Exception:
+                    self._core = None
+                if attempt == RESTARTS_PER_CALL:
+                    raise EngineFailed(f"vLLM failed {attempt + 1} times in a row: {reason}") from error
+                self.restarts += 1
+                self._tell("engine_restarted", f"vLLM failed and was started again: {reason}")
+        raise AssertionError

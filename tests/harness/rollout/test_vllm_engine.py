@@ -1,0 +1,230 @@
+"""The vLLM engine on a CPU, against transformers and against itself."""
+
+import copy
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from harness.models.catalog import resolve_model
+from harness.models.loading import load_model
+from harness.rollout.build import end_ids
+from harness.rollout.engine import Request, Sampling
+from harness.rollout.transformers_engine import TransformersEngine
+from harness.rollout.vllm_core import vllm_available
+from harness.rollout.vllm_engine import EngineFailed, VllmEngine
+from harness.spec.recipe import ModelSpec, VllmSpec
+from harness.spec.seeds import derive_seed
+
+pytestmark = pytest.mark.skipif(not vllm_available(), reason="vLLM is not installed")
+
+
+class Setup:
+    """A policy, an engine over it, and requests."""
+
+    def __init__(self):
+        spec = ModelSpec(name="tiny")
+        self.loaded = load_model(resolve_model(spec), spec)
+        self.policy = self.loaded.model
+        self.untrained = copy.deepcopy(self.policy.state_dict())
+        self.end_ids = end_ids(self.loaded)
+        self.events = []
+        self.engine = self.build(VllmSpec(cache_gib=0.25))
+        encode = self.loaded.tokenizer.encode
+        # Longer than a block of the cache, so that prompts of a group share one.
+        questions = ["12+7=", "3+4+5=", "88+19+40+27=", "+".join("73481562" * 2) + "="]
+        self.requests = [
+            Request(tuple(encode(question)), derive_seed("vllm", i, j))
+            for i, question in enumerate(questions)
+            for j in range(6)
+        ]
+
+    def build(self, spec, **options):
+        return VllmEngine(
+            self.policy,
+            end_ids=self.end_ids,
+            spec=spec,
+            bf16=False,
+            context_tokens=128,
+            on_event=lambda kind, message: self.events.append((kind, message)),
+            **options,
+        )
+
+    def truth(self, request, completion, temperature):
+        """Log-probs of a completion by a plain forward pass."""
+        ids = torch.tensor([request.prompt_ids + completion.token_ids])
+        with torch.no_grad():
+            logits = self.policy(ids).logits[0, len(request.prompt_ids) - 1 : -1]
+        logprobs = torch.log_softmax(logits / temperature, -1)
+        return logprobs.gather(-1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+
+
+@pytest.fixture(scope="module")
+def setup():
+    held = Setup()
+    yield held
+    held.engine.close()
+
+
+@pytest.fixture(autouse=True)
+def _untrained(setup):
+    yield
+    setup.policy.load_state_dict(setup.untrained)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.3, 0.8)])
+def test_logprobs_are_the_trainers_at_the_sampling_temperature(setup, temperature, top_p):
+    completions = setup.engine.generate(setup.requests, Sampling(40, temperature, top_p))
+    assert {c.truncated for c in completions} <= {True, False}
+    for request, completion in zip(setup.requests, completions):
+        truth = setup.truth(request, completion, temperature)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), truth, rtol=1e-4, atol=1e-4)
+
+
+def test_greedy_ends_and_caps_are_those_of_the_transformers_engine(setup):
+    other = TransformersEngine(
+        setup.policy, end_ids=setup.end_ids, pad_id=setup.loaded.tokenizer.pad_token_id
+    )
+    for cap in (1, 3, 60):
+        sampling = Sampling(cap, temperature=0.0)
+        mine, theirs = (engine.generate(setup.requests[::6], sampling) for engine in (setup.engine, other))
+        assert [(c.token_ids, c.truncated) for c in mine] == [(c.token_ids, c.truncated) for c in theirs]
+        for a, b in zip(mine, theirs):
+            np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=1e-4, atol=1e-4)
+    assert not any(c.truncated for c in mine)
+
+
+def test_samples_follow_the_distribution_within_top_p(setup):
+    prompt = setup.requests[-1].prompt_ids
+    with torch.no_grad():
+        setup.policy.get_input_embeddings().weight.mul_(0.3)  # flat enough for many likely tokens
+        setup.engine.sync()
+        logits = setup.policy(torch.tensor([prompt])).logits[0, -1].double()
+    expected = torch.softmax(logits / 1.5, -1)
+    ordered, order = expected.sort(descending=True)
+    kept = order[(ordered.cumsum(0) - ordered) < 0.9]
+    count = 3000
+    requests = [Request(prompt, derive_seed("chi2", i)) for i in range(count)]
+    drawn = [c.token_ids[0] for c in setup.engine.generate(requests, Sampling(1, 1.5, 0.9))]
+    observed = np.bincount(drawn, minlength=len(expected))
+    assert observed[kept.numpy()].sum() == count
+    share = (expected[kept] / expected[kept].sum()).numpy() * count
+    likely = share > 5
+    chi2 = ((observed[kept.numpy()] - share)[likely] ** 2 / share[likely]).sum()
+    assert likely.sum() > 3
+    assert chi2 < stats.chi2.ppf(0.9999, likely.sum() - 1)
+
+
+def test_a_call_repeats_itself_whatever_came_before(setup):
+    sampling = Sampling(40, 1.0)
+    first = setup.engine.generate(setup.requests, sampling)
+    setup.engine.generate(setup.requests[3:9], Sampling(7, 0.5))
+    assert setup.engine.generate(setup.requests, sampling) == first
+    assert len({c.token_ids for c in first[-6:]}) > 1
+    # Draws belong to the request, so neither its place nor its company changes what is sampled.
+    assert [c.token_ids for c in setup.engine.generate(setup.requests[::-1], sampling)] == [
+        c.token_ids for c in first[::-1]
+    ]
+    assert [c.token_ids for c in setup.engine.generate(setup.requests[7:9], sampling)] == [
+        c.token_ids for c in first[7:9]
+    ]
+
+
+def test_sync_brings_every_weight_over(setup):
+    before = setup.engine.scores()
+    torch.testing.assert_close(before, setup.engine.policy_scores())
+    generator = torch.Generator().manual_seed(5)
+    # Each tensor by itself: the tied head, norms and biases are loaded in different ways.
+    for name, parameter in setup.policy.named_parameters():
+        if "layers.1" in name or "layers.2" in name:
+            continue
+        with torch.no_grad():
+            parameter.mul_(1 + 0.3 * torch.rand(parameter.shape, generator=generator))
+        stale = (setup.engine.scores() - setup.engine.policy_scores()).abs().max()
+        setup.engine.sync()
+        fresh = (setup.engine.scores() - setup.engine.policy_scores()).abs().max()
+        assert fresh < 1e-3 * max(1.0, float(setup.engine.policy_scores().abs().max())), name
+        if parameter.abs().max() > 0 and "k_proj.bias" not in name:  # softmax is blind to a key's bias
+            assert stale > fresh, name
+    assert setup.engine.mismatch < 1e-4
+    assert (setup.engine.scores() - before).abs().max() > 0.1
+
+
+def test_weights_that_do_not_arrive_are_told(setup, monkeypatch):
+    core = setup.engine._core
+    with torch.no_grad():
+        setup.policy.get_input_embeddings().weight.mul_(2)
+    monkeypatch.setattr(core, "load_weights", lambda weights: None)
+    with pytest.raises(EngineFailed, match="after the weights were loaded"):
+        setup.engine.sync()
+    monkeypatch.undo()
+    setup.policy.load_state_dict(setup.untrained)
+    setup.engine.sync()
+
+
+def test_a_crash_inside_the_engine_costs_no_completion(setup):
+    with torch.no_grad():
+        setup.policy.get_input_embeddings().weight.mul_(1.05)
+    setup.engine.sync()
+    sampling = Sampling(40, 1.0)
+    first = setup.engine.generate(setup.requests, sampling)
+    runner = setup.engine._core._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    forward, calls = runner.execute_model, []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 8:
+            raise RuntimeError("the device fell over")
+        return forward(*args, **kwargs)
+
+    runner.execute_model = failing
+    assert setup.engine.generate(setup.requests, sampling) == first
+    assert len(calls) == 8
+    assert setup.engine.restarts == 1
+    assert setup.events.pop() == (
+        "engine_restarted",
+        "vLLM failed and was started again: the device fell over",
+    )
+
+
+def test_a_temperature_that_vllm_refuses_is_told_at_once(setup):
+    with pytest.raises(ValueError, match=r"`temperature` must be at most 2 .*, got 2\.5"):
+        setup.engine.generate(setup.requests, Sampling(4, 2.5))
+
+
+def test_an_engine_that_keeps_failing_gives_up(setup, monkeypatch):
+    def broken(options):
+        raise RuntimeError("no memory left")
+
+    engine = setup.build(VllmSpec())
+    monkeypatch.setattr("harness.rollout.vllm_engine.VllmCore", broken)
+    with pytest.raises(EngineFailed, match="3 times in a row: no memory left"):
+        engine.generate(setup.requests, Sampling(4))
+    assert len(setup.events) == 2
+    setup.events.clear()
+
+
+def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
+    sampling = Sampling(40, 1.0)
+    setup.engine.sync()
+    here = setup.engine.generate(setup.requests, sampling)
+    engine = setup.build(VllmSpec(placement="own", cache_gib=0.25))
+    try:
+        assert engine.generate(setup.requests, sampling) == here
+        process = engine._core.process
+        long = [Request(r.prompt_ids, derive_seed("long", i)) for i, r in enumerate(setup.requests * 40)]
+        killer = threading.Thread(target=lambda: (time.sleep(0.2), os.kill(process.pid, signal.SIGKILL)))
+        killer.start()
+        completions = engine.generate(long, sampling)
+        killer.join()
+        assert process.wait() == -signal.SIGKILL
+        assert engine.restarts == 1
+        assert completions == setup.engine.generate(long, sampling)
+    finally:
+        engine.close()
+    assert engine._core is None
