@@ -47,6 +47,14 @@ def quotas(weights: list[float], size: int) -> list[int]:
     return counts
 
 
+def shares_of(spec: DataSpec) -> list[int]:
+    """How many questions each source is to give: its quota, or its share by weight of what the quotas leave."""
+    weighted = [source.weight for source in spec.sources if source.quota is None]
+    left = spec.size - sum(source.quota or 0 for source in spec.sources)
+    rest = iter(quotas(weighted, left) if weighted else [])
+    return [next(rest) if source.quota is None else source.quota for source in spec.sources]
+
+
 def build_mix(spec: DataSpec) -> Mix:
     """The training questions of a recipe: the same for the same recipe, whatever the run's seed.
 
@@ -60,7 +68,7 @@ def build_mix(spec: DataSpec) -> Mix:
     seen: set[str] = set()
     chosen: list[Problem] = []
     accounts = []
-    shares = quotas([source.weight for source in spec.sources], spec.size)
+    shares = shares_of(spec)
     for index, (source, quota) in enumerate(zip(spec.sources, shares, strict=True)):
         problems, duplicates = _fresh(
             source, quota, seen, seeded_rng("mix", spec.seed, index).randrange(2**63)

@@ -15,6 +15,7 @@ from harness.spec.recipe import (
     SourceSpec,
     SumsSource,
 )
+from harness.spec.source import nearest
 
 __all__ = ["SourceNotFound", "Split", "check_source", "load_source", "source_fingerprint"]
 
@@ -40,15 +41,42 @@ def load_source(spec: SourceSpec, *, split: Split, count: int | None, seed: int)
         case ReasoningGymSource():
             return generated.load_reasoning_gym(spec, split=split, count=count, seed=seed)
         case FileSource():
-            problems = stored.load_file(spec)
+            problems = in_band(stored.load_file(spec), spec)
         case HubSource():
-            problems = stored.load_hub(spec)
+            problems = in_band(stored.load_hub(spec), spec)
         case ChampSource():
-            problems = champ.load_champ()
+            problems = in_band(champ.load_champ(), spec)
     distinct = list({problem.question: problem for problem in reversed(problems)}.values())[::-1]
     if split == "train":
         seeded_rng("stored", seed).shuffle(distinct)
     return distinct[:count]
+
+
+def in_band(problems: list[Problem], spec: FileSource | HubSource | ChampSource) -> list[Problem]:
+    """The problems of the source's difficulty band, in order.
+
+    Raises:
+        SourceNotFound: a label that is asked for does not occur, or a difficulty is no number where a range is
+            asked for.
+    """
+    if spec.difficulty is not None:
+        labels = {problem.difficulty for problem in problems}
+        for label in spec.difficulty:
+            if label not in labels:
+                raise SourceNotFound(
+                    f"source `{spec.source}` has no difficulty {label!r}", nearest(label, sorted(labels)[:20])
+                )
+        problems = [problem for problem in problems if problem.difficulty in spec.difficulty]
+    if isinstance(spec, ChampSource) or spec.difficulty_range is None:
+        return problems
+    low, high = spec.difficulty_range
+    try:
+        return [problem for problem in problems if low <= float(problem.difficulty) <= high]
+    except ValueError as error:
+        raise SourceNotFound(
+            f"source `{spec.source}`: `difficulty_range` wants numbers: {error}",
+            "give the `difficulty_column` that holds them, or labels in `difficulty`",
+        ) from None
 
 
 def check_source(spec: SourceSpec) -> None:

@@ -29,7 +29,12 @@ def load_file(spec: FileSource) -> list[Problem]:
     check_file(spec)
     name = Path(spec.path).stem
     problems = [
-        Problem(f"{name}:{index}", *_cells(row, spec, f"{spec.path}: row {index + 1}"), name)
+        Problem(
+            f"{name}:{index}",
+            *_cells(row, spec, f"{spec.path}: row {index + 1}"),
+            name,
+            _difficulty(row, spec),
+        )
         for index, row in enumerate(_rows(spec))
     ]
     if not problems:
@@ -51,7 +56,7 @@ def check_file(spec: FileSource) -> None:
         hint = nearest(path.name, siblings) if siblings else f"current folder: {Path.cwd()}"
         raise SourceNotFound(f"{spec.path}: no such file", hint if hint.startswith("did") else None)
     columns = _columns(spec)
-    for column in (spec.question, spec.answer):
+    for column in _wanted(spec):
         if column not in columns:
             raise SourceNotFound(f"{spec.path}: no column {column!r}", nearest(column, columns))
 
@@ -88,7 +93,7 @@ def _rows(spec: FileSource) -> Iterator[dict[str, Any]]:
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
-            table = pyarrow.parquet.read_table(path, columns=[spec.question, spec.answer])
+            table = pyarrow.parquet.read_table(path, columns=_wanted(spec))
             yield from table.to_pylist()
         elif path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as stream:
@@ -125,6 +130,17 @@ def _cells(row: dict[str, Any], spec: FileSource | HubSource, where: str) -> tup
     return texts[0], texts[1]
 
 
+def _wanted(spec: FileSource | HubSource) -> list[str]:
+    """The columns that a source is read for."""
+    graded = [] if spec.difficulty_column is None else [spec.difficulty_column]
+    return [spec.question, spec.answer, *graded]
+
+
+def _difficulty(row: dict[str, Any], spec: FileSource | HubSource) -> str:
+    value = None if spec.difficulty_column is None else row.get(spec.difficulty_column)
+    return "" if value is None else str(value).strip()
+
+
 def load_hub(spec: HubSource) -> list[Problem]:
     """All rows of a hub dataset's split, in order, from the hub or its local cache.
 
@@ -139,15 +155,20 @@ def load_hub(spec: HubSource) -> list[Problem]:
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceNotFound(f"hub dataset {spec.dataset!r} cannot be loaded: {first}") from None
-    for column in (spec.question, spec.answer):
+    for column in _wanted(spec):
         if column not in rows.column_names:
             raise SourceNotFound(
                 f"hub dataset {spec.dataset!r} has no column {column!r}", nearest(column, rows.column_names)
             )
-    chosen = rows.select_columns(sorted({spec.question, spec.answer}))
+    chosen = rows.select_columns(sorted(set(_wanted(spec))))
     name = spec.dataset.rsplit("/", 1)[-1]
     return [
-        Problem(f"{name}:{index}", *_cells(dict(row), spec, f"{spec.dataset}: row {index + 1}"), name)
+        Problem(
+            f"{name}:{index}",
+            *_cells(dict(row), spec, f"{spec.dataset}: row {index + 1}"),
+            name,
+            _difficulty(dict(row), spec),
+        )
         for index, row in enumerate(chosen)
     ]
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from harness.matrix.command import DONE, FAILED, INTERRUPTED
 from harness.matrix.estimate import Estimator
 from harness.matrix.executors.base import Slot, make_executor
+from harness.matrix.lint import before_spending
 from harness.matrix.machine import Machine, detect, slot_count
 from harness.matrix.planner import Plan, grid_json, make_plan
 from harness.matrix.progress import dollars, duration, make_progress
@@ -190,6 +191,8 @@ def _run(matrix: Matrix, worker: Sequence[str] | None) -> Outcome:
     )
     for line in (*plan.sharing, *(f"warning: {w}" for w in (*plan.warnings[:10], *plan.hardware.notes))):
         progress.note(f"  {line}")
+    for line in before_spending(plan.grid):
+        progress.note(line)
     scheduler = Scheduler(
         matrix.store,
         plan.jobs,

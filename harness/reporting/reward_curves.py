@@ -38,16 +38,23 @@ def draw(rewards: Mapping[str, tuple[RewardSpec, int]], out: Path) -> None:
         figure, axes = new_figure(3.4 * columns, 2.5 * rows, rows, columns)
         for axis, (name, (reward, cap)) in zip(axes, rewards.items(), strict=False):
             shape = curve(reward, cap)
-            lines = (("right", shape.right, "-", 2), ("wrong", shape.wrong, "--", 1))
-            for label, values, style, colour in lines:
+            lines = (
+                ("right", shape.right, "-", 2),
+                ("wrong", shape.wrong, "--", 1),
+                ("right, out of layout", shape.unlaid, ":", 0),
+            )
+            for label, values, style, colour in lines if shape.unlaid != shape.right else lines[:2]:
                 axis.plot(shape.tokens, values, style, color=theme.series(colour), label=label)
             axis.set_title(_wrapped(name), color=theme.ink)
             axis.grid(axis="y", color=theme.grid)
-            axis.margins(y=0.12)
+            low, high = axis.get_ylim()
+            middle, reach = (low + high) / 2, max(0.6, (high - low) / 2)
+            axis.set_ylim(middle - 1.1 * reach, middle + 1.1 * reach)
             axis.set_xlabel("tokens")
         for axis in axes[len(rewards) :]:
             axis.set_axis_off()
-        axes[0].legend()
+        handles = {handle.get_label(): handle for axis in axes for handle in axis.lines}
+        axes[0].legend(handles.values(), handles.keys())
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             if svg:

@@ -169,7 +169,8 @@ def test_a_later_field_at_its_old_value_leaves_the_identity_as_it_was():
     assert digest() == "cb8708fac8f4"
     assert digest(training={"steps": 10, "logprob_temperature": 0.5}) != digest()
     assert digest(reward={"functions": [{"name": "accuracy"}], "normalization": "group"}) != digest()
-    bands = [RECIPE["data"]["sources"][0], {"source": "file", "path": "a.jsonl", "difficulty": ["5"]}]
+    band = {"difficulty_column": "level", "difficulty": ["5"]}
+    bands = [RECIPE["data"]["sources"][0], {"source": "file", "path": "a.jsonl", **band}]
     assert digest(data={"sources": bands}) != digest()
 
 
