@@ -75,9 +75,17 @@ def _ending(
     traceback.print_exc()
     error = _error(raised, traceback.format_exc())
     if name == "Diverged":
-        made = max((record["step"] for record in attempt.steps()), default=_earlier_steps(attempt))
-        return "diverged", {"error": error, "diverged_at": made + 1}
+        return "diverged", {"error": error, "diverged_at": _diverged_at(attempt)}
     return "failed", {"error": error}
+
+
+def _diverged_at(attempt: AttemptFolder) -> int:
+    """The step that a detector stopped, whose record says so; else the one after the last that was made."""
+    records = attempt.steps()
+    if not records:
+        return _earlier_steps(attempt) + 1
+    stopped = any(event["policy"] != "continue" for event in records[-1].get("events", ()))
+    return int(records[-1]["step"]) + (0 if stopped else 1)
 
 
 def _earlier_steps(attempt: AttemptFolder) -> int:

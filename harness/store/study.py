@@ -173,7 +173,13 @@ def _evaluation_rows(folder: RunFolder, entry: dict[str, Any]) -> list[dict[str,
 def _step_rows(folder: RunFolder) -> list[dict[str, Any]]:
     latest: dict[int, dict[str, Any]] = {}
     for attempt in folder.attempts():
+        before = None
         for record in attempt.steps():
+            rollbacks = record.get("rollbacks", 0)
+            before, rolled_back = rollbacks, before is not None and rollbacks > before
+            if rolled_back:
+                # Training went back to before this step: what it had made beyond is not part of the run.
+                latest = {step: row for step, row in latest.items() if step < record["step"]}
             row = {"run": folder.run_id, **flattened(record), "attempt": attempt.number}
             row.pop("run_id", None)
             latest[record["step"]] = row

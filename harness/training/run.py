@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from harness.data.mix import build_mix
 from harness.data.problem import Problem
@@ -21,14 +23,15 @@ from harness.models.catalog import resolve_model
 from harness.models.loading import LoadedModel, load_model
 from harness.rewards.answers import AnswerChecker
 from harness.rewards.composite import CompositeReward
+from harness.rollout.build import build_engine
 from harness.rollout.engine import Engine
-from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.hardware import PROFILES
-from harness.spec.recipe import Recipe
 from harness.store.atomic import sync_path, utc_now
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
 from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.parallel import Alone
+from harness.training.recovery import follow_alarms
 from harness.training.trainer import Trainer
 from harness.training.watching import Watching, opened_sinks, profiled
 
@@ -46,6 +49,7 @@ class _Run:
     attempt: AttemptFolder
     stop: Callable[[], bool]
     watching: Watching
+    ranks: Alone
     started: float = field(default_factory=time.perf_counter)
     earlier_seconds: float = 0.0
 
@@ -55,6 +59,8 @@ class _Run:
         return cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
 
     def event(self, kind: str, message: str, **figures: Any) -> None:
+        if not self.ranks.lead:
+            return
         now = utc_now()
         self.attempt.append_event({"kind": kind, "message": message, "time": now, **figures})
 
@@ -65,6 +71,7 @@ def execute(
     attempt: AttemptFolder,
     stop: Callable[[], bool],
     watching: Watching | None = None,
+    ranks: Alone | None = None,
 ) -> None:
     """Does what of `job` is not done yet.
 
@@ -74,17 +81,19 @@ def execute(
         attempt: the folder of this attempt.
         stop: polled after each step and benchmark; true asks for a checkpoint and an end.
         watching: steps to profile, and where records go besides the store.
+        ranks: the processes that do this together, each of which calls this.
 
     Raises:
         Interrupted: `stop` became true; the work so far is saved.
-        Diverged: the gradient became NaN or infinite.
+        Diverged: a detector of the recipe's `stability` ended the run.
     """
     earlier = sum(a.wall_seconds for a in run.attempts() if a.number < attempt.number)
-    state = _Run(job, run, attempt, stop, watching=watching or Watching(), earlier_seconds=earlier)
-    device = choose_device(job.hardware.device)
+    ranks = ranks or Alone()
+    state = _Run(job, run, attempt, stop, watching or Watching(), ranks, earlier_seconds=earlier)
+    device = ranks.device or choose_device(job.hardware.device)
     source = resolve_model(job.recipe.model)
     loaded = load_model(source, job.recipe.model, device=device)
-    engine = build_engine(job.recipe, loaded)
+    engine = state.ranks.engine(_engine(state, loaded))
     with CompositeReward(job.recipe.reward) as rewards, AnswerChecker() as checker:
         evaluator = Evaluator(
             job.evaluate,
@@ -102,6 +111,15 @@ def execute(
     engine.close()
 
 
+def _engine(state: _Run, loaded: LoadedModel) -> Engine | None:
+    """This process's engine. One with devices of its own serves all ranks from the lead."""
+    recipe = state.job.recipe
+    if not state.ranks.lead and recipe.rollout.engine != "transformers":
+        return None
+    longest = state.job.evaluate.max_completion_tokens
+    return build_engine(recipe, loaded, completion_tokens=longest, on_event=state.event)
+
+
 def choose_device(wanted: str) -> torch.device:
     """`auto` is the first CUDA device where there is one."""
     cuda = torch.cuda.is_available()
@@ -110,33 +128,11 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", 0) if cuda and wanted != "cpu" else torch.device("cpu")
 
 
-def build_engine(recipe: Recipe, loaded: LoadedModel) -> Engine:
-    """The rollout engine that the recipe asks for."""
-    if recipe.rollout.engine != "transformers":
-        raise NotImplementedError(
-            f"rollout engine {recipe.rollout.engine!r} is not available; use `transformers`"
-        )
-    return TransformersEngine(
-        loaded.model,
-        end_ids=end_ids(loaded),
-        pad_id=loaded.tokenizer.pad_token_id,
-        bf16=recipe.model.dtype == "bfloat16",
-    )
-
-
-def end_ids(loaded: LoadedModel) -> list[int]:
-    """Tokens that end a completion: the tokenizer's and those of the model's generation settings."""
-    settings = getattr(loaded.model, "generation_config", None)
-    extra = getattr(settings, "eos_token_id", None)
-    several = extra if isinstance(extra, list) else [] if extra is None else [extra]
-    return sorted({loaded.tokenizer.eos_token_id, *several})
-
-
 def _train(
     state: _Run, loaded: LoadedModel, engine: Engine, rewards: CompositeReward, evaluator: Evaluator
 ) -> None:
     job = state.job
-    checkpoints = Checkpoints(state.folder.checkpoints)
+    checkpoints = Checkpoints(state.folder.checkpoints, state.attempt.stage)
     keep = frozenset(job.steps)
     trainer = Trainer(
         job.recipe,
@@ -147,20 +143,25 @@ def _train(
         _problems(state),
         peak_flops=_peak_flops(job, loaded),
         devices=job.devices,
+        ranks=state.ranks,
     )
     state.event("flops_model", trainer.flops.words, peak_flops=trainer.peak_flops)
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
     # Evaluated or damaged checkpoints may pass through the policy's weights.
-    touched = bool(checkpoints.steps())
+    touched = bool(state.ranks.together(checkpoints.steps))
     _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
-    levels = keep - {0} - set(checkpoints.steps())
+
+    def untrained() -> PreTrainedModel:
+        return load_model(loaded.source, job.recipe.model, device=loaded.model.device).model
+
+    levels = keep - {0} - set(state.ranks.together(checkpoints.steps))
     if not levels:
         return
     if not _restored(state, trainer, checkpoints, before=min(levels)) and touched:
-        trainer.reset(load_model(loaded.source, job.recipe.model, device=loaded.model.device).model)
+        trainer.reset(untrained())
     with closing(_sinks(state)) as sinks:
-        _steps(state, trainer, checkpoints, evaluator, until=max(levels), sinks=sinks)
+        _steps(state, trainer, checkpoints, evaluator, untrained, until=max(levels), sinks=sinks)
 
 
 def _sinks(state: _Run) -> Sinks:
@@ -171,21 +172,33 @@ def _sinks(state: _Run) -> Sinks:
 
 
 def _steps(
-    state: _Run, trainer: Trainer, checkpoints: Checkpoints, evaluator: Evaluator, *, until: int, sinks: Sinks
+    state: _Run,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    evaluator: Evaluator,
+    untrained: Callable[[], PreTrainedModel],
+    *,
+    until: int,
+    sinks: Sinks,
 ) -> None:
     """Trains up to step `until`, with checkpoints and evaluations on the way."""
     job, keep = state.job, frozenset(state.job.steps)
     while trainer.step < until:
         with profiled(state.attempt.path, trainer.step + 1, state.watching):
             record = trainer.train_step()
-        every = job.recipe.training.checkpoint_every
-        saving = trainer.step in keep or (every and trainer.step % every == 0) or state.stop()
+        every, stopping = job.recipe.training.checkpoint_every, state.ranks.together(state.stop)
+        saving = trainer.step in keep or (every and trainer.step % every == 0) or stopping
         # Before the checkpoint: a step that a checkpoint holds must not lack its record.
         _append(state, record)
+        if trainer.alarms and follow_alarms(
+            trainer, checkpoints, levels=keep, untrained=untrained, event=state.event, ranks=state.ranks
+        ):
+            sinks.write(record)
+            continue
         if saving:
             _save(state, trainer, checkpoints, keep, record)
         sinks.write(record)
-        if state.stop() and saving:
+        if stopping:
             raise Interrupted
         if trainer.step in keep:
             _evaluate(state, evaluator, trainer.step)
@@ -193,6 +206,8 @@ def _steps(
 
 def _append(state: _Run, record: dict[str, Any]) -> None:
     """Appends a step's record; a later line for the same step supersedes it."""
+    if not state.ranks.lead:
+        return
     state.attempt.append_step(
         {
             "schema": STEP_SCHEMA,
@@ -210,7 +225,9 @@ def _save(
 ) -> None:
     """Writes a checkpoint, and the step's record again with the seconds that this took."""
     with trainer.clock.phase("checkpoint"):
-        sync_path(state.attempt.steps_file)
+        state.attempt.check()
+        if state.ranks.lead:
+            sync_path(state.attempt.steps_file)
         trainer.save(checkpoints, keep)
     seconds = trainer.clock.seconds["checkpoint"]
     timing = record["timing"]
@@ -236,13 +253,15 @@ def _evaluate_earlier(
     state: _Run, checkpoints: Checkpoints, loaded: LoadedModel, engine: Engine, evaluator: Evaluator
 ) -> None:
     """Evaluates checkpoints that an earlier attempt trained and did not evaluate."""
-    waiting = sorted({step for step, _ in state.folder.missing(state.job)} & set(checkpoints.steps()))
+    together = state.ranks.together
+    missing = together(lambda: state.folder.missing(state.job))
+    waiting = sorted({step for step, _ in missing} & set(together(checkpoints.steps)))
     for step in waiting:
         try:
             checkpoints.load_weights(step, loaded.model)
         except DamagedCheckpoint as error:
             state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
-            checkpoints.discard(step)
+            state.ranks.together(partial(checkpoints.discard, step))
             continue
         engine.sync()
         _evaluate(state, evaluator, step)
@@ -250,12 +269,12 @@ def _evaluate_earlier(
 
 def _restored(state: _Run, trainer: Trainer, checkpoints: Checkpoints, *, before: int) -> bool:
     """Goes on from the latest whole checkpoint before the step `before`; False if there is none."""
-    for step in reversed([s for s in checkpoints.resumable() if s < before]):
+    for step in reversed([s for s in state.ranks.together(checkpoints.resumable) if s < before]):
         try:
             trainer.restore(checkpoints, step)
         except DamagedCheckpoint as error:
             state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
-            checkpoints.discard(step)
+            state.ranks.together(partial(checkpoints.discard, step))
             continue
         state.event("resumed", f"from step {step}", step=step)
         return True
@@ -263,7 +282,11 @@ def _restored(state: _Run, trainer: Trainer, checkpoints: Checkpoints, *, before
 
 
 def _evaluate(state: _Run, evaluator: Evaluator, step: int) -> None:
-    """Runs the benchmarks that the checkpoint of `step` still lacks."""
+    """Runs the benchmarks that the checkpoint of `step` still lacks, on the lead with everybody's engines."""
+    state.ranks.together(lambda: _benchmarks(state, evaluator, step))
+
+
+def _benchmarks(state: _Run, evaluator: Evaluator, step: int) -> None:
     for benchmark in state.job.evaluate.benchmarks:
         identity = state.job.evaluation_ids[benchmark.name]
         if state.folder.evaluation(step, benchmark.name, identity) is not None:

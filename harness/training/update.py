@@ -29,6 +29,10 @@ from kernels.grpo_loss import (
 )
 
 
+class Diverged(RuntimeError):
+    """Training does not go on: a detector's policy ends the run, which is a result."""
+
+
 @dataclass(frozen=True)
 class UpdateResult:
     """Figures of one step's update.
