@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -87,7 +88,8 @@ class VllmEngine:
         self._own_process = spec.placement == "own" or distributed
         self._sleeps = spec.sleep_level if device == "cuda" and spec.placement == "colocated" else 0
         self._folder = Path(tempfile.mkdtemp(prefix="grpo-vllm-"))
-        config = model.config.get_text_config()
+        config = copy.deepcopy(model.config.get_text_config())
+        config.architectures = config.architectures or [type(model).__name__]
         config.save_pretrained(self._folder)
         self._options = CoreOptions(
             folder=str(self._folder),

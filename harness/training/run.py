@@ -21,6 +21,7 @@ from harness.meters.flops import measured_peak
 from harness.meters.sinks import Sinks
 from harness.models.catalog import resolve_model
 from harness.models.loading import LoadedModel, load_model
+from harness.models.precision import compute_dtype
 from harness.rewards.answers import AnswerChecker
 from harness.rewards.composite import CompositeReward
 from harness.rollout.build import build_engine
@@ -246,7 +247,8 @@ def _peak_flops(job: RunJob, loaded: LoadedModel) -> float:
     if loaded.model.device.type == "cuda":
         profile = PROFILES["a40" if job.hardware.profile == "auto" else job.hardware.profile]
         return (profile.peak_tflops or 0.0) * 1e12 * job.devices
-    return measured_peak(bf16=job.recipe.model.dtype == "bfloat16")
+    bf16 = job.recipe.model.dtype == "bfloat16"
+    return measured_peak(bf16=compute_dtype(bf16=bf16, device=loaded.model.device) == torch.bfloat16)
 
 
 def _evaluate_earlier(

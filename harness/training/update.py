@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from harness.meters.clock import PhaseClock
 from harness.models.lora import has_adapters, without_adapters
+from harness.models.precision import compute_dtype
 from harness.spec.recipe import Recipe
 from harness.training.batch import MicroBatch, Sample, micro_batches
 from harness.training.packing import Mode, choose_packing, packed_attention
@@ -95,7 +96,8 @@ class Updater:
         self._optimizer = optimizer
         self._recipe = recipe
         self._clock = clock
-        self._bf16 = recipe.model.dtype == "bfloat16"
+        bf16 = recipe.model.dtype == "bfloat16"
+        self._bf16 = compute_dtype(bf16=bf16, device=model.device) == torch.bfloat16
         self.packing: Mode = choose_packing(model, recipe.training.packing)
         objective = recipe.objective.objective(cap=recipe.rollout.max_completion_tokens).resolved()
         # The tokens of this process are the local batch, however they are split into micro-batches.
