@@ -37,6 +37,7 @@ class Alone:
     """A run in one process: nothing to agree on."""
 
     rank, world = 0, 1
+    device: torch.device | None = None
     waited_seconds = 0.0
 
     @property
@@ -91,7 +92,9 @@ class Ranks(Alone):
 
     def __init__(self, device: str) -> None:
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.device = torch.device(device, int(os.environ["LOCAL_RANK"]) if device == "cuda" else None)
+        self.device = (
+            torch.device(device, int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
+        )
         if device == "cuda":
             torch.cuda.set_device(self.device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)

@@ -303,7 +303,10 @@ class Trainer:
             "tokens": self._phase_tokens(samples, result, tokens),
             "tokens_per_second": (tokens["prompt"] + tokens["completion"]) / total,
             "tokens_per_second_per_device": (tokens["prompt"] + tokens["completion"]) / total / self._devices,
-            "rollout_tokens_per_second": tokens["completion"] / seconds["rollout"],
+            # Only the lead of several ranks times the rollouts.
+            "rollout_tokens_per_second": tokens["completion"] / seconds["rollout"]
+            if "rollout" in seconds
+            else None,
             "train_tokens_per_second": tokens["trained"] / training_seconds if training_seconds else None,
             "flops": flops,
             "mfu": flops / total / self.peak_flops,

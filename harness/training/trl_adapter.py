@@ -1,0 +1,187 @@
+"""Our fused head and loss inside trl's trainer: `use_fused_loss(trainer)`, once, before `trainer.train()`.
+
+The trainer keeps its data, its rollouts, its optimiser and its metrics; hidden states go through
+`kernels.token_logprob`, which never holds the logits of the batch, the loss through `kernels.grpo_loss`. Needs the
+`peers` extra.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kernels.grpo_loss import Objective, grpo_loss
+from kernels.token_logprob import token_logprob
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from trl import GRPOTrainer
+
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
+"""Loss types that trl and the kernel define alike."""
+
+
+class NotSupported(ValueError):
+    """The trainer is set up for something that the fused path does not compute."""
+
+
+def use_fused_loss(trainer: GRPOTrainer) -> GRPOTrainer:
+    """Makes a `GRPOTrainer` (trl 1.16) compute log-probs and loss with the fused kernels.
+
+    Args:
+        trainer: a trainer of a text model, not yet training.
+
+    Returns:
+        The same trainer.
+
+    Raises:
+        NotSupported: it uses a loss type or an option that both do not define alike; nothing was changed.
+    """
+    objective = objective_of(trainer)
+    _check(trainer)
+    trainer._fused_objective = objective
+    trainer._get_per_token_logps_and_entropies = types.MethodType(_logprobs, trainer)
+    trainer._compute_loss = types.MethodType(_loss, trainer)
+    return trainer
+
+
+def objective_of(trainer: GRPOTrainer) -> Objective:
+    """The kernel's objective that the trainer's settings mean.
+
+    Raises:
+        NotSupported: there is none.
+    """
+    if trainer.loss_type not in LOSSES:
+        raise NotSupported(f"`loss_type` must be one of {', '.join(LOSSES)}, got {trainer.loss_type!r}")
+    args = trainer.args
+    clipped = {"clip_low": trainer.epsilon_low, "clip_high": trainer.epsilon_high}
+    specific: dict[str, dict[str, Any]] = {
+        "dr_grpo": {"max_length": trainer.max_completion_length},
+        "cispo": {"cispo_max": trainer.epsilon_high},
+        "sapo": {"sapo_tau_pos": args.sapo_temperature_pos, "sapo_tau_neg": args.sapo_temperature_neg},
+    }
+    fields = {} if trainer.loss_type in ("cispo", "sapo") else {**clipped, "delta": args.delta}
+    return Objective(
+        loss=trainer.loss_type,
+        ratio_level=trainer.importance_sampling_level,
+        beta=trainer.beta,
+        kl="k3",
+        kl_ratio=args.use_bias_correction_kl,
+        **fields,
+        **specific.get(trainer.loss_type, {}),
+    )
+
+
+def _check(trainer: GRPOTrainer) -> None:
+    """Options that change trl's loss and have no counterpart here."""
+    unsupported = {
+        "top_entropy_quantile": trainer.top_entropy_quantile < 1.0,
+        "off_policy_mask_threshold": trainer.off_policy_mask_threshold is not None,
+        "use_liger_kernel": bool(trainer.args.use_liger_kernel),
+        "entropy_coef": bool(trainer._entropy_bonus_enabled),
+        "vLLM's importance sampling correction": bool(
+            trainer.use_vllm and trainer.vllm_importance_sampling_correction
+        ),
+        "training in several processes": trainer.accelerator.num_processes > 1,
+        "router_aux_loss_coef": bool(trainer.aux_loss_enabled),
+    }
+    for name, used in unsupported.items():
+        if used:
+            raise NotSupported(f"{name} has no counterpart in the fused loss; switch it off")
+
+
+def _logprobs(
+    self: GRPOTrainer,
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    logits_to_keep: int,
+    batch_size: int | None = None,
+    compute_entropy: bool = False,
+    compute_aux_loss: bool = False,
+    **inputs: Any,
+) -> tuple[Tensor, Tensor | None, None]:
+    """Log-probs and entropies [B, T] of the last T = `logits_to_keep` tokens of `input_ids` [B, S]."""
+    if any(value is not None for value in inputs.values()):
+        raise NotSupported("the fused loss takes text alone, the batch holds images")
+    plain = self.accelerator.unwrap_model(model)
+    if hasattr(plain, "get_base_model"):  # peft puts adapters into the layers of the model that it wraps
+        plain = plain.get_base_model()
+    head = plain.get_output_embeddings()
+    size = batch_size or len(input_ids)
+    logprobs, entropies = [], []
+    for start in range(0, len(input_ids), size):
+        ids = input_ids[start : start + size]
+        with self.accelerator.autocast():
+            hidden = plain.base_model(
+                input_ids=ids, attention_mask=attention_mask[start : start + size], use_cache=False
+            ).last_hidden_state
+            if torch.is_autocast_enabled(ids.device.type):
+                hidden = hidden.to(torch.get_autocast_dtype(ids.device.type))
+        hidden = hidden[:, -logits_to_keep - 1 : -1]
+        out = token_logprob(
+            hidden.flatten(0, 1),
+            head.weight,
+            ids[:, -logits_to_keep:].flatten(),
+            bias=getattr(head, "bias", None),
+            temperature=self.temperature,
+            softcap=getattr(plain.config.get_text_config(), "final_logit_softcapping", None),
+            return_entropy=compute_entropy,
+        )
+        logprobs.append(out.logprob.view(hidden.shape[:2]))
+        if out.entropy is not None:
+            entropies.append(out.entropy.view(hidden.shape[:2]))
+    return torch.cat(logprobs), torch.cat(entropies) if compute_entropy else None, None
+
+
+def _loss(self: GRPOTrainer, model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
+    """trl's `_compute_loss`: the scaled loss of a micro-batch; its metrics go where trl's go."""
+    mask = inputs["completion_mask"]
+    if "tool_mask" in inputs:
+        mask = mask * inputs["tool_mask"]
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+    attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+    logprob, entropy, _ = self._get_per_token_logps_and_entropies(
+        model, ids, attention, mask.shape[1], compute_entropy=True
+    )
+    mode = "train" if self.model.training else "eval"
+    out = grpo_loss(
+        logprob,
+        inputs["advantages"],
+        mask.bool(),
+        objective=self._fused_objective,
+        old_logprob=inputs.get("old_per_token_logps"),
+        reference_logprob=inputs.get("ref_per_token_logps") if self.beta else None,
+        entropy=None if entropy is None else entropy.detach(),
+    )
+    _log(self, out.metrics, mode)
+    return out.loss * _scale(self, inputs, mask, mode)
+
+
+def _scale(trainer: GRPOTrainer, inputs: dict[str, Any], mask: Tensor, mode: str) -> float | Tensor:
+    """From the micro-batch's own mean to trl's: over all tokens of the batch, or over the accumulated steps."""
+    accumulated = trainer.current_gradient_accumulation_steps if mode == "train" else 1
+    if trainer.loss_type not in ("cispo", "dapo"):
+        return 1 / accumulated
+    items = inputs["num_items_in_batch"].clamp(min=1.0) / trainer.accelerator.num_processes
+    if mode == "train":  # it counts the generation batch, of which a window of accumulation is a part
+        items = items * accumulated / trainer.args.steps_per_generation
+    return mask.sum() / items
+
+
+def _log(trainer: GRPOTrainer, metrics: dict[str, Tensor], mode: str) -> None:
+    """The metrics that the kernel measures, under trl's names."""
+    names = {
+        "kl": "kl",
+        "entropy": "entropy",
+        "clip_ratio/low_mean": "clip_fraction_low",
+        "clip_ratio/high_mean": "clip_fraction_high",
+        "clip_ratio/region_mean": "clip_fraction",
+    }
+    for theirs, ours in names.items():
+        if ours in metrics:
+            value = metrics[ours].float().to(trainer.accelerator.device)
+            trainer._metrics[mode][theirs].append(trainer.accelerator.gather(value).nanmean().item())
