@@ -12,6 +12,9 @@ _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|\\(?:left|right)(?![A-Za-z])|\\displaystyle\b|~")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
+_APART = re.compile(r"\d\s+\d", re.ASCII)
+_GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d)", re.ASCII)
+_MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+/\d+)(?!\d)", re.ASCII)
 _NUMBER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)?(\.\d+)?", re.ASCII)
 _RATIO = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
 _FRAC = re.compile(r"([+-]?)\\frac(?:\{([+-]?\d+)\}\{(\d+)\}|(\d)(\d))", re.ASCII)
@@ -25,6 +28,17 @@ _FUNCTIONS = frozenset(
 )
 
 
+def scattered(text: str) -> bool:
+    """Whether digits stand side by side with spaces between them that no way of writing a number has: `1 2`."""
+    bare = _SPACING.sub(" ", text.replace("\\,", ""))
+    return bool(_APART.search(_GROUPED.sub("", _MIXED.sub("", bare))))
+
+
+def as_sum(text: str) -> str:
+    """Mixed numbers as sums: 2 1/3 is 2 + 1/3, neither 21/3 nor 2/3."""
+    return _MIXED.sub(r"(\1+\2)", text)
+
+
 def normalised(text: str) -> str:
     """The same answer without dollar signs, spacing commands, text commands and spaces."""
     text = text.strip()
@@ -35,7 +49,7 @@ def normalised(text: str) -> str:
     text = (
         text.replace("−", "-").replace("{,}", ",").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     )
-    text = _TEXT.sub(r"\1", _SPACING.sub(" ", text))
+    text = as_sum(_TEXT.sub(r"\1", _SPACING.sub(" ", text)))
     return "".join(text.split()).rstrip(".")
 
 
@@ -81,6 +95,8 @@ def terminates(value: Fraction) -> bool:
 
 def decide(gold: str, answer: str) -> bool | None:
     """Whether an answer equals the reference, or None where that takes computer algebra."""
+    if scattered(gold) != scattered(answer):
+        return False
     left, right = normalised(gold), normalised(answer)
     if left == right:
         return left != ""

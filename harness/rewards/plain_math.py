@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.rewards.exact import normalised
+from harness.rewards.exact import as_sum, normalised
 
 _SYMBOLS = {
     "×": "\\cdot ",
@@ -29,6 +29,7 @@ _CALLS = {
 }
 _CALL = re.compile(r"(?<![\\A-Za-z])(sqrt|floor|ceil|C)\s*\(|([\^_])\s*\(")
 _NAMES = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|log|ln|exp|pi|sum|gcd|lcm)(?![A-Za-z])")
+_TIMES = re.compile(r"(?<![\w.^{_\\])(\d+(?:\.\d+)?)\s*(\\left\s*)?\(")
 MAX_DEPTH = 50
 """Nesting beyond this is left as it stands."""
 
@@ -37,12 +38,15 @@ def latex_of(text: str) -> str:
     """LaTeX for an answer that may be plain text; LaTeX passes through."""
     text = text.strip()
     if "\\" not in text:
+        text = as_sum(text)
         for symbol, latex in _SYMBOLS.items():
             text = text.replace(symbol, latex)
         text = text.replace("**", "^")
         text = _NAMES.sub(r"\\\1 ", _converted(text, 0)).replace("*", "\\cdot ")
     elif text.startswith(("$", "\\(", "\\[")):
         text = normalised(text)
+    # Two numbers side by side are a mixed number to the algebra system: 2(1/3) would be read as 7/3.
+    text = _TIMES.sub(r"\1 \\cdot \2(", text)
     return text.strip().rstrip(".")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import resource
 import signal
 import sys
@@ -16,6 +17,8 @@ from functools import lru_cache
 from typing import Any
 
 from harness.rewards.plain_math import latex_of
+
+_EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
 
 
 def compare(gold: str, answer: str) -> dict[str, bool]:
@@ -26,10 +29,32 @@ def compare(gold: str, answer: str) -> dict[str, bool]:
     if not reference:
         return {"correct": False, "gold_parsable": False, "parsable": False}
     given = parsed(answer)
-    correct = bool(given) and (
-        verify(list(reference), list(given), timeout_seconds=None) or _same_symbol(reference[0], given[0])
+    correct = (
+        bool(given)
+        and (
+            verify(list(reference), list(given), timeout_seconds=None) or _same_symbol(reference[0], given[0])
+        )
+        and _holds(answer)
     )
     return {"correct": bool(correct), "gold_parsable": True, "parsable": bool(given)}
+
+
+def _holds(answer: str) -> bool:
+    """Whether the numbers on the left of an answer's equals signs are what stands last: `6 = 5` is no way to say 5.
+
+    math-verify looks at the last side alone, which is right for `x = 5` and `a + b = 5`.
+    """
+    from math_verify import verify
+
+    *before, last = _EQUALS.split(answer)
+    if not before or "," in answer:
+        return True
+    end = list(parsed(last))
+    for side in map(parsed, before):
+        number = bool(side) and getattr(side[0], "is_number", False)
+        if number and not verify(end, list(side), timeout_seconds=None):
+            return False
+    return True
 
 
 def _same_symbol(reference: Any, given: Any) -> bool:
