@@ -238,6 +238,7 @@ _VERDICT_EXTRAS = [
     "questions_needed",
     "family",
     "assumed",
+    "t_df",
 ]
 
 
@@ -274,4 +275,5 @@ def verdict_record(row: Row) -> dict[str, Any]:
         "questions_needed": j.questions_needed,
         "family": row.family,
         "assumed": j.assumed,
+        "t_df": j.t_df or None,
     }

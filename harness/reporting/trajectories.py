@@ -216,6 +216,7 @@ def trajectory_judgement(curve: Curve, axis: str, delta: float) -> Judgement:
         runs=curve.runs,
         questions=curve.questions,
         df=f.df,
+        t_df=float(f.df),
         seeds_needed=None,
         questions_needed=needed if curve.runs == 1 else None,
         delta=delta,

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+_MOST_DF = 1e6
+"""From here on t is normal to every digit shown."""
 _ROUNDING = 1e-12
 """Effects and standard errors below this are rounding errors of differences of fractions."""
 
@@ -27,7 +29,10 @@ class Effects:
         question_variance: V_q [M]: between questions, likewise.
         interaction_variance: V_obs [M]: the run × question term that both contain.
         leverage: variance of each estimate in units of one run's [M]: 4/N for a balanced two-level axis.
-        df: degrees of freedom of t.
+        df: degrees of freedom that the runs leave, min(df_run, n_q − 1): what decides whether a verdict is given.
+        t_df: degrees of freedom of t; at least df. The floors and V_q make the variance steadier than its part
+            between runs alone, so that t on df would cover 98 to 99.6 % where sampling noise rules; these are
+            Satterthwaite's (1946) for the sum, the least over the contrasts.
         runs: runs used.
         questions: questions used; 0 where none are known.
     """
@@ -40,6 +45,7 @@ class Effects:
     interaction_variance: FloatArray
     leverage: FloatArray
     df: int
+    t_df: float
     runs: int
     questions: int
 
@@ -57,7 +63,8 @@ def two_way_effects(
         V_q   = var(b_q) / n_q,
         V_obs = residual mean square of the run × question interaction / n_q × (DᵀD)⁻¹,
 
-    and t on min(df_run, n_q − 1) degrees of freedom. With several benchmarks each weighs the same, whatever
+    and t on the degrees of freedom that Satterthwaite's formula gives for that sum, between min(df_run, n_q − 1)
+    and n_q − 1. With several benchmarks each weighs the same, whatever
     its number of questions: variances over questions are taken within each.
 
     Several responses of the same runs, such as the differences of two checkpoints to a third, are fitted
@@ -99,7 +106,10 @@ def two_way_effects(
             products = _mean_products(cell.reshape(count, -1), df_run * (len(group) - 1))
             v_obs += share * np.kron(products, spread)
     leverage = np.tile(np.diag(spread), count)
-    return _effects(b @ weights, v_run, v_q, v_obs, np.tile(known, count), leverage, df, (runs, questions))
+    counted = (df_run, questions - len(groups), df_run * (questions - len(groups)))
+    return _effects(
+        b @ weights, v_run, v_q, v_obs, np.tile(known, count), leverage, df, counted, (runs, questions)
+    )
 
 
 def run_effects(
@@ -119,7 +129,7 @@ def run_effects(
             of the variance between runs.
 
     Returns:
-        M = K·C effects in the unit of `y`, t on the residual degrees of freedom.
+        M = K·C effects in the unit of `y`, t on the residual degrees of freedom, more where the floor holds.
     """
     values, d, c = (np.asarray(a, dtype=np.float64) for a in (y, design, contrasts))
     values = values.reshape(-1, values.shape[-1])
@@ -136,7 +146,15 @@ def run_effects(
     # The sampling noise of runs is part of their spread already: it floors V_run, it does not add to it.
     leverage = np.tile(np.diag(spread), len(values))
     return _effects(
-        estimates, v_run, v_q, v_q, np.tile(known, len(values)), leverage, df, (values.shape[1], 0)
+        estimates,
+        v_run,
+        v_q,
+        v_q,
+        np.tile(known, len(values)),
+        leverage,
+        df,
+        (df, math.inf, math.inf),
+        (values.shape[1], 0),
     )
 
 
@@ -173,8 +191,10 @@ def _effects(
     known: npt.NDArray[np.bool_],
     leverage: FloatArray,
     df: int,
+    counted: tuple[float, float, float],
     shape: tuple[int, ...],
 ) -> Effects:
+    """Effects from their variances; `counted`: degrees of freedom of V_run, V_q and V_obs."""
     run, question, both = (np.diag(v).copy() for v in (v_run, v_q, v_obs))
     errors = np.sqrt(np.maximum(np.maximum(run + question - both, run), np.maximum(question, 0.0)))
     errors = np.where(errors < _ROUNDING, 0.0, errors)
@@ -190,9 +210,28 @@ def _effects(
         interaction_variance=both,
         leverage=leverage,
         df=df,
+        t_df=_effective_df(errors**2, (run, question, both), counted, df, known),
         runs=shape[0],
         questions=shape[1],
     )
+
+
+def _effective_df(
+    variance: FloatArray,
+    parts: tuple[FloatArray, FloatArray, FloatArray],
+    counted: tuple[float, float, float],
+    df: int,
+    known: npt.NDArray[np.bool_],
+) -> float:
+    """V² / Σ V_i²/df_i, at least df and at most that of V_q (Satterthwaite 1946)."""
+    if df == 0:
+        return 0.0
+    spread = sum(part**2 / n for part, n in zip(parts, counted))
+    usable = known & (variance > 0) & (spread > 0)
+    if not usable.any():
+        return float(df)
+    least = float((variance[usable] ** 2 / spread[usable]).min())
+    return float(np.clip(least, df, min(max(counted[1], df), _MOST_DF)))
 
 
 def _correlation(covariance: FloatArray) -> FloatArray:

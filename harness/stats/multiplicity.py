@@ -17,7 +17,7 @@ _SEED = 20250320
 """Of the quasi-random directions: the same input gives the same digits."""
 
 
-def dunnett_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: int) -> FloatArray:
+def dunnett_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: float) -> FloatArray:
     """Two-sided p-values of many-to-one comparisons: P(max |T| ≥ |t|) for T multivariate t (Dunnett 1955).
 
     scipy's `dunnett` wants the raw samples of a one-way layout; here t comes from a factorial fit.
@@ -42,7 +42,7 @@ def dunnett_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: int) -> FloatArr
     return result
 
 
-def dunnett_critical(correlation: npt.ArrayLike, df: int, alpha: float) -> float:
+def dunnett_critical(correlation: npt.ArrayLike, df: float, alpha: float) -> float:
     """The c with P(max |T| ≥ c) = alpha.
 
     Args:
@@ -67,7 +67,7 @@ def dunnett_critical(correlation: npt.ArrayLike, df: int, alpha: float) -> float
     return float(optimize.brentq(excess, single, bonferroni, xtol=1e-4))
 
 
-def greatest_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: int) -> float:
+def greatest_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: float) -> float:
     """One-sided P(max T ≥ max t) for T multivariate t: the p-value of a scan over change points.
 
     Args:
@@ -86,7 +86,7 @@ def greatest_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: int) -> float:
     return float(np.clip(joint, single, min(1.0, len(values) * single)))
 
 
-def greatest_critical(correlation: npt.ArrayLike, df: int, alpha: float) -> float:
+def greatest_critical(correlation: npt.ArrayLike, df: float, alpha: float) -> float:
     """The c with one-sided P(max T ≥ c) = alpha.
 
     Args:
@@ -108,7 +108,7 @@ def greatest_critical(correlation: npt.ArrayLike, df: int, alpha: float) -> floa
     return float(optimize.brentq(excess, single, bonferroni, xtol=1e-4))
 
 
-def _exceeding(bound: float, correlation: FloatArray, df: int, *, one_sided: bool = False) -> float:
+def _exceeding(bound: float, correlation: FloatArray, df: float, *, one_sided: bool = False) -> float:
     """P(max |T_i| ≥ bound), or P(max T_i ≥ bound) if one-sided; bound > 0.
 
     T = (r / s)·Lu with a direction u on the sphere, r² ~ χ²_M and s² ~ χ²_df/df, all independent, so that

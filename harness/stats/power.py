@@ -55,7 +55,7 @@ def planned_error(
 
 def detectable_effect(
     standard_error: float,
-    df: int,
+    df: float,
     *,
     alpha: float = 0.05,
     power: float = 0.8,

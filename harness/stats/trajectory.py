@@ -27,13 +27,15 @@ class Estimate:
         effects: [M].
         errors: standard errors [M]; NaN where df is 0.
         correlation: [M, M].
-        df: of t.
+        df: that decides whether a verdict is given.
+        t_df: of t.
     """
 
     effects: FloatArray
     errors: FloatArray
     correlation: FloatArray
     df: int
+    t_df: float
 
 
 Curve = Callable[[FloatArray], Estimate]
@@ -52,7 +54,7 @@ def curve_of_runs(y: npt.ArrayLike, strata: npt.ArrayLike | None = None) -> Curv
     def estimate(contrasts: FloatArray) -> Estimate:
         responses = np.einsum("mt,rtq->mrq", contrasts, values)
         e = two_way_effects(responses, np.ones((len(values), 1)), [[1.0]], strata)
-        return Estimate(e.effects, e.errors, e.correlation, e.df)
+        return Estimate(e.effects, e.errors, e.correlation, e.df, e.t_df)
 
     return estimate
 
@@ -68,7 +70,7 @@ def curve_of_run_figures(y: npt.ArrayLike, variance: npt.ArrayLike) -> Curve:
 
     def estimate(contrasts: FloatArray) -> Estimate:
         e = run_effects(contrasts @ values.T, np.ones((len(values), 1)), [[1.0]], (contrasts**2) @ noise.T)
-        return Estimate(e.effects, e.errors, e.correlation, e.df)
+        return Estimate(e.effects, e.errors, e.correlation, e.df, e.t_df)
 
     return estimate
 
@@ -124,7 +126,7 @@ def _estimate(effects: FloatArray, covariance: FloatArray, df: int) -> Estimate:
     safe = np.where(errors > 0, errors, 1.0)
     correlation = np.clip(covariance / np.outer(safe, safe), -1.0, 1.0)
     np.fill_diagonal(correlation, 1.0)
-    return Estimate(effects, errors if df > 0 else np.full_like(errors, math.nan), correlation, df)
+    return Estimate(effects, errors if df > 0 else np.full_like(errors, math.nan), correlation, df, float(df))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,12 +215,12 @@ def read_trajectory(
             p_value=math.nan, p_adjusted=math.nan, verdict="inconclusive", detectable_effect=math.nan,
         )  # fmt: skip
     k = int(np.argmax(-t))
-    p = greatest_p(-t, found.correlation, found.df)
+    p = greatest_p(-t, found.correlation, found.t_df)
     inside = np.flatnonzero(
         np.maximum(-t[k], 0.0) ** 2 - np.maximum(-t, 0.0) ** 2
-        <= float(stats.f.ppf(_CHANGE_LEVEL, 1, found.df))
+        <= float(stats.f.ppf(_CHANGE_LEVEL, 1, found.t_df))
     ) if math.isfinite(t[k]) else np.array([k])  # fmt: skip
-    critical = greatest_critical(found.correlation, found.df, alpha)
+    critical = greatest_critical(found.correlation, found.t_df, alpha)
     effect, error = float(found.effects[k]), float(found.errors[k])
     made = Trajectory(
         **fixed,
@@ -232,9 +234,9 @@ def read_trajectory(
         p_value=p,
         p_adjusted=p,
         verdict="inconclusive",
-        detectable_effect=(critical + float(stats.t.ppf(power, found.df))) * error,
+        detectable_effect=(critical + float(stats.t.ppf(power, found.t_df))) * error,
     )
-    shown_small = bool((found.effects - float(stats.t.isf(alpha, found.df)) * found.errors > -delta).all())
+    shown_small = bool((found.effects - float(stats.t.isf(alpha, found.t_df)) * found.errors > -delta).all())
     return _judged(made, alpha, delta, shown_small)
 
 
@@ -270,7 +272,7 @@ def _after_rise(curve: Curve, count: int, alpha: float) -> int:
             return start
         t = _statistics(found)
         k = int(np.argmax(t))
-        if greatest_p(t, found.correlation, found.df) >= alpha or count - (start + k + 1) < 2:
+        if greatest_p(t, found.correlation, found.t_df) >= alpha or count - (start + k + 1) < 2:
             return start
         start += k + 1
     return start
@@ -286,6 +288,6 @@ def _peak_set(curve: Curve, means: FloatArray, alpha: float) -> tuple[int, int]:
     found = curve(weights)
     if found.df < 1 or not np.isfinite(found.errors).all():
         return 0, count - 1
-    critical = greatest_critical(found.correlation, found.df, alpha)
+    critical = greatest_critical(found.correlation, found.t_df, alpha)
     kept = [best, *(o for o, t in zip(others, _statistics(found)) if t < critical)]
     return min(kept), max(kept)

@@ -80,6 +80,7 @@ class Judgement:
         assumed: whether that and what it would take rest on assumed noise between runs, because no degree of
             freedom measures it: then what `MIN_DF` degrees of freedom would show with as many runs.
         runs, questions, df: what it rests on.
+        t_df: degrees of freedom of the t behind interval and p.
         seeds_needed, questions_needed: what would detect an effect of delta; None where nothing reasonable
             would, or where the variance is not known.
         delta: smallest effect that matters.
@@ -102,6 +103,7 @@ class Judgement:
     runs: int
     questions: int
     df: int
+    t_df: float
     seeds_needed: int | None
     questions_needed: int | None
     delta: float
@@ -148,8 +150,8 @@ def judge_primary(tests: Sequence[Test], settings: Settings) -> list[Judgement]:
         effects = test.effects
         critical = strict = math.nan
         if i in steps:
-            critical = dunnett_critical(effects.correlation, effects.df, settings.alpha / steps[i])
-            strict = dunnett_critical(effects.correlation, effects.df, settings.alpha / len(steps))
+            critical = dunnett_critical(effects.correlation, effects.t_df, settings.alpha / steps[i])
+            strict = dunnett_critical(effects.correlation, effects.t_df, settings.alpha / len(steps))
         comparisons = max(1, len(steps)) * len(test.contrasts)
         for m in range(len(test.contrasts)):
             p = adjusted[i][m] if i in steps else math.nan
@@ -167,7 +169,7 @@ def judge_secondary(tests: Sequence[Test], settings: Settings) -> list[Judgement
     count = max(1, int(np.isfinite(raw).sum()))
     judgements: list[Judgement] = []
     for test in tests:
-        df = test.effects.df
+        df = test.effects.t_df
         critical = float(stats.t.isf(rate / 2, df)) if df > 0 else math.nan
         strict = float(stats.t.isf(settings.alpha / (2 * count), df)) if df > 0 else math.nan
         for m in range(len(test.contrasts)):
@@ -187,13 +189,13 @@ def _statistics(test: Test) -> np.ndarray:
 def _dunnett(test: Test) -> list[float]:
     if test.effects.df < 1:
         return [math.nan] * len(test.contrasts)
-    return dunnett_p(_statistics(test), test.effects.correlation, test.effects.df).tolist()
+    return dunnett_p(_statistics(test), test.effects.correlation, test.effects.t_df).tolist()
 
 
 def _single(test: Test) -> list[float]:
     if test.effects.df < 1:
         return [math.nan] * len(test.contrasts)
-    p = 2 * stats.t.sf(np.abs(np.nan_to_num(_statistics(test))), test.effects.df)
+    p = 2 * stats.t.sf(np.abs(np.nan_to_num(_statistics(test))), test.effects.t_df)
     return np.where(np.isnan(_statistics(test)), math.nan, p).tolist()
 
 
@@ -214,7 +216,7 @@ def _judged(
     effects, contrast = test.effects, test.contrasts[m]
     effect, error, df = float(effects.effects[m]), float(effects.errors[m]), effects.df
     low, high = effect - critical * error, effect + critical * error
-    inner = float(stats.t.isf(settings.alpha, df)) * error if df > 0 else math.nan
+    inner = float(stats.t.isf(settings.alpha, effects.t_df)) * error if df > 0 else math.nan
     verdict = decide(
         effect,
         (low, high),
@@ -225,7 +227,7 @@ def _judged(
     )
     seeds, questions = _needed(test, m, comparisons, settings) if verdict == "inconclusive" else (None, None)
     assumed = df < 1 and test.assumed_run is not None and math.isfinite(effect)
-    detectable = detectable_effect(error, df, power=settings.power, critical=strict)
+    detectable = detectable_effect(error, effects.t_df, power=settings.power, critical=strict)
     if assumed:
         detectable = detectable_effect(
             _assumed_error(test, m),
@@ -252,6 +254,7 @@ def _judged(
         runs=effects.runs,
         questions=effects.questions,
         df=df,
+        t_df=effects.t_df,
         seeds_needed=seeds,
         questions_needed=questions,
         delta=test.delta,

@@ -54,6 +54,7 @@ def _effects(effects, error, df=7, runs=8):
         interaction_variance=np.zeros(size),
         leverage=np.full(size, 4 / runs),
         df=df,
+        t_df=df,
         runs=runs,
         questions=200,
     )
