@@ -76,9 +76,7 @@ class Session:
 def run_folder(session: Session, source: ModelSource) -> RunFolder:
     """Where a model's evaluations are: the folder that the base run of a matrix has too."""
     digest = base_identity(session.recipe(), model_fingerprint=source.fingerprint).digest
-    # Another engine rounds differently: its samples are not these.
-    name = digest if session.engine == "transformers" else f"{digest}-{session.engine}"
-    return Store(session.out).run(name)
+    return Store(session.out).run(digest)
 
 
 def check(session: Session) -> ModelSource:
@@ -160,7 +158,7 @@ def _evaluate(
 
     loaded = load_model(source, session.model, device=choose_device("auto"))
     provenance = {"run_id": folder.run_id, "model": session.model.name, "provenance": collect()}
-    engine = build_engine(session.recipe(), loaded)
+    engine = build_engine(session.recipe(), loaded, on_event=lambda kind, message: say(f"{kind}: {message}"))
     with AnswerChecker() as checker, closing(engine):
         for spec, benchmark, identity in todo:
             evaluator = Evaluator(

@@ -14,6 +14,9 @@ from harness.spec.source import Path_, Sourced, nearest
 
 S = TypeVar("S", bound=Section)
 
+TAGS = ("source", "stage")
+"""Fields that say which member of a union a mapping is."""
+
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -86,13 +89,14 @@ def _spec_error(
         case "literal_error" | "union_tag_invalid":
             expected = str(first["ctx"].get("expected") or first["ctx"].get("expected_tags"))
             allowed = [part.strip("' ") for part in expected.replace(" or ", ", ").split(",")]
-            got = value.get("source") if isinstance(value, dict) else value
+            got = next((value[t] for t in TAGS if t in value), None) if isinstance(value, dict) else value
             return sourced.error(
                 full, f"{name}: {got!r} is not one of {', '.join(allowed)}", _close(got, allowed)
             )
         case "union_tag_not_found":
+            tag, example = ("stage", "answers") if "'stage'" in str(first["ctx"]) else ("source", "sums")
             return sourced.error(
-                full, f"{name}: missing `source`", "say which kind of source it is, such as `source: sums`"
+                full, f"{name}: missing `{tag}`", f"say which kind of {tag} it is, such as `{tag}: {example}`"
             )
         case kind if kind in _EXPECTED:
             shown = "nothing" if value is None else repr(value)
@@ -136,8 +140,8 @@ def _locate(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) -> tu
     path: list[str | int] = []
     owner, candidates = model, [model]
     for key in loc:
-        tagged = [m for m in candidates if _tag(m) == key]
-        if tagged and isinstance(data, dict) and data.get("source") == key:
+        tagged = [m for m in candidates if key in _tags(m)]
+        if tagged and isinstance(data, dict) and key in [data.get(t) for t in TAGS]:
             candidates = tagged
             continue
         path.append(key)
@@ -153,7 +157,8 @@ def _indexes(data: Any, key: str | int) -> bool:
     return isinstance(data, list | tuple) and isinstance(key, int) and key < len(data)
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("source")
-    args = typing.get_args(field.annotation) if field else ()
-    return args[0] if len(args) == 1 else None
+def _tags(model: type[BaseModel]) -> list[str]:
+    """What tells the model apart in a union, by either tag."""
+    fields = [model.model_fields[t] for t in TAGS if t in model.model_fields]
+    args = [typing.get_args(field.annotation) for field in fields]
+    return [a[0] for a in args if len(a) == 1]

@@ -1,0 +1,1 @@
+"""Curation: the funnel from a pool of candidates to a compact dataset."""

@@ -1,0 +1,239 @@
+"""The funnel: stages in order, each on file as soon as it is done, so that a killed curation goes on where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.curation.items import (
+    Decision,
+    Item,
+    applied,
+    content_sha256,
+    decision_lines,
+    item_lines,
+    read_decisions,
+    read_items,
+    write_lines,
+)
+from harness.data.mix import build_benchmark
+from harness.data.sources import load_source, source_fingerprint
+from harness.evaluation.benchmarks import benchmark
+from harness.models.catalog import resolve_model
+from harness.rewards.answers import AnswerChecker
+from harness.spec.curation import (
+    AnswersStage,
+    CurationRecipe,
+    DecontaminateStage,
+    DifficultyStage,
+    DuplicatesStage,
+    JudgeStage,
+    QuotaStage,
+    RulesStage,
+    StageSpec,
+)
+from harness.spec.evaluation import BenchmarkSpec
+from harness.store.atomic import make_folder, read_json, write_json
+
+VERSION = 1
+"""Raised when a stage would decide otherwise than before from the same input and settings."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did.
+
+    Attributes:
+        name: its name in tables.
+        settings: its settings, resolved, with the fingerprints of what they name.
+        identity: hash of settings and input.
+        entered: the items that came in.
+        decisions: one for each.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    identity: str
+    entered: list[Item]
+    decisions: list[Decision]
+
+    @property
+    def left(self) -> list[Item]:
+        """The items that went on, with the stage's changes."""
+        return [applied(i, d) for i, d in zip(self.entered, self.decisions) if d.keep]
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """A finished curation.
+
+    Attributes:
+        recipe: its recipe.
+        sources: settings, fingerprint and count of each source.
+        pool: the candidates.
+        stages: what each stage did, in order.
+    """
+
+    recipe: CurationRecipe
+    sources: list[dict[str, Any]]
+    pool: list[Item]
+    stages: list[StageResult]
+
+    @property
+    def dataset(self) -> list[Item]:
+        """What is left at the end."""
+        return self.stages[-1].left
+
+    def rejected(self) -> list[dict[str, Any]]:
+        """Every item that was dropped, in the order of the pool within each stage, with the reason."""
+        return [
+            {**dataclasses.asdict(applied(i, d)), "stage": s.name, "reason": d.reason, "detail": d.detail}
+            for s in self.stages
+            for i, d in zip(s.entered, s.decisions)
+            if not d.keep
+        ]
+
+
+def run_funnel(recipe: CurationRecipe, out: Path, say: Say) -> Funnel:
+    """Runs the stages that are not on file under `out/stages`; takes the others from there.
+
+    A stage is done again where its settings, its input, a model or a benchmark is not what it was.
+
+    Raises:
+        SpecError: a source, benchmark or model isn't there.
+    """
+    folder = out / "stages"
+    make_folder(folder)
+    sources, pool = _pool(recipe, folder, say)
+    stages: list[StageResult] = []
+    items = pool
+    with AnswerChecker() as checker:
+        for number, (spec, name) in enumerate(zip(recipe.stages, recipe.stage_names()), 1):
+            stem = folder / f"{number:02d}-{name}"
+            result = _stage(spec, name, items, stem, checker, say)
+            stages.append(result)
+            items = result.left
+            say(f"{name}: {len(items):,} of {len(result.entered):,} kept")
+    return Funnel(recipe, sources, pool, stages)
+
+
+def _pool(recipe: CurationRecipe, folder: Path, say: Say) -> tuple[list[dict[str, Any]], list[Item]]:
+    described = [
+        {**s.model_dump(mode="json"), "fingerprint": source_fingerprint(s.source)} for s in recipe.sources
+    ]
+    identity = _identity({"pool": described, "seed": recipe.seed})
+    path, mark = folder / "00-pool.jsonl", folder / "00-pool.json"
+    if mark.exists() and (known := read_json(mark))["identity"] == identity:
+        items = read_items(path)
+        if content_sha256(items) == known["sha256"]:
+            return known["sources"], items
+    items = []
+    for spec, row in zip(recipe.sources, described, strict=True):
+        problems = load_source(spec.source, split="train", count=spec.count, seed=recipe.seed)
+        row["candidates"] = len(problems)
+        items += [Item.of(problem) for problem in problems]
+        say(f"pool: {len(items):,} candidates")
+    write_lines(path, item_lines(items))
+    # The mark comes last: while it is there, so are the items.
+    write_json(mark, {"identity": identity, "sha256": content_sha256(items), "sources": described})
+    return described, items
+
+
+def _stage(
+    spec: StageSpec, name: str, items: list[Item], stem: Path, checker: AnswerChecker, say: Say
+) -> StageResult:
+    settings = _settings(spec)
+    identity = _identity({"stage": settings, "input": content_sha256(items)})
+    path, mark = stem.with_suffix(".jsonl"), stem.with_suffix(".json")
+    if mark.exists() and (known := read_json(mark))["identity"] == identity:
+        decisions = read_decisions(path)
+        if _sha(decision_lines(items, decisions)) == known["sha256"]:
+            return StageResult(name, settings, identity, items, decisions)
+    decisions = _decide(spec, items, stem, checker, lambda done, total: say(f"{name}: {done:,} of {total:,}"))
+    lines = decision_lines(items, decisions)
+    write_lines(path, lines)
+    write_json(mark, {"identity": identity, "sha256": _sha(lines)})
+    return StageResult(name, settings, identity, items, decisions)
+
+
+def _decide(
+    spec: StageSpec,
+    items: Sequence[Item],
+    stem: Path,
+    checker: AnswerChecker,
+    progress: Callable[[int, int], None],
+) -> list[Decision]:
+    # Imported where they are used: a curation without a model needs no torch.
+    match spec:
+        case AnswersStage():
+            from harness.curation.answers import by_answers
+
+            return by_answers(items, spec, checker)
+        case DuplicatesStage():
+            from harness.curation.duplicates import find_duplicates
+
+            return find_duplicates(items, spec)
+        case DecontaminateStage():
+            from harness.curation.contamination import find_contaminated
+
+            questions = {b.name: [p.question for p in build_benchmark(b)] for b in benchmarks_of(spec)}
+            return find_contaminated(items, questions, spec.ngram)
+        case RulesStage():
+            from harness.curation.rules import by_rules
+
+            return by_rules(items, spec)
+        case DifficultyStage():
+            from harness.curation.models import by_difficulty
+
+            return by_difficulty(items, spec, checker, _parts(spec, items, stem), progress)
+        case JudgeStage():
+            from harness.curation.models import by_judge
+
+            return by_judge(items, spec, _parts(spec, items, stem), progress)
+        case QuotaStage():
+            from harness.curation.quota import by_quotas
+
+            return by_quotas(items, spec)
+
+
+_BOUNDS = {"name", "lowest", "highest", "never", "always", "bands", "margin", "unclear"}
+"""Settings that decide about what was sampled, and do not change the samples."""
+
+
+def _parts(spec: DifficultyStage | JudgeStage, items: Sequence[Item], stem: Path) -> Path:
+    """Folder of a model stage's samples: another bound asks no model again."""
+    asked = {key: value for key, value in _settings(spec).items() if key not in _BOUNDS}
+    return stem.with_name(f"{stem.name}-{_identity({'asked': asked, 'input': content_sha256(items)})[:12]}")
+
+
+def benchmarks_of(spec: DecontaminateStage) -> list[BenchmarkSpec]:
+    """The benchmarks of a decontamination, names resolved."""
+    return [benchmark(b) if isinstance(b, str) else b for b in spec.benchmarks]
+
+
+def _settings(spec: StageSpec) -> dict[str, Any]:
+    """A stage's settings with fingerprints in place of names."""
+    settings = spec.model_dump(mode="json")
+    if isinstance(spec, DifficultyStage | JudgeStage):
+        settings["model_fingerprint"] = resolve_model(spec.model).fingerprint
+    if isinstance(spec, DecontaminateStage):
+        settings["benchmarks"] = [
+            {**b.model_dump(mode="json"), "fingerprint": source_fingerprint(b.source)}
+            for b in benchmarks_of(spec)
+        ]
+    return settings
+
+
+def _identity(data: dict[str, Any]) -> str:
+    return _sha(json.dumps({"version": VERSION, **data}, sort_keys=True))
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
