@@ -28,6 +28,11 @@ ENDS = ("finished", "failed", "interrupted", "diverged")
 """How an attempt may end. One that diverged has a result: its training cannot go on, and need not."""
 
 
+def abandoned(record: dict[str, Any], last: dict[str, Any]) -> bool:
+    """Whether a step's record lies beyond the step to which a rollback took the run whose latest record is `last`."""
+    return record["step"] > last["step"] and record.get("rollbacks", 0) < last.get("rollbacks", 0)
+
+
 class AttemptFolder:
     """The folder `attempt-NNN` of a run.
 
@@ -78,9 +83,17 @@ class AttemptFolder:
         append_line(self.steps_file, {"schema": VERSIONS["line"], **record})
 
     def steps(self) -> list[dict[str, Any]]:
-        """The latest record of every step, without a torn last line; a step with a checkpoint has two lines."""
-        latest = {record["step"]: record for record in read_lines(self.steps_file)[0]}
-        return list(latest.values())
+        """The latest record of every step, in the order written, without a torn last line.
+
+        A step with a checkpoint has two lines. Steps that a rollback left behind and training has not reached again
+        are no part of the run.
+        """
+        latest: dict[int, dict[str, Any]] = {}
+        for record in read_lines(self.steps_file)[0]:
+            latest.pop(record["step"], None)
+            latest[record["step"]] = record
+        records = list(latest.values())
+        return [record for record in records if not abandoned(record, records[-1])]
 
     def append_event(self, record: dict[str, Any]) -> None:
         """Appends an event: `kind`, `message` and whatever else; the time is added."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.spec.identity import flattened
 from harness.store.atomic import read_json
-from harness.store.attempts import AttemptFolder
+from harness.store.attempts import AttemptFolder, abandoned
 from harness.store.folders import RunFolder, Store
 from harness.store.schema import current
 
@@ -172,18 +172,13 @@ def _evaluation_rows(folder: RunFolder, entry: dict[str, Any]) -> list[dict[str,
 
 def _step_rows(folder: RunFolder) -> list[dict[str, Any]]:
     latest: dict[int, dict[str, Any]] = {}
+    last: dict[str, Any] | None = None
     for attempt in folder.attempts():
-        before = None
         for record in attempt.steps():
-            rollbacks = record.get("rollbacks", 0)
-            before, rolled_back = rollbacks, before is not None and rollbacks > before
-            if rolled_back:
-                # Training went back to before this step: what it had made beyond is not part of the run.
-                latest = {step: row for step, row in latest.items() if step < record["step"]}
             row = {"run": folder.run_id, **flattened(record), "attempt": attempt.number}
             row.pop("run_id", None)
-            latest[record["step"]] = row
-    return [latest[step] for step in sorted(latest)]
+            latest[record["step"]] = last = row
+    return [row for _, row in sorted(latest.items()) if last is not None and not abandoned(row, last)]
 
 
 def run_status(missing: bool, attempts: list[dict[str, Any]]) -> str:
