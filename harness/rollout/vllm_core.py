@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,6 +76,7 @@ class VllmCore:
         with _quiet_start():
             from vllm import LLM
 
+            _register_classes(options.folder)
             placed: dict[str, Any] = (
                 {
                     "block_size": BLOCK_TOKENS,
@@ -182,6 +185,17 @@ class _BeforeFilters(nn.Module):
         logprobs = logits.log_softmax(dim=-1, dtype=torch.float32)
         tokens, _ = self.inner(logits, generators, k, p)
         return tokens, logprobs
+
+
+def _register_classes(folder: str) -> None:
+    """Imports the model's class here; vLLM would start another Python just to look at it."""
+    from vllm import ModelRegistry
+
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    for name in config["architectures"]:
+        lazy = ModelRegistry.models.get(name)
+        if lazy is not None:
+            ModelRegistry.register_model(name, lazy.load_model_cls())
 
 
 def _score_before_filters(worker: Any) -> None:

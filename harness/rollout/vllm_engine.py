@@ -84,7 +84,8 @@ class VllmEngine:
         device = model.device.type
         self._dtype = compute_dtype(bf16=bf16, device=model.device)
         # A trainer of several processes has a process group that vLLM's would collide with.
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        distributed = several and torch.distributed.get_world_size() > 1
         self._own_process = spec.placement == "own" or distributed
         self._sleeps = spec.sleep_level if device == "cuda" and spec.placement == "colocated" else 0
         self._folder = Path(tempfile.mkdtemp(prefix="grpo-vllm-"))

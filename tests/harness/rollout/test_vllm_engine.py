@@ -136,8 +136,9 @@ def test_a_call_repeats_itself_whatever_came_before(setup):
 
 
 def test_sync_brings_every_weight_over(setup):
+    setup.engine.sync()
     before = setup.engine.scores()
-    torch.testing.assert_close(before, setup.engine.policy_scores())
+    torch.testing.assert_close(before, setup.engine.policy_scores(), rtol=1e-4, atol=1e-4)
     generator = torch.Generator().manual_seed(5)
     # Each tensor by itself: the tied head, norms and biases are loaded in different ways.
     for name, parameter in setup.policy.named_parameters():
