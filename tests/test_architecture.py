@@ -16,7 +16,7 @@ FLOORS = (
     {"store", "meters", "models"},
     {"rollout", "data", "reporting"},
     {"training", "evaluation", "curation"},
-    {"matrix"},
+    {"matrix", "regression"},
     {"commands"},
 )
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}

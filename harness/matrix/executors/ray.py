@@ -1,8 +1,8 @@
 """Workers as tasks of a Ray cluster: Ray finds the devices, the store owns what is done.
 
 Needs the package `ray`, an output folder that every node sees under the same path, and the same Python there. With
-`RAY_ADDRESS`, or where a cluster already runs on this machine, that cluster is used; otherwise one is started here for
-the time of the matrix.
+`RAY_ADDRESS`, or where a cluster already runs on this machine, that cluster is used; otherwise one is started here
+for the time of the matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Read when ray is imported. Without the first, every start asks the user a question; the second is ray's coming default.
+# Read when ray is imported. Without the first, every start asks the user a question; the second is the coming
+# default.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -82,8 +83,8 @@ class RayExecutor:
         if not room:
             most = max((int(node.get(kind, 0)) for node in nodes), default=0)
             raise SpecError(
-                f"hardware.devices_per_run: {devices_per_run} {kind}s per run, but no node of the Ray cluster has more "
-                f"than {most}",
+                f"hardware.devices_per_run: {devices_per_run} {kind}s per run, but no node of the Ray cluster "
+                f"has more than {most}",
                 hint="lower devices_per_run, or add a node",
             )
         return [Slot(i, (), devices_per_run) for i in range(min(workers or room, room))]

@@ -1,8 +1,8 @@
 """Workers as jobs of a Slurm cluster, through submitit: a job per run, the store owns what is done.
 
-Needs the package `submitit`, Slurm's commands on this machine, and an output folder that every node sees under the same
-path. Partition, account and the like are Slurm's own variables: `SBATCH_PARTITION`, `SBATCH_ACCOUNT`, `SBATCH_QOS`, … The
-job's script, its pickled call and Slurm's own output lie in `slurm/` in the attempt's folder.
+Needs the package `submitit`, Slurm's commands on this machine, and an output folder that every node sees under the
+same path. Partition, account and the like are Slurm's own variables: `SBATCH_PARTITION`, `SBATCH_ACCOUNT`,
+`SBATCH_QOS`, … The job's script, its pickled call and Slurm's own output lie in `slurm/` in the attempt's folder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What runs on the machine that a cluster chose: the worker as a child, on the terms of the local executor.
 
-The scheduler and this process share the output folder and nothing else. Orders to a worker are therefore a file beside
-its log: they arrive whatever the cluster's own way of signalling, and whatever machine the worker is on.
+The scheduler and this process share the output folder and nothing else. Orders to a worker are therefore a file
+beside its log: they arrive whatever the cluster's own way of signalling, and whatever machine the worker is on.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The regression gate: does a candidate cost more, or answer worse, than a baseline?"""

@@ -1,0 +1,314 @@
+"""Takes the figures: the baseline, the baseline again and the candidate in fresh processes that take turns.
+
+A shared machine changes its speed by tens of per cent within milliseconds and stays changed for seconds. Turns of a
+few milliseconds in random order on one core share that; what is left of it is in the control, the second baseline,
+too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import psutil
+
+from harness.regression.errors import CandidateFailed, GateError
+from harness.stats.paired import burst_difference
+
+BASELINE, CONTROL, CANDIDATE = ROLES = ("baseline", "control", "candidate")
+TIME, WALL, MEMORY = "time", "waiting", "memory"
+"""Kinds of figure: seconds by the process's clock, seconds by the wall clock, bytes."""
+
+WORKER = Path(__file__).with_name("worker.py")
+TURN_SECONDS = 0.002
+"""Of a turn: short, because the machine's mood changes within milliseconds; each turn is at least one call."""
+TURNS = 8
+"""Rounds of turns in a burst, which gives one pair."""
+LEAST_BURSTS = 12
+
+_OWN_SLACK_BYTES = 1 << 20
+"""Added to bytes before they are compared: a page more or less is nothing."""
+
+
+@dataclass
+class Pairs:
+    """The pairs of a case, logarithms of ratios.
+
+    Attributes:
+        differences: candidate over baseline.
+        control: baseline over baseline.
+    """
+
+    differences: list[float] = field(default_factory=list)
+    control: list[float] = field(default_factory=list)
+
+    def extend(self, other: Pairs) -> None:
+        """Adds another block's."""
+        self.differences += other.differences
+        self.control += other.control
+
+
+@dataclass
+class Block:
+    """What one set of fresh processes gave.
+
+    Attributes:
+        pairs: by case (`kind`, name).
+        device: what it ran on.
+    """
+
+    pairs: dict[tuple[str, str], Pairs] = field(default_factory=dict)
+    device: str = ""
+
+    def add(self, case: tuple[str, str], rounds: Mapping[str, Sequence[float]]) -> None:
+        """Adds a pair from a burst: the figures of each role by round."""
+        pairs = self.pairs.setdefault(case, Pairs())
+        pairs.differences.append(burst_difference(rounds[BASELINE], rounds[CANDIDATE]))
+        pairs.control.append(burst_difference(rounds[BASELINE], rounds[CONTROL]))
+
+
+class Source(Protocol):
+    """Where blocks come from."""
+
+    def block(self, names: Sequence[str], draw: random.Random, share: float) -> Block:
+        """A fresh block of the cases `names`, `share` times as long as usual."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker builds.
+
+    Attributes:
+        cases: workloads that are timed.
+        memory: workloads whose memory alone is measured.
+        device: `cpu` or `cuda`.
+        threads: of a CPU; 0 for torch's own number.
+        dtype: of the head.
+        recipe: of the training workload.
+    """
+
+    cases: tuple[str, ...]
+    memory: tuple[str, ...]
+    device: str
+    threads: int
+    dtype: str
+    recipe: Mapping[str, Any]
+
+
+class _Process:
+    """A worker of one side."""
+
+    def __init__(self, role: str, tree: Path, job: dict[str, Any], core: int | None) -> None:
+        self.role = role
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(tree),
+            "PYTHONHASHSEED": "0",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        command = [sys.executable, "-P", str(WORKER), json.dumps(job)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=tree,
+            env=env,
+            start_new_session=True,
+        )
+        if core is not None:
+            with contextlib.suppress(psutil.Error, OSError):
+                psutil.Process(self._process.pid).cpu_affinity([core])
+
+    def read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self._process.wait()
+        self._errors.seek(0)
+        words = [x for x in self._errors.read().decode(errors="replace").strip().splitlines() if x.strip()]
+        last = words[-1][:400] if words else f"exit code {self._process.returncode}"
+        if self.role == CANDIDATE:
+            raise CandidateFailed(f"the candidate fails: {last}", "nothing of it was compared")
+        hint = "a baseline must run: choose another; one without harness.regression has --checks kernels,memory alone"
+        raise GateError(f"the baseline fails: {last}", hint)
+
+    def turn(self, case: str, calls: int) -> tuple[list[float], list[float]]:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{case} {calls}\n")
+            self._process.stdin.flush()
+        own, wall = self.read()
+        return own, wall
+
+    def close(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                assert stream is not None
+                stream.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, 9)
+            self._process.wait()
+        self._errors.close()
+
+
+class Trees:
+    """Two source trees under one interpreter.
+
+    Args:
+        baseline: its tree.
+        candidate: its tree.
+        job: what is measured.
+        seconds: for every timed case and block.
+    """
+
+    def __init__(self, baseline: Path, candidate: Path, job: Job, seconds: float) -> None:
+        self._trees = {BASELINE: baseline, CONTROL: baseline, CANDIDATE: candidate}
+        self._job, self._seconds = job, seconds
+
+    def block(self, names: Sequence[str], draw: random.Random, share: float) -> Block:
+        """Starts three processes, checks that they measure the same problem, and lets them take turns."""
+        seconds = share * self._seconds
+        cases = [name for name in self._job.cases if name in names]
+        with self._processes(cases, [n for n in self._job.memory if n in names], draw) as (processes, ready):
+            block = Block(device=ready[BASELINE]["device"])
+            for name, figures in ready[BASELINE]["cases"].items():
+                problems = {role: ready[role]["cases"][name]["problem"] for role in ROLES}
+                if len(set(problems.values())) > 1:
+                    raise GateError(
+                        f"{name}: the two sides do not measure the same problem",
+                        "the benchmark's inputs were changed: compare from the commit that changed them",
+                    )
+                if "extra" in figures["memory"]:
+                    extra = {role: ready[role]["cases"][name]["memory"]["extra"] for role in ROLES}
+                    block.add((MEMORY, name), {role: [extra[role] + _OWN_SLACK_BYTES] for role in ROLES})
+            self._take_turns(cases, processes, ready, block, draw, seconds)
+        return block
+
+    def _take_turns(
+        self,
+        cases: Sequence[str],
+        processes: Mapping[str, _Process],
+        ready: Mapping[str, Any],
+        block: Block,
+        draw: random.Random,
+        seconds: float,
+    ) -> None:
+        calls = {n: max(1, round(TURN_SECONDS / ready[BASELINE]["seconds"][n])) for n in cases}
+        spent = dict.fromkeys(cases, 0.0)
+        bursts = 0
+        while cases and (bursts < LEAST_BURSTS or min(spent.values()) < seconds):
+            bursts += 1
+            for name in cases:
+                begin = time.perf_counter()
+                turns: dict[str, list[tuple[float, float]]] = {role: [] for role in ROLES}
+                for _ in range(TURNS):
+                    for role in draw.sample(ROLES, len(ROLES)):
+                        own, wall = processes[role].turn(name, calls[name])
+                        turns[role].append((statistics.median(own), statistics.median(wall)))
+                block.add((TIME, name), {role: [own for own, _ in taken] for role, taken in turns.items()})
+                if self._job.device == "cpu":
+                    block.add(
+                        (WALL, name), {role: [wall for _, wall in taken] for role, taken in turns.items()}
+                    )
+                spent[name] += time.perf_counter() - begin
+
+    @contextlib.contextmanager
+    def _processes(
+        self, cases: Sequence[str], memory: Sequence[str], draw: random.Random
+    ) -> Iterator[tuple[dict[str, _Process], dict[str, Any]]]:
+        job = {
+            "cases": list(dict.fromkeys([*cases, *memory])),
+            "device": self._job.device,
+            "threads": self._job.threads,
+            "dtype": self._job.dtype,
+            "recipe": dict(self._job.recipe),
+        }
+        core = calmest_core() if self._job.device == "cpu" and self._job.threads == 1 else None
+        processes: dict[str, _Process] = {}
+        try:
+            for role in draw.sample(ROLES, len(ROLES)):
+                processes[role] = _Process(role, self._trees[role], job, core)
+            # The baseline first: where neither side runs, the candidate is not to blame.
+            yield processes, {role: processes[role].read()["ready"] for role in ROLES}
+        finally:
+            for process in processes.values():
+                process.close()
+
+
+class Commands:
+    """Two commands, each turn a fresh process; both must end with exit code 0.
+
+    Args:
+        baseline: command line.
+        candidate: command line.
+        seconds: of a block.
+        name: the case.
+    """
+
+    def __init__(self, baseline: str, candidate: str, seconds: float, name: str = "command") -> None:
+        self._commands = {BASELINE: baseline, CONTROL: baseline, CANDIDATE: candidate}
+        self._seconds, self._name = seconds, name
+
+    def block(self, names: Sequence[str], draw: random.Random, share: float) -> Block:
+        """Runs the commands in random order until the time is used up."""
+        block, end, rounds = Block(device="cpu"), time.monotonic() + share * self._seconds, 0
+        while rounds < LEAST_BURSTS or time.monotonic() < end:
+            rounds += 1
+            taken = {role: self._run(role) for role in draw.sample(ROLES, len(ROLES))}
+            for number, kind in enumerate((TIME, WALL, MEMORY)):
+                block.add((kind, self._name), {role: [figures[number]] for role, figures in taken.items()})
+        return block
+
+    def _run(self, role: str) -> tuple[float, float, float]:
+        begin = time.perf_counter()
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    shlex.split(self._commands[role]), stdout=subprocess.DEVNULL, stderr=errors
+                )
+            except OSError as error:
+                raise self._failed(role, str(error)) from None
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            wall = time.perf_counter() - begin
+            if process.returncode:
+                errors.seek(0)
+                words = errors.read().decode(errors="replace").strip().splitlines()
+                raise self._failed(
+                    role, f"exit code {process.returncode}" + (f": {words[-1][:300]}" if words else "")
+                )
+        own = max(used.ru_utime + used.ru_stime, 1e-6)
+        return own, wall, used.ru_maxrss * 1024.0 + _OWN_SLACK_BYTES
+
+    def _failed(self, role: str, words: str) -> GateError:
+        if role == CANDIDATE:
+            return CandidateFailed(f"the candidate's command fails: {words}")
+        return GateError(f"the baseline's command fails: {words}")
+
+
+def calmest_core() -> int | None:
+    """The core of this process's that is least busy now; both sides share it, so that they share its neighbours."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    busy = psutil.cpu_percent(interval=0.2, percpu=True)
+    return min(allowed, key=lambda core: busy[core] if core < len(busy) else 0.0)

@@ -1,0 +1,55 @@
+"""One training step that can be taken again and again: the throughput workload of the gate."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from harness.data.mix import build_mix
+from harness.models.catalog import resolve_model
+from harness.models.loading import load_model
+from harness.rewards.composite import CompositeReward
+from harness.spec.recipe import Recipe
+from harness.training.run import build_engine
+from harness.training.trainer import Trainer
+
+STILL = 1e-20
+"""A learning rate whose updates fp32 weights do not see."""
+
+
+def training_step(recipe_fields: dict[str, Any], device: str) -> tuple[Callable[[], Any], str]:
+    """A call that takes the first training step of a recipe, and a digest of what it trains on.
+
+    With a learning rate that moves no weight the policy stays, and the step's number is put back, so every call draws
+    the same completions and computes the same gradient.
+
+    Args:
+        recipe_fields: the recipe; its learning rate must be at most `STILL`.
+        device: `cpu` or `cuda`.
+    """
+    recipe = Recipe.model_validate(recipe_fields)
+    if recipe.optimizer.learning_rate > STILL:
+        raise ValueError(
+            f"`optimizer.learning_rate` must be at most {STILL}, got {recipe.optimizer.learning_rate}: "
+            "every call must be the same step"
+        )
+    source = resolve_model(recipe.model)
+    loaded = load_model(source, recipe.model, device=torch.device(device))
+    problems = build_mix(recipe.data).problems
+    rewards = CompositeReward(recipe.reward)
+    atexit.register(rewards.__exit__, None, None, None)
+    trainer = Trainer(
+        recipe, 0, loaded, build_engine(recipe, loaded), rewards.__enter__(), problems, peak_flops=1e12
+    )
+
+    def call() -> dict[str, Any]:
+        trainer.step = 0
+        return trainer.train_step()
+
+    known = json.dumps([source.fingerprint, [p.question for p in problems], recipe_fields], sort_keys=True)
+    return call, hashlib.sha256(known.encode()).hexdigest()[:16]

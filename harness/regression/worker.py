@@ -1,0 +1,163 @@
+"""One side of the gate in a fresh process: builds its workloads, then takes turns as the controller asks.
+
+Run as a file, `python -P worker.py JOB`, with the side's tree first on the search path: the workloads are the gate's,
+what they call is the side's. Lines of JSON: first `{"ready": …}` with what the controller compares across sides, then
+for each line `name calls` on standard input the seconds of that many calls.
+
+The clock of a CPU is the process's own time where it has one thread: another process on the core is not its fault.
+Both are kept. Memory is measured once, before any turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Call = Callable[[], Any]
+Workload = tuple[Call, dict[str, Any]]
+"""A call to time, and figures: `problem` (digest of the inputs), `error`, `memory` (bytes by name)."""
+
+GRPO_SHAPE = (16, 128)
+"""B, T of the GRPO loss's problem."""
+MEMORY_CALLS = 5
+
+
+class WrongResult(Exception):
+    """A side that computes something else is not timed."""
+
+
+def digest(*tensors: torch.Tensor) -> str:
+    """Tells problems apart."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        hashed.update(tensor.detach().cpu().double().numpy().tobytes())
+    return hashed.hexdigest()[:16]
+
+
+def token_logprob(job: dict[str, Any], name: str) -> Workload:
+    """Full pass of the head, forward and backward, checked first; `name` is `shape batch variant`."""
+    from kernels.benchmarks.batches import make_batch
+    from kernels.benchmarks.variants import loss_of
+    from kernels.benchmarks.worker import DTYPES, TOLERANCE, check, peak_extra_bytes
+    from kernels.token_logprob.cases import head_shape
+
+    shape, kind, variant = name.split()
+    batch = make_batch(head_shape(shape), kind, DTYPES[job["dtype"]], job["device"])
+    problem = digest(batch.hidden[:64], batch.weight[:64], batch.mask, batch.advantages)
+    leaves = (batch.hidden.requires_grad_(), batch.weight.requires_grad_())
+    loss = loss_of(variant, batch)
+
+    def call() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(loss(batch), leaves)
+
+    error = max(check(batch, call()).values())
+    if not error <= TOLERANCE[job["dtype"]]:
+        raise WrongResult(f"a gradient is wrong by {error:.1e} of its largest value")
+    # The kernel may take pages from a process while it is measured; the median of several is what the call needs.
+    several = [peak_extra_bytes(call, job["device"]) for _ in range(MEMORY_CALLS)]
+    extra = None if None in several else statistics.median(several)
+    return call, {"problem": problem, "error": error, "memory": {} if extra is None else {"extra": extra}}
+
+
+def grpo_loss(job: dict[str, Any], name: str) -> Workload:
+    """Loss and gradient of one objective; `name` is its variant."""
+    from kernels.grpo_loss import Objective, grpo_loss
+
+    generator = torch.Generator().manual_seed(0)
+    shape = GRPO_SHAPE
+    old = -torch.rand(shape, generator=generator)
+    logprob = (old + 0.05 * torch.randn(shape, generator=generator)).to(job["device"])
+    old, mask = old.to(job["device"]), torch.ones(shape, device=job["device"])
+    mask[:, shape[1] * 3 // 4 :] = 0
+    advantages = torch.randn(shape[0], generator=generator).to(job["device"])
+    logprob.requires_grad_()
+    objective = Objective(loss=name)
+
+    def call() -> tuple[torch.Tensor, ...]:
+        out = grpo_loss(logprob, advantages, mask, objective=objective, old_logprob=old)
+        return torch.autograd.grad(out.loss, logprob)
+
+    (gradient,) = call()
+    if not bool(torch.isfinite(gradient).all()):
+        raise WrongResult("a gradient is not finite")
+    return call, {"problem": digest(logprob, old, advantages, mask), "memory": {}}
+
+
+def training(job: dict[str, Any], name: str) -> Workload:
+    """One training step of a small recipe with the shipped model: rollout, reward, update."""
+    from harness.regression.trainer import training_step
+
+    call, problem = training_step(job["recipe"], job["device"])
+    return call, {"problem": problem, "memory": {}}
+
+
+KINDS = {"token_logprob": token_logprob, "grpo_loss": grpo_loss, "training": training}
+
+
+def build(job: dict[str, Any]) -> dict[str, Workload]:
+    """The workloads that the job names, `kind:rest`."""
+    made = {}
+    for full in job["cases"]:
+        kind, _, rest = full.partition(":")
+        try:
+            made[full] = KINDS[kind](job, rest)
+        except Exception as error:
+            raise RuntimeError(
+                f"{full}: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            ) from error
+        for _ in range(2):
+            made[full][0]()
+    return made
+
+
+def timed(call: Call, calls: int, device: str) -> tuple[list[float], list[float]]:
+    """Seconds of each call: by the process's clock (the device's on a GPU), and by the wall clock."""
+    own, wall = [], []
+    if device == "cuda":
+        torch.cuda.synchronize()
+    for _ in range(calls):
+        begin_own, begin = time.process_time(), time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        wall.append(time.perf_counter() - begin)
+        own.append(wall[-1] if device == "cuda" else time.process_time() - begin_own)
+    return own, wall
+
+
+def main() -> None:
+    """Serves turns until standard input ends."""
+    job = json.loads(sys.argv[1])
+    # The protocol has the real standard output to itself, whatever libraries print.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    torch.manual_seed(0)
+    made = build(job)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ready = {
+        "cases": {name: figures for name, (_, figures) in made.items()},
+        "peak_rss_bytes": peak,
+        "device": torch.cuda.get_device_name() if job["device"] == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "modules": [m.__file__ for n in ("kernels", "harness") if (m := sys.modules.get(n)) is not None],
+        "seconds": {name: min(timed(call, 2, job["device"])[1]) for name, (call, _) in made.items()},
+    }
+    print(json.dumps({"ready": ready}), file=out, flush=True)
+    for line in sys.stdin:
+        name, _, calls = line.strip().rpartition(" ")
+        print(json.dumps(timed(made[name][0], int(calls), job["device"])), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
