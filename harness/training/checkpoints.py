@@ -81,7 +81,7 @@ class Checkpoints:
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True)
             sync_path(self._folder.parent)
-        self._clear()
+        self.sweep()
         temporary.mkdir()
         save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
@@ -102,7 +102,7 @@ class Checkpoints:
             self._set_aside(step)
         temporary.rename(final)
         sync_path(self._folder)
-        self._clear()
+        self.sweep()
         self._thin(keep)
 
     def _thin(self, keep: frozenset[int]) -> None:
@@ -118,7 +118,7 @@ class Checkpoints:
     def discard(self, step: int) -> None:
         """Removes the checkpoint of `step`, so that the step counts as not trained."""
         self._set_aside(step)
-        self._clear()
+        self.sweep()
 
     def _set_aside(self, step: int) -> None:
         """Hides a checkpoint in one move: one removed file by file would be seen half there."""
@@ -126,7 +126,7 @@ class Checkpoints:
         final.rename(self._folder / f".{final.name}.gone.{os.getpid()}")
         sync_path(self._folder)
 
-    def _clear(self) -> None:
+    def sweep(self) -> None:
         """Removes what was set aside, and what a dead process left half written."""
         for stale in sorted(self._folder.glob(".step-*")):
             shutil.rmtree(stale)

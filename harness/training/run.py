@@ -150,6 +150,7 @@ def _train(
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
     # Evaluated or damaged checkpoints may pass through the policy's weights.
+    state.ranks.together(checkpoints.sweep)
     touched = bool(state.ranks.together(checkpoints.steps))
     _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
 

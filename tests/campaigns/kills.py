@@ -33,7 +33,7 @@ question: Does a killed run end as the undisturbed one?
 base:
   model: tiny
   data: {size: 50, sources: [{source: sums, terms: [2, 3]}]}
-  rollout: {prompts_per_step: 3, completions_per_prompt: 3, max_completion_tokens: 12}
+  rollout: {prompts_per_step: 2, completions_per_prompt: 3, max_completion_tokens: 6}
   reward: {functions: [{name: accuracy}, {name: format, weight: 0.5}]}
   optimizer: {learning_rate: 1e-3}
   training: {checkpoint_every: 1}
@@ -42,8 +42,8 @@ axes:
 evaluate:
   base: false
   samples: 1
-  max_completion_tokens: 12
-  benchmarks: [{name: sums-2, questions: 4, source: {source: sums, terms: [2], digits: [1]}}]
+  max_completion_tokens: 6
+  benchmarks: [{name: sums-2, questions: 3, source: {source: sums, terms: [2], digits: [1]}}]
 hardware: {device: cpu, devices_per_run: 1}
 """
 CLOCKED = ("timing", "memory", "energy", "cost_usd", "time", "created_at", "attempt", "provenance")
@@ -117,7 +117,7 @@ def outcome(folder):
     for path in sorted((folder / "checkpoints").rglob("*")):
         if path.is_file():
             found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in sorted((folder / "evaluations").iterdir()):
+    for path in sorted((folder / "evaluations").glob("step-*")):
         found[f"evaluations/{path.name}"] = (
             _digest(json.loads(path.read_text()))
             if path.suffix == ".json"
@@ -226,7 +226,8 @@ def _summary(data):
         lines.append(f"| {words} | {len(part)} of {data['planned'][words]} | {died} | {same} |")
     lines += [
         "",
-        f"{len(data['boundaries'])} write boundaries; code {data['commit']}, torch {data['torch']}.",
+        f"{len(data['operations'])} write boundaries, and half of every write; commits {', '.join(data['commits'])}; "
+        f"torch {data['torch']}.",
         "",
     ]
     for trial in trials:
@@ -260,7 +261,10 @@ def main(argv=None):
         if campaign.unseen:
             print(f"written by means that are not watched: {', '.join(campaign.unseen)}")
             return 1
-        data = _earlier(arguments.out / "kills.json", where["commit"], campaign)
+        data = _earlier(arguments.out / "kills.json", campaign)
+        data["commits"] = sorted(
+            {*data["commits"], where["commit"] + (" (changed)" if where["dirty"] else "")}
+        )
         data["planned"] = {"at a write boundary": len(points), "at a random moment": arguments.random}
         data["torch"] = where["versions"]["torch"]
         trials = [
@@ -293,14 +297,14 @@ def spread(points, count):
     return [points[i * len(points) // count] for i in range(count)]
 
 
-def _earlier(file, commit, campaign):
-    boundaries = [list(b) for b in campaign.boundaries]
-    fresh = {"schema": 1, "commit": commit, "boundaries": boundaries, "trials": {}}
+def _earlier(file, campaign):
+    """Trials of an earlier call, as long as the run still has the same boundaries."""
+    operations = [[operation, Path(path).suffix] for operation, path in campaign.boundaries]
+    fresh = {"schema": 1, "commits": [], "operations": operations, "trials": {}}
     if not file.exists():
         return fresh
     data = json.loads(file.read_text())
-    same = data["commit"] == commit and len(data["boundaries"]) == len(boundaries)
-    return data if same else fresh
+    return data if data["operations"] == operations else fresh
 
 
 if __name__ == "__main__":

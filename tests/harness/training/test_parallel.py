@@ -1,0 +1,155 @@
+"""Two processes over gloo against one: the same losses, the same weights; one that dies, and the run going on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.matrix.matrix import prepare
+from harness.store.folders import RunFolder
+from harness.training import launch as launching
+from harness.training import run
+from harness.training.launch import Interrupted, RanksFailed, launch
+
+GRID = """
+name: ranks
+question: Do several processes train what one trains?
+base:
+  model: tiny
+  data: {size: 50, sources: [{source: sums, terms: [2, 3]}]}
+  rollout: {prompts_per_step: 4, completions_per_prompt: 4, max_completion_tokens: 16}
+  reward: {functions: [{name: accuracy}, {name: format, weight: 0.5}]}
+  objective: {loss: grpo, beta: 0.04}
+  optimizer: {learning_rate: 1e-4}
+  training: {checkpoint_every: 1, minibatches: 2, microbatch_tokens: 256}
+axes:
+  steps: {training.steps: [2, 6]}
+evaluate:
+  base: false
+  samples: 1
+  max_completion_tokens: 12
+  benchmarks: [{name: sums-2, questions: 5, source: {source: sums, terms: [2], digits: [1]}}]
+hardware: {device: cpu, devices_per_run: 2, training_devices: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grid")
+    (folder / "grid.yaml").write_text(GRID)
+    (job,) = prepare(str(folder / "grid.yaml"), folder / "out").plan.jobs
+    return job
+
+
+@pytest.fixture(scope="module")
+def alone(job, tmp_path_factory):
+    """The run in one process."""
+    torch.set_num_threads(1)
+    folder = prepared(job, tmp_path_factory.mktemp("alone"))
+    run.execute(job, folder, folder.reserve_attempt(), lambda: False)
+    return folder
+
+
+def prepared(job, path):
+    folder = RunFolder(path / job.run_id)
+    folder.path.mkdir()
+    folder.write_job(job)
+    return folder
+
+
+def weights(folder, step):
+    return load_file(folder.checkpoints / f"step-{step:06d}" / "model.safetensors")
+
+
+def furthest(one, other, step):
+    a, b = weights(one, step), weights(other, step)
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def records(folder):
+    return {r["step"]: r for attempt in folder.attempts() for r in attempt.steps()}
+
+
+def hold_to(truth, folder, steps):
+    ours, theirs = records(folder), records(truth)
+    for step in steps:
+        a, b = ours[step], theirs[step]
+        assert a["reward"] == b["reward"], "other samples: the losses say nothing"
+        for name in ("loss", "kl", "entropy", "clip_fraction", "rollout_kl"):
+            assert a["objective"][name] == pytest.approx(b["objective"][name], abs=1e-5, rel=0), (step, name)
+        assert a["tokens"] == b["tokens"]
+    assert len({theirs[step]["objective"]["loss"] for step in steps}) == len(steps)
+
+
+def rank_process(rank):
+    for process in psutil.Process().children(recursive=True):
+        if process.environ().get("RANK") == str(rank):
+            return process
+    return None
+
+
+def test_two_processes_train_what_one_trains_and_survive_a_dead_rank(job, alone, tmp_path):
+    folder = prepared(job, tmp_path)
+    killed = []
+
+    def kill_at_step_2():
+        if not killed and (folder.checkpoints / "step-000002").exists():
+            os.kill(rank_process(1).pid, signal.SIGKILL)
+            killed.append(time.monotonic())
+        return False
+
+    with pytest.raises(RanksFailed, match="rank 1 was ended by SIGKILL"):
+        launch(job, folder, folder.reserve_attempt(), kill_at_step_2, processes=2)
+    assert time.monotonic() - killed[0] < 60
+    assert rank_process(0) is None
+    hold_to(alone, folder, (1, 2))
+    assert furthest(folder, alone, 2) < 1e-4
+    made = records(folder)[2]
+    assert made["timing"]["total_seconds"] == pytest.approx(sum(made["timing"]["seconds"].values()))
+    assert made["timing"]["seconds"]["idle"] >= 0
+    # Another number of processes goes on from the same checkpoint.
+    run.execute(job, folder, folder.reserve_attempt(), lambda: False)
+    hold_to(alone, folder, (1, 2, 3, 4, 5, 6))
+    assert furthest(folder, alone, 6) < 1e-4
+    (event,) = [e for e in folder.attempts()[-1].events() if e["kind"] == "resumed"]
+    assert event["step"] >= 2
+    one, other = ({(e["step"], e["accuracy"]) for e in f.evaluations()} for f in (alone, folder))
+    assert one == other
+
+
+@pytest.mark.slow
+def test_a_run_stopped_in_one_process_goes_on_in_three_and_ends_the_same(job, alone, tmp_path):
+    folder = prepared(job, tmp_path)
+    with pytest.raises(run.Interrupted):
+        run.execute(job, folder, folder.reserve_attempt(), lambda: len(records(folder)) >= 3)
+    assert max(records(folder)) == 3
+    with pytest.raises(Interrupted):
+        launch(job, folder, folder.reserve_attempt(), lambda: len(records(folder)) >= 5, processes=3)
+    launch(job, folder, folder.reserve_attempt(), lambda: False, processes=3)
+    hold_to(alone, folder, (1, 2, 3, 4, 5, 6))
+    assert furthest(folder, alone, 6) < 1e-4
+
+
+def test_the_first_death_is_told_not_what_followed_from_it(tmp_path):
+    class Attempt:
+        path = tmp_path
+
+    log = tmp_path / "ranks.log"
+    launching.tell_outcome(Attempt, "failed", "RuntimeError: Connection closed by peer")
+    log.write_text("E failed (exitcode: 1) local_rank: 2 (pid: 5) of binary: python\n")
+    with pytest.raises(RanksFailed, match=r"rank 2 ended with exit code 1; see ranks.log"):
+        launching._raise_outcome(Attempt, 1, log)
+    log.write_text("E failed (exitcode: 1) local_rank: 0 (pid: 5) of binary: python\n")
+    launching.tell_outcome(Attempt, "failed", "ValueError: no reward")
+    with pytest.raises(RanksFailed, match="ValueError: no reward"):
+        launching._raise_outcome(Attempt, 1, log)
+    launching.tell_outcome(Attempt, "interrupted")
+    with pytest.raises(Interrupted):
+        launching._raise_outcome(Attempt, 0, log)
