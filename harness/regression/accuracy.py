@@ -1,7 +1,7 @@
 """Result folders against each other: accuracy by the statistics of verdicts, speed and memory run by run.
 
-Runs are matched by their levels and seed. Each pair is a block of the design, so what the levels and the seed do drops
-out, and the effect of the code has as many degrees of freedom as there are pairs, less one.
+Runs are matched by their levels and seed. Each pair is a block of the design, so what the levels and the seed do
+drops out, and the effect of the code has as many degrees of freedom as there are pairs, less one.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def compare_folders(
     if len(failed):
         row = failed.iloc[0]
         raise CandidateFailed(
-            f"{candidate}: {len(failed)} of {len(second.runs)} runs are not finished, [{row['label']}] is {row['status']}"
+            f"{candidate}: {len(failed)} of {len(second.runs)} runs are not finished: [{row['label']}] is "
+            f"{row['status']}"
         )
     device = _same_device(first, second)
     findings = []

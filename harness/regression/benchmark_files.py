@@ -1,8 +1,8 @@
 """Files of pytest-benchmark against each other.
 
-Two files are two jobs: nothing in them says what the machine did in between, and on identical code a quarter to a half
-of all benchmarks drift by more than 5 %. So the least tolerance is wide, several files a side narrow it down, and the
-same machine is a condition.
+Two files are two jobs: nothing in them says what the machine did in between, and on identical code a quarter to a
+half of all benchmarks drift by more than 5 %. So the least tolerance is wide, several files a side narrow it down,
+and the same machine is a condition.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def compare_files(baseline: Path, candidate: Path, settings: Settings) -> tuple[
 
 
 def _compared(name: str, a: list[_Timing], b: list[_Timing], settings: Settings) -> Finding:
-    """One file a side: from the spread of the rounds. Several: file by file, with the baseline's own drift as noise."""
+    """One file a side: from the spread of rounds. Several: file by file, the baseline's own drift being the noise."""
     if min(len(a), len(b)) > 1:
         differences = [y.median - x.median for x, y in zip(a, b)]
         drift = [y.median - x.median for x, y in zip(a, a[1:])]
