@@ -19,6 +19,8 @@ def group_advantages(rewards: Tensor, spec: AdvantageSpec) -> Tensor:
     Returns:
         [P, G] in the rewards' dtype; exactly zero in groups whose rewards are all equal.
     """
+    if not len(rewards):  # no group had spread; a deviation of nothing warns
+        return rewards
     centred = rewards - rewards.mean(1, keepdim=True)
     # The mean of equal numbers may differ from them in the last bit; their advantage is zero.
     centred = torch.where(zero_spread(rewards)[:, None], torch.zeros_like(centred), centred)

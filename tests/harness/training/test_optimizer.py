@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from harness.spec.errors import SpecError
 from harness.spec.recipe import OptimizerSpec
 from harness.training.optimizer import build_optimizer, learning_rate
 
@@ -46,3 +47,60 @@ def test_adamw_first_step_by_hand_and_only_matrices_decay():
     # The first Adam step moves by the learning rate against the sign; decay shrinks the matrix by lr·decay.
     assert linear.weight.item() == pytest.approx(2.0 * (1 - 0.05) - 0.1, abs=1e-6)
     assert linear.bias.item() == pytest.approx(3.0 + 0.1, abs=1e-6)
+
+
+@pytest.mark.parametrize("steps", [10, 37])
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 1.0])
+def test_wsd_by_its_closed_form(steps, warmup, fraction):
+    rates = _rates(
+        steps, schedule="wsd", warmup_steps=warmup, decay_fraction=fraction, min_learning_rate_ratio=0.1
+    )
+    start = max(warmup, steps - round(fraction * steps))
+    for step, rate in enumerate(rates, 1):
+        if step <= warmup:
+            expected = step / warmup
+        elif step <= start:
+            expected = 1.0
+        else:
+            expected = 1.0 - 0.9 * (step - start) / (steps - start)
+        assert rate == pytest.approx(expected), step
+
+
+def test_wsd_before_its_fall_is_the_constant_schedule():
+    assert _rates(20, schedule="wsd", warmup_steps=2)[:16] == _rates(20, warmup_steps=2)[:16]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
+def test_a_stated_length_goes_before_the_number_of_steps(schedule):
+    longer = _rates(8, schedule=schedule, schedule_steps=20)
+    assert longer == _rates(20, schedule=schedule)[:8]
+    assert _rates(30, schedule=schedule, schedule_steps=20)[20:] == [pytest.approx(0.0)] * 10
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is told where there is no GPU")
+def test_eight_bit_moments_without_a_gpu_are_told_in_words():
+    with pytest.raises(SpecError, match="adamw_8bit needs a CUDA device"):
+        build_optimizer(torch.nn.Linear(2, 2), OptimizerSpec(name="adamw_8bit"))
+
+
+@pytest.mark.gpu
+def test_eight_bit_moments_follow_the_full_ones():
+    pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    full = torch.nn.Linear(256, 256, device="cuda")
+    small = torch.nn.Linear(256, 256, device="cuda")
+    small.load_state_dict(full.state_dict())
+    start = full.weight.detach().clone()
+    optimizers = [
+        build_optimizer(m, OptimizerSpec(name=n, learning_rate=1e-3))
+        for m, n in ((full, "adamw"), (small, "adamw_8bit"))
+    ]
+    for _ in range(20):
+        x = torch.randn(64, 256, device="cuda")
+        for model, optimizer in zip((full, small), optimizers):
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    moved = (full.weight - start).norm()
+    assert (small.weight - full.weight).norm() < 0.1 * moved
