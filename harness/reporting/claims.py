@@ -17,6 +17,7 @@ from harness.reporting.claim_tables import WITHIN_CHANCE
 from harness.reporting.frames import records
 from harness.reporting.table import Shown, Table, as_text, make_table
 from harness.spec.errors import SpecError
+from harness.stats.bestof import expected_normal_maximum
 from harness.stats.intervals import Interval, difference_interval, mean_interval
 from harness.stats.verdicts import MIN_DF
 
@@ -39,7 +40,7 @@ class Claims:
         file: where it was read.
         source: who claims.
         question: the study's question.
-        claims: `text`, `kind` and the keys of that kind.
+        claims: of each `text`, `kind` and the keys of that kind.
         accuracy: wide table of models × benchmarks, percent; column `model` first.
         questions: questions by benchmark of that table.
         cost: table with `model`, `hours`, `cost_usd`.
@@ -48,7 +49,7 @@ class Claims:
     file: Path
     source: str
     question: str
-    claims: tuple[dict[str, str], ...]
+    claims: tuple[dict[str, Any], ...]
     accuracy: pd.DataFrame
     questions: dict[str, int]
     cost: pd.DataFrame
@@ -83,8 +84,8 @@ class Claims:
                 made[name] = make_table(name, title, frame, columns, left=1)
         return made
 
-    def _read(self, claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
-        kinds: dict[str, Callable[[dict[str, str], Analysis], tuple[str, str]]] = {
+    def _read(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
+        kinds: dict[str, Callable[[dict[str, Any], Analysis], tuple[str, str]]] = {
             "best": _best,
             "degradation": _degradation,
             "effect": _effect,
@@ -93,7 +94,7 @@ class Claims:
         }
         return kinds[claim["kind"]](claim, analysis)
 
-    def _difference(self, claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
+    def _difference(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
         names = list(self.questions) if claim["benchmark"] == ALL else [claim["benchmark"]]
         better, than = (_row(self.accuracy, claim[k], self.file) for k in ("better", "than"))
         parts: list[Interval] = []
@@ -103,13 +104,22 @@ class Claims:
                 return OPEN, f"{name} is not given for both"
             parts.append(difference_interval((float(b) / 100 * n, n), (float(a) / 100 * n, n)))
         found = mean_interval(parts)
+        chosen = int(claim.get("chosen_from", 1))
+        luck = expected_normal_maximum(chosen) * math.sqrt(
+            sum(float(better[n]) * (100 - float(better[n])) / 1e4 / self.questions[n] for n in names)
+        ) / len(names)  # fmt: skip
         span = f"{formats.points(found.low, signed=True)} to {formats.points(found.high, signed=True)}"
         figures = f"{formats.points(found.estimate, signed=True)} points, 95 % interval {span}"
-        if found.low > 0:
+        if chosen > 1:
+            figures += (
+                f"; choosing the best of {chosen} identical checkpoints gives {formats.points(luck, signed=True)} "
+                "points by luck, which the interval does not know of"
+            )
+        if found.low - luck > 0:
             return SUPPORTED, figures
         return (NOT_SUPPORTED if found.high < 0 else OPEN), figures
 
-    def _cost(self, claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
+    def _cost(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
         cheap, dear = (float(_row(self.cost, claim[k], self.file)["cost_usd"]) for k in ("cheaper", "than"))
         if math.isnan(cheap) or math.isnan(dear):
             return OPEN, "a cost is not given"
@@ -117,7 +127,7 @@ class Claims:
         return (SUPPORTED if cheap < dear else NOT_SUPPORTED), figures
 
 
-def _best(claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
+def _best(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     found = [g.figures for g in analysis.guards if g.benchmark == claim["benchmark"]]
     if not found:
         return OPEN, "no checkpoints to choose from"
@@ -129,7 +139,7 @@ def _best(claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
     return (WITHIN_CHANCE if f.p_value >= 0.05 else SUPPORTED), figures
 
 
-def _degradation(claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
+def _degradation(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     found = [
         c.figures
         for c in analysis.trajectories
@@ -147,7 +157,7 @@ def _degradation(claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
     return reading, figures
 
 
-def _effect(claim: dict[str, str], analysis: Analysis) -> tuple[str, str]:
+def _effect(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     found = [
         r.judgement
         for r in analysis.rows
@@ -181,7 +191,8 @@ def read_claims(file: Path) -> Claims:
     """Reads `{source, question, tables: {accuracy, cost}, questions: {benchmark: n}, claims: [{text, kind, …}]}`.
 
     Kinds: `best` (benchmark), `degradation` (benchmark, scope), `effect` (benchmark, axis, level), `difference`
-    of two models of the accuracy table (benchmark or `all`, better, than), `cost` (cheaper, than).
+    of two models of the accuracy table (benchmark or `all`, better, than; `chosen_from` if the better is the best of
+    so many checkpoints), `cost` (cheaper, than).
 
     Raises:
         SpecError: the file is missing, not JSON, or a claim lacks a key.

@@ -124,7 +124,8 @@ def _of_benchmark(
             found.append(_several(kind, scope, name, places, source, settings, delta))
     single = [(b, p) for b, p in blocks if len(p) >= _LEAST_CHECKPOINTS]
     if len(single) <= _MOST_RUNS:
-        told = len(single) <= _MOST_TOLD
+        # Where runs can be averaged, what one of them did is no answer.
+        told = len(single) <= _MOST_TOLD and not found
         found += [
             _one(_label(b, layout), name, places, source, settings, delta, told) for b, places in single
         ]

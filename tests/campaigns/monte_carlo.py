@@ -263,9 +263,9 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
         "",
         "Simulated answers with question, run and run × question variation (and effects that differ by question) "
         "through the statistics of the report. Percent. Required: family-wise error at most 6 at a nominal 5, "
-        "coverage of 95 % intervals 93 to 97, effects of 1.5 × the stated detectable effect found in at least 80. `±` is the "
-        "Monte Carlo standard error of an error rate of 5 %. Where runs hardly differ beyond sampling noise (`between "
-        "runs`, `1 sample`) the floors of the variance make intervals wider than 95 %, never narrower.",
+        "coverage of 95 % intervals 93 to 97, effects of 1.5 × the stated detectable effect found in at least 80. "
+        "`±` is the Monte Carlo standard error of an error rate of 5 %. Where runs hardly differ beyond sampling "
+        "noise (`between runs`, `1 sample`) the floors of the variance make intervals wider than 95 %, never narrower.",
         "",
         "| scenario | repetitions | ± | family-wise error | coverage | power | decline found | change in its set |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",

@@ -1,0 +1,211 @@
+"""Results of others: every accepted form gives the same verdicts, every mistake is told in three lines at most."""
+
+import csv
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.report import main
+from harness.reporting.analysis import analyse
+from harness.reporting.foreign import foreign_study
+from harness.spec.errors import SpecError
+
+
+def _long(seeds=(0, 1), steps=(10, 20), questions=80, effect=1.2):
+    rng = np.random.default_rng(4)
+    ease = rng.normal(0, 1.5, questions)
+    rows = []
+    for number, (reward, data, seed) in enumerate(itertools.product(("accuracy", "cosine"), "ab", seeds)):
+        for step in steps:
+            p = 1 / (1 + np.exp(-(ease + rng.normal(0, 0.05) + effect * (reward == "cosine"))))
+            right = rng.binomial(4, p)
+            rows += [
+                {"run": f"r{number}", "seed": seed, "axis.reward": reward, "axis.data": data, "step": step,
+                 "benchmark": "sums", "question": f"q{q}", "samples": 4, "correct": int(right[q])}
+                for q in range(questions)
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _verdicts(analysis):
+    return {
+        (r.benchmark, r.judgement.axis, r.judgement.level): r.judgement
+        for r in analysis.rows
+        if r.family != "trajectory"
+    }
+
+
+def test_csv_and_parquet_give_the_planted_verdict(tmp_path):
+    frame = _long()
+    frame.to_csv(tmp_path / "long.csv", index=False)
+    frame.to_parquet(tmp_path / "long.parquet")
+    found = [
+        _verdicts(analyse(foreign_study([tmp_path / f"long.{kind}"], tmp_path / "out")))
+        for kind in ("csv", "parquet")
+    ]
+    assert found[0] == found[1]
+    reward = found[0]["all", "reward", "cosine"]
+    assert reward.verdict == "works"
+    assert reward.df == 8 - 1 - 2 - 1, "runs less mean, two axes and a second seed"
+    assert found[0]["all", "data", "b"].verdict != "works"
+    assert found[0]["all", "step", "20"].df == 7
+    mean = frame.assign(share=frame["correct"] / 4).groupby("axis.reward")["share"].mean()
+    assert reward.effect == pytest.approx(mean["cosine"] - mean["accuracy"])
+
+
+def test_seeds_of_their_own_are_no_blocks(tmp_path):
+    frame = _long(seeds=(0,))
+    frame["seed"] = frame["run"].map({r: i for i, r in enumerate(frame["run"].unique())})
+    frame.to_csv(tmp_path / "long.csv", index=False)
+    found = _verdicts(analyse(foreign_study([tmp_path / "long.csv"], tmp_path / "out")))
+    assert found["all", "reward", "cosine"].df == 1, (
+        "four runs, two axes: blocks of one run would leave nothing"
+    )
+    frame.drop(columns="seed").to_csv(tmp_path / "without.csv", index=False)
+    same = _verdicts(analyse(foreign_study([tmp_path / "without.csv"], tmp_path / "out")))
+    assert same["all", "reward", "cosine"].effect == found["all", "reward", "cosine"].effect
+
+
+def test_benchmark_rows_rest_on_runs(tmp_path):
+    frame = _long(seeds=(0, 1, 2))
+    totals = frame.assign(percent=100 * frame["correct"] / 4).groupby(
+        ["run", "seed", "axis.reward", "axis.data", "step", "benchmark"], as_index=False
+    )["percent"].mean()  # fmt: skip
+    totals = totals.rename(columns={"percent": "accuracy_percent"}).assign(
+        questions=80, samples_per_question=4
+    )
+    totals.to_csv(tmp_path / "totals.csv", index=False)
+    frame.to_csv(tmp_path / "long.csv", index=False)
+    rough, fine = (
+        _verdicts(analyse(foreign_study([tmp_path / f"{n}.csv"], tmp_path / "out"), )) for n in ("totals", "long")
+    )  # fmt: skip
+    for key in (("all", "reward", "cosine"), ("all", "step", "20")):
+        assert rough[key].effect == pytest.approx(fine[key].effect)
+        assert rough[key].df == fine[key].df
+    assert rough["all", "reward", "cosine"].verdict == "works"
+
+
+def test_lm_eval_and_lighteval_json(tmp_path):
+    for model, accuracy in (("a", 0.5), ("b", 0.6)):
+        folder = tmp_path / "lighteval" / model
+        folder.mkdir(parents=True)
+        data = {
+            "config_general": {"model_name": f"org/{model}-checkpoint-100"},
+            "results": {"lighteval|aime24|0": {"extractive_match": accuracy, "extractive_match_stderr": 0.1},
+                        "all": {"extractive_match": accuracy}},
+            "config_tasks": {"lighteval|aime24": {"effective_num_docs": 30, "original_num_docs": 30}},
+        }  # fmt: skip
+        (folder / "results_2025-01-01.json").write_text(json.dumps(data))
+    study = foreign_study([tmp_path / "lighteval"], tmp_path / "out")
+    assert study.evaluations[["benchmark", "questions", "accuracy", "step"]].to_dict("records") == [
+        {"benchmark": "aime24", "questions": 30, "accuracy": 0.5, "step": 100},
+        {"benchmark": "aime24", "questions": 30, "accuracy": 0.6, "step": 100},
+    ]
+    assert study.grid["axes"] == {"model": ["org/a", "org/b"]}
+
+    folder = tmp_path / "lm-eval"
+    folder.mkdir()
+    data = {
+        "results": {"gsm8k": {"alias": "gsm8k", "exact_match,strict-match": 0.5,
+                              "exact_match_stderr,strict-match": 0.2}},
+        "config": {"model_args": "pretrained=org/c,dtype=bfloat16"},
+        "n-samples": {"gsm8k": {"original": 4, "effective": 4}},
+    }  # fmt: skip
+    (folder / "results_1.json").write_text(json.dumps(data))
+    study = foreign_study([folder / "results_1.json"], tmp_path / "out")
+    assert (study.evaluations["questions"].iloc[0], study.evaluations["accuracy"].iloc[0]) == (4, 0.5)
+    lines = [
+        {
+            "doc_id": i,
+            "filter": f,
+            "metrics": ["exact_match"],
+            "exact_match": float(i % 2 if f == "strict-match" else 1),
+        }
+        for f in ("strict-match", "flexible-extract")
+        for i in range(4)
+    ]
+    (folder / "samples_gsm8k_1.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    study = foreign_study([folder], tmp_path / "out")
+    assert study.questions()["correct"].tolist() == [0, 1, 0, 1], "the first filter, question by question"
+    assert study.grid["axes"] == {}
+
+
+def _row(**changed):
+    row = {"run": "r", "seed": 0, "step": 1, "benchmark": "b", "question": "q", "samples": 4, "correct": 2}
+    return {**row, **changed}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([_row(correct=5)], "`correct` must be between 0 and samples, got 5"),
+        ([_row(samples="many")], "`samples` must be a number, got 'many'"),
+        ([_row(), _row()], "given twice"),
+        ([_row(step=1.5)], "`step` must be a whole number"),
+        ([{k: v for k, v in _row().items() if k != "samples"}], "column `samples` is missing"),
+        ([_row(), _row(run="s")], "equal levels and seed"),
+        ([_row(**{"axis.a": 1}), _row(question="p", **{"axis.a": 2})], "several values of `a`"),
+        ([], "cannot be read"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path, capsys, rows, said):
+    file = tmp_path / "long.csv"
+    pd.DataFrame(rows).to_csv(file, index=False)
+    assert main(["--external", str(file), "--out", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert said in lines[0]
+    assert len(lines) <= 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_in_the_command(tmp_path, capsys):
+    file = tmp_path / "long.csv"
+    pd.DataFrame([_row(**{"axis.a": 1}), _row(run="s", **{"axis.a": 2})]).to_csv(file, index=False)
+    out = ["--out", str(tmp_path / "out")]
+    for arguments, said in (
+        (["--external", str(file)], "needs --out"),
+        (["--external", str(file), *out, "--delta", "2"], "--delta must be"),
+        (["--external", str(file), *out, "--baseline", "b=1"], "no axis `b`"),
+        (["--external", str(file), *out, "--baseline", "a=3"], "no such level (1, 2)"),
+        (["--external", str(file), *out, "--baseline", "a"], "must be AXIS=LEVEL"),
+        (["--external", str(tmp_path / "no.csv"), *out], "no such file"),
+        (["--external", str(file), *out, "--claims", str(tmp_path / "no.json")], "cannot be read"),
+        ([], "give result folders"),
+        ([str(tmp_path), "--delta", "0.1"], "go with --external"),
+    ):
+        assert main(arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert said in lines[0], lines
+        assert len(lines) <= 3
+    (tmp_path / "x.json").write_text("[1]")
+    with pytest.raises(SpecError, match="no result of lm-eval"):
+        foreign_study([tmp_path / "x.json"], tmp_path / "out")
+
+
+def test_report_of_foreign_results(tmp_path):
+    _long(steps=(10, 20, 30)).to_csv(tmp_path / "long.csv", index=False)
+    out = tmp_path / "out"
+    arguments = [
+        "--external",
+        str(tmp_path / "long.csv"),
+        "--out",
+        str(out),
+        "--baseline",
+        "reward=cosine",
+        "--quiet",
+    ]
+    assert main(arguments) == 0
+    with (out / "tables" / "verdicts.csv").open() as file:
+        rows = {
+            (r["family"], r["axis"], r["level"]): r for r in csv.DictReader(file) if r["benchmark"] == "all"
+        }
+    assert rows["primary", "reward", "accuracy"]["verdict"] == "hurts"
+    assert {p.name for p in out.iterdir()} == {"figures", "report.html", "report.json", "report.md", "tables"}
+    assert not (out / "tables" / "cost.csv").exists(), "what was not measured is not printed"
+    data = json.loads((out / "report.json").read_text())
+    assert data["answer"]["hurts"][0].startswith("reward = accuracy (against cosine)")
+    assert "$0" not in (out / "report.html").read_text()
+    assert r"\begin{tabular}" in (out / "tables" / "verdicts.tex").read_text()
