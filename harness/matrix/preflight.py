@@ -19,7 +19,7 @@ from harness.rewards.composite import UnknownReward, validate_rewards
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
-from harness.spec.recipe import ModelSpec, SourceSpec
+from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec, SourceSpec
 from harness.spec.source import Path_
 from harness.spec.validate import dotted
 from harness.store.atomic import read_json
@@ -139,9 +139,10 @@ def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkS
 
 def _check_cell(grid: Grid, world: World, cell: Cell) -> None:
     recipe = cell.recipe
-    if recipe.rollout.engine == "vllm" and not world.planning and importlib.util.find_spec("vllm") is None:
-        hint = "install it (README, vLLM), or use `transformers`"
-        raise located(grid, cell, ("rollout", "engine"), "vllm is not installed here", hint)
+    if recipe.rollout.engine == "vllm":
+        _check_vllm(grid, cell, installed=world.planning or importlib.util.find_spec("vllm") is not None)
+    if not world.planning:
+        _check_extras(grid, cell)
     try:
         model = world.model(recipe.model)
     except ModelNotFound as error:
@@ -156,6 +157,37 @@ def _check_cell(grid: Grid, world: World, cell: Cell) -> None:
     except UnknownReward as error:
         raise located(grid, cell, _reward_path(cell, str(error)), *_told(error)) from None
     _check_lengths(grid, cell, model)
+
+
+def _check_extras(grid: Grid, cell: Cell) -> None:
+    """Packages that a recipe needs and a plain installation lacks."""
+    recipe = cell.recipe
+    extras: list[tuple[Path_, bool, str, str]] = [
+        (("model", "lora"), recipe.model.lora is not None, "peft", "leave it out"),
+        (("model", "liger"), recipe.model.liger, "liger_kernel", "leave it out"),
+        (("optimizer", "name"), recipe.optimizer.name == "adamw_8bit", "bitsandbytes", "use `adamw`"),
+    ]
+    for path, wanted, package, otherwise in extras:
+        if wanted and importlib.util.find_spec(package) is None:
+            name = package.replace("_", "-")
+            message = f"{name} is not installed here"
+            raise located(grid, cell, path, message, f"pip install {name}, or {otherwise}")
+
+
+def _check_vllm(grid: Grid, cell: Cell, *, installed: bool) -> None:
+    if not installed:
+        hint = "install it (README, vLLM), or use `transformers`"
+        raise located(grid, cell, ("rollout", "engine"), "vllm is not installed here", hint)
+    most = VLLM_MAX_TEMPERATURE
+    for section, value in (
+        ("rollout", cell.recipe.rollout.temperature),
+        ("evaluate", grid.head.evaluate.temperature),
+    ):
+        if value > most:
+            message, hint = f"vLLM samples at {most:g} at most, got {value:g}", "use `transformers` for more"
+            if section == "rollout":
+                raise located(grid, cell, ("rollout", "temperature"), message, hint)
+            raise grid.sourced.error(("evaluate", "temperature"), f"evaluate.temperature: {message}", hint)
 
 
 def _told(error: Exception) -> tuple[str, str | None]:

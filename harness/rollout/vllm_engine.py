@@ -19,15 +19,13 @@ from harness.models.precision import compute_dtype
 from harness.rollout.engine import Completion, Request, Sampling
 from harness.rollout.vllm_core import CoreOptions, VllmCore
 from harness.rollout.vllm_process import ProcessCore
-from harness.spec.recipe import VllmSpec
+from harness.spec.recipe import VLLM_MAX_TEMPERATURE, VllmSpec
 
 PROBE_TOKENS = 32
 MISMATCH_LIMIT = {torch.float32: 1e-2, torch.bfloat16: 1.0}
 """Largest mean difference of the probe's log-probs, trainer to engine, by the engine's dtype. Two implementations
 in fp32 differ by about 1e-5, in bf16 by up to a few tenths on improbable tokens; other weights by several nats."""
 RESTARTS_PER_CALL = 2
-MAX_TEMPERATURE = 2
-"""vLLM refuses more."""
 
 T = TypeVar("T")
 
@@ -117,13 +115,13 @@ class VllmEngine:
 
         Raises:
             EngineFailed: after `RESTARTS_PER_CALL` restarts.
-            ValueError: the temperature is beyond `MAX_TEMPERATURE`.
+            ValueError: the temperature is beyond `VLLM_MAX_TEMPERATURE`.
         """
         if not requests:
             return []
-        if sampling.temperature > MAX_TEMPERATURE:
+        if sampling.temperature > VLLM_MAX_TEMPERATURE:
             raise ValueError(
-                f"`temperature` must be at most {MAX_TEMPERATURE} for vLLM, got {sampling.temperature}"
+                f"`temperature` must be at most {VLLM_MAX_TEMPERATURE:g} for vLLM, got {sampling.temperature}"
             )
         self._make_room(max(len(r.prompt_ids) for r in requests) + sampling.max_tokens)
         completions = self._persistently(lambda: self._awake().generate(requests, sampling))

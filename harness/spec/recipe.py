@@ -216,6 +216,10 @@ class PromptSpec(Section):
         return value
 
 
+VLLM_MAX_TEMPERATURE = 2.0
+"""vLLM refuses more."""
+
+
 class VllmSpec(Section):
     """Where and how vLLM runs, with `engine: vllm`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -111,6 +112,33 @@ def test_bad_grids_end_in_two_lines(case, tmp_path, capsys):
         assert f"{file}:{line}: " in error
         assert re.search(message, error), error
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("new", "installed", "message"),
+    [
+        ("    engine: vllm", False, r"rollout\.engine: vllm is not installed here\n  install it"),
+        (
+            "    engine: vllm\n    temperature: 2.5",
+            True,
+            r"rollout\.temperature: vLLM samples at 2 at most",
+        ),
+    ],
+)
+def test_what_vllm_cannot_do_is_told_before_anything_runs(
+    new, installed, message, tmp_path, monkeypatch, capsys
+):
+    found = importlib.util.find_spec
+    there = found("json") if installed else None
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: there if name == "vllm" else found(name, *a)
+    )
+    file, _ = edited(tmp_path, "    temperature: 1.0", new)
+    assert ablate.main(["--grid", str(file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert len(lines_of(error)) == 2, error
+    assert re.search(message, error), error
+    assert not (tmp_path / "out").exists()
 
 
 def test_default_output_and_its_foreign_content(tmp_path, monkeypatch, capsys):

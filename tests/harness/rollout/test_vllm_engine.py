@@ -229,3 +229,32 @@ def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
     finally:
         engine.close()
     assert engine._core is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_colocated_engine_on_a_gpu_sleeps_between_calls_and_wakes_with_its_weights(level):
+    spec = ModelSpec(name="tiny", dtype="bfloat16")
+    loaded = load_model(resolve_model(spec), spec, device="cuda")
+    engine = VllmEngine(
+        loaded.model,
+        end_ids=end_ids(loaded),
+        spec=VllmSpec(sleep_level=level, memory_utilization=0.2, cuda_graphs=False),
+        bf16=True,
+        context_tokens=128,
+    )
+    try:
+        ids = tuple(loaded.tokenizer.encode("12+7="))
+        requests = [Request(ids, derive_seed("sleep", i)) for i in range(16)]
+        first = engine.generate(requests, Sampling(24, 1.0))
+        asleep, total = torch.cuda.mem_get_info()
+        assert engine.generate(requests, Sampling(24, 1.0)) == first
+        assert total - asleep < 0.1 * total
+        with torch.no_grad():
+            loaded.model.get_input_embeddings().weight.mul_(1.5)
+        engine.sync()
+        assert engine.mismatch < 0.3
+        assert engine.generate(requests, Sampling(24, 1.0)) != first
+    finally:
+        engine.close()
