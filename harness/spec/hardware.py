@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from harness.spec.section import NonNegativeFloat, PositiveInt, Section
+from harness.spec.recipe import RolloutSpec
+from harness.spec.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,38 @@ class HardwareSpec(Section):
     with a note where none does."""
     devices_per_run: PositiveInt = 1
     """CUDA devices per run; on a CPU, cores (threads) per run."""
+    training_devices: PositiveInt | None = None
+    """Processes that train together, data-parallel, on the first so many devices; null for all devices that no
+    engine of its own has (on a CPU: one). Three beside `rollout.vllm: {placement: own, devices: [3]}` is the layout
+    of Open-RS on four A40."""
     usd_per_hour: NonNegativeFloat | None = None
     """Price of one device for an hour; null for the price table's."""
+    run_timeout_hours: PositiveFloat | None = None
+    """Wall-clock hours after which an attempt is stopped, its work saved, and counts as failed; null for never."""
+    retries: NonNegativeInt = 1
+    """Further attempts of a run that failed, after a pause that doubles; then it is left for the next call."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> HardwareSpec:
+        if self.training_devices is not None and self.training_devices > self.devices_per_run:
+            raise ValueError(
+                f"`training_devices` must be at most `devices_per_run`, {self.devices_per_run}, "
+                f"got {self.training_devices}"
+            )
+        return self
+
+    def training_processes(self, rollout: RolloutSpec, *, on_gpu: bool) -> int:
+        """Processes that train a run together, on the hardware as it was resolved."""
+        if self.training_devices is not None:
+            return self.training_devices
+        if not on_gpu:
+            return 1
+        own = (
+            set(rollout.vllm.devices)
+            if rollout.engine == "vllm" and rollout.vllm.placement == "own"
+            else set()
+        )
+        return max(1, self.devices_per_run - len(own))
 
 
 class BudgetSpec(Section):
