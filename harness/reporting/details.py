@@ -40,6 +40,7 @@ def length_figure(analysis: Analysis, theme: Theme) -> Figure | None:
         own = [c for c in told if c.benchmark == name]
         # The mean of all runs is one line among levels, and needless where a level has every run.
         own = [c for c in own if c.kind != "run"] or own
+        marked = 0
         for i, curve in enumerate(own[:_MOST_LINES]):
             f, colour = curve.figures, theme.series(i)
             means = [100 * m for m in f.means]
@@ -58,9 +59,9 @@ def length_figure(analysis: Analysis, theme: Theme) -> Figure | None:
                 panel.hlines(np.mean(before), f.rise_to, f.change, color=colour, linewidth=3, alpha=0.5)
                 panel.hlines(np.mean(after), f.change, f.steps[-1], color=colour, linewidth=3, alpha=0.5)
                 note = f"{formats.points(f.effect, signed=True)} after {f.change}"
-                panel.annotate(note, (f.steps[-1], float(np.mean(after))), (0, -9),
-                               textcoords="offset points", ha="right", va="top", color=colour,
-                               fontsize=8.5)  # fmt: skip
+                panel.annotate(note, (0, 0), (6, 4 + 11 * marked), xycoords="axes fraction",
+                               textcoords="offset points", color=colour, fontsize=8.5)  # fmt: skip
+                marked += 1
         title = "mean accuracy, %" if name == ALL else f"{name}, %"
         panel.set_title(title, fontsize=9.5, fontweight="normal", color=theme.muted)
         panel.grid(True, axis="y")
@@ -76,7 +77,14 @@ def interaction_pairs(analysis: Analysis) -> list[tuple[str, str]]:
     declared = list(analysis.layout.interactions)
     axes = [a for a in analysis.study.axes if len(analysis.study.grid["axes"][a]) > 1]
     pairs = declared or (list(combinations(axes, 2)) if len(axes) <= 3 else [])
-    return [p for p in pairs if set(p) <= set(axes)][:_MOST_PAIRS]
+    # The axis with more levels runs along the figure, the other is told by colour.
+    width = {a: len(analysis.study.grid["axes"][a]) for a in axes}
+    ordered = [
+        (max(p, key=width.__getitem__), min(p[::-1], key=width.__getitem__))
+        for p in pairs
+        if set(p) <= set(axes)
+    ]
+    return [p for p in ordered if width[p[1]] <= _MOST_LINES][:_MOST_PAIRS]
 
 
 def interaction_figure(analysis: Analysis, theme: Theme) -> Figure | None:

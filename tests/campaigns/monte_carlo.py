@@ -265,7 +265,7 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
         "through the statistics of the report. Percent. Required: family-wise error at most 6 at a nominal 5, "
         "coverage of 95 % intervals 93 to 97, effects of 1.5 × the stated detectable effect found in at least 80. "
         "`±` is the Monte Carlo standard error of an error rate of 5 %. Where runs hardly differ beyond sampling "
-        "noise (`between runs`, `1 sample`) the floors of the variance make intervals wider than 95 %, never narrower.",
+        "noise (`between runs`, `1 sample`) the floors of the variance widen intervals beyond 95 %.",
         "",
         "| scenario | repetitions | ± | family-wise error | coverage | power | decline found | change in its set |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
