@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+import psutil
+from filelock import FileLock
 
+from harness.matrix.budget import Budget
 from harness.matrix.command import DONE, FAILED, INTERRUPTED
 from harness.matrix.estimate import Estimator
-from harness.matrix.executors.base import Slot, make_executor
+from harness.matrix.executors.base import Executor, Slot, make_executor
 from harness.matrix.lint import before_spending
 from harness.matrix.machine import Machine, detect, slot_count
+from harness.matrix.order import start_order
 from harness.matrix.planner import Plan, grid_json, make_plan
 from harness.matrix.progress import dollars, duration, make_progress
-from harness.matrix.scheduler import WORKER, Budget, Outcome, Scheduler
+from harness.matrix.scheduler import WORKER, Outcome, Scheduler
 from harness.matrix.show import plan_data
+from harness.matrix.slots import SlotPool
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
-from harness.store.atomic import read_json, write_json
+from harness.store.atomic import make_folder, read_json, write_json
 from harness.store.folders import Store
 
 RESULTS = Path("results/runs")
 """Where outputs go that are given no folder."""
+
+MEMORY_SHARE = 0.9
+"""Share of a device's memory that runs side by side may be estimated to take."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,10 @@ class Matrix:
         store: its output folder.
         estimator: what jobs take.
         machine: this machine.
-        slots: how many runs execute at a time.
+        slots: how many runs execute at a time on this machine.
         executor: name of what executes them.
         budget: upper bounds.
+        workers: runs at a time, as the user asked; None where not.
     """
 
     plan: Plan
@@ -50,6 +56,7 @@ class Matrix:
     slots: int
     executor: str
     budget: Budget
+    workers: int | None = None
 
 
 def prepare(
@@ -84,7 +91,8 @@ def prepare(
     folder = out if out is not None else RESULTS / grid.head.name
     plan = make_plan(grid, folder, machine, out_given=out is not None, planning=planning)
     if not planning:
-        _check_devices(grid, plan, machine)
+        if executor == "local":
+            _check_devices(grid, plan, machine)
         make_executor(executor).close()
     store = Store(folder)
     limits = grid.head.budget
@@ -96,6 +104,7 @@ def prepare(
         slots=slot_count(plan.hardware, machine, workers),
         executor=executor,
         budget=Budget(budget_usd or limits.usd, budget_hours or limits.hours),
+        workers=workers,
     )
 
 
@@ -115,48 +124,21 @@ def execute(matrix: Matrix, worker: Sequence[str] | None = None) -> int:
     """Runs what is missing, then builds tables and report; returns the exit code.
 
     Raises:
-        SpecError: another process is at work in the folder, or it cannot be written.
+        StoreError: the folder cannot be written.
     """
-    with _locked(matrix):
-        _write_plan(matrix)
-        unfinished = [job for job in matrix.plan.jobs if not matrix.store.run(job.run_id).finished(job)]
-        if not unfinished:
-            print(f"all {len(matrix.plan.jobs)} runs are done")
-            _report(matrix)
-            return DONE
-        outcome = _run(matrix, worker)
+    make_folder(matrix.store.root)
+    _write_plan(matrix)
+    unfinished = [job for job in matrix.plan.jobs if not matrix.store.run(job.run_id).finished(job)]
+    if not unfinished:
+        print(f"all {len(matrix.plan.jobs)} runs are done")
         _report(matrix)
+        return DONE
+    outcome = _run(matrix, worker)
+    _report(matrix)
     _tell(matrix, outcome)
     if outcome.interrupted:
         return INTERRUPTED
     return FAILED if outcome.failures else DONE
-
-
-@contextmanager
-def _locked(matrix: Matrix) -> Iterator[None]:
-    """Holds the output folder: no two runners at once."""
-    root = matrix.store.root
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        owner = root / ".owner.json"
-        who = f" (process {read_json(owner)['pid']})" if owner.exists() else ""
-        raise SpecError(
-            f"{root}: another ablate{who} is at work in this folder",
-            hint="wait for it, stop it, or choose another folder with --out",
-        ) from None
-    except OSError as error:
-        raise SpecError(
-            f"{root}: cannot be written: {error}", hint="choose another folder with --out"
-        ) from None
-    try:
-        write_json(root / ".owner.json", {"pid": os.getpid()})
-        yield
-    finally:
-        (root / ".owner.json").unlink(missing_ok=True)
-        lock.release()
 
 
 def _write_plan(matrix: Matrix) -> None:
@@ -193,17 +175,32 @@ def _run(matrix: Matrix, worker: Sequence[str] | None) -> Outcome:
         progress.note(f"  {line}")
     for line in before_spending(plan.grid):
         progress.note(line)
+    executor = make_executor(matrix.executor)
     scheduler = Scheduler(
         matrix.store,
-        plan.jobs,
-        make_executor(matrix.executor),
-        slots_of(matrix),
+        start_order(plan),
+        executor,
+        _pool(matrix, executor),
         matrix.estimator,
         progress,
         budget=matrix.budget,
         worker=WORKER if worker is None else worker,
     )
     return scheduler.run()
+
+
+def _pool(matrix: Matrix, executor: Executor) -> SlotPool:
+    """The executor's slots, or those of this machine, which runners on this folder share."""
+    hardware = matrix.plan.hardware
+    own = executor.slots(hardware.devices, hardware.on_gpu, matrix.workers)
+    if own is not None:
+        return SlotPool(own)
+    slots = slots_of(matrix)
+    locks = matrix.store.root / ".slots"
+    make_folder(locks)
+    memory = hardware.profile.memory_gib if hardware.on_gpu else psutil.virtual_memory().total / 2**30
+    limit = {slot.gpu_ids: MEMORY_SHARE * memory for slot in slots} if memory is not None else {}
+    return SlotPool(slots, locks, limit)
 
 
 def slots_of(matrix: Matrix) -> list[Slot]:
@@ -216,14 +213,15 @@ def slots_of(matrix: Matrix) -> list[Slot]:
 
 
 def _report(matrix: Matrix) -> None:
-    """Builds tables and report from what is there."""
+    """Builds tables and report from what is there, one runner after the other."""
     folders = (matrix.store.run(job.run_id) for job in matrix.plan.jobs)
     if not any(folder.evaluated() for folder in folders):
         print("no evaluation was finished, so there are no tables")
         return
     from harness.reporting import build
 
-    build(matrix.store.root)
+    with FileLock(matrix.store.root / ".lock"):
+        build(matrix.store.root)
 
 
 def _tell(matrix: Matrix, outcome: Outcome) -> None:

@@ -1,24 +1,31 @@
-"""Runs the jobs of a plan: base jobs first, then seed by seed, within the budget, whatever crashes."""
+"""Runs the jobs of a plan within the budget, whatever crashes, beside other runners on the same folder."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import signal
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from harness.matrix.active import Active
+from harness.matrix.budget import Budget, Purse
 from harness.matrix.estimate import Estimator
-from harness.matrix.executors.base import Executor, Handle, Slot
+from harness.matrix.executors.base import Executor, Slot
 from harness.matrix.invocation import Invocation
-from harness.matrix.progress import Progress, RunView, View, dollars, duration
-from harness.matrix.worker import seconds_by_phase
-from harness.store.atomic import read_lines
+from harness.matrix.progress import Progress, View, dollars, duration
+from harness.matrix.slots import SlotPool
+from harness.store.atomic import make_folder
 from harness.store.attempts import AttemptFolder
+from harness.store.claims import Watch
+from harness.store.errors import StoreError
 from harness.store.folders import RunFolder, Store
 from harness.store.job import RunJob
 
@@ -33,28 +40,19 @@ _ENVIRONMENT = {
 _POLL_SECONDS = 0.1
 _SHOW_SECONDS = 1.0
 _REFRESH_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Upper bounds.
-
-    Attributes:
-        usd: money of the whole folder, earlier calls included.
-        hours: wall-clock time of this call.
-    """
-
-    usd: float | None = None
-    hours: float | None = None
+_STOP_SECONDS = 60.0
+BACKOFF_SECONDS = 1.0
+"""Before the first retry of a run; twice as long before each further one."""
+_MOST_BACKOFF_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed as often as it may.
+    """A run that failed as often as it may, and is left alone for the rest of this call.
 
     Attributes:
         job: the run.
-        attempts: how often it was tried in this call.
+        attempts: how often it was tried since this call began.
         message: its last words.
         log: where it says more.
     """
@@ -77,35 +75,12 @@ class Outcome:
 
 
 @dataclass
-class _Active:
+class _Waiting:
+    """A job that is to be done, not before a moment."""
+
     job: RunJob
-    run: RunFolder
-    attempt: AttemptFolder
-    handle: Handle
-    slot: Slot
-    started: float = field(default_factory=time.monotonic)
-    offset: int = 0
-    step: int = 0
-    reward: float | None = None
-    tokens_per_second: float | None = None
-
-    def follow(self) -> None:
-        """Reads the step records that came since."""
-        records, self.offset = read_lines(self.attempt.steps_file, self.offset)
-        if records:
-            last = records[-1]
-            self.step = last["step"]
-            self.reward = last.get("reward", {}).get("mean")
-            self.tokens_per_second = last.get("timing", {}).get("tokens_per_second")
-
-    def view(self) -> RunView:
-        return RunView(
-            label=self.job.label,
-            step=self.step,
-            steps=max(self.job.steps),
-            reward=self.reward,
-            tokens_per_second=self.tokens_per_second,
-        )
+    not_before: float = 0.0
+    told: bool = False
 
 
 class Scheduler:
@@ -115,12 +90,12 @@ class Scheduler:
         store: the output folder.
         jobs: all jobs, in the order in which they are to start.
         executor: runs the workers.
-        slots: as many as run at a time.
+        slots: as many as run at a time, with their devices.
         estimator: what jobs take.
         progress: where it is shown.
         budget: upper bounds.
         worker: command of a worker, before the run's folder.
-        retries: further attempts in this call after a run has failed.
+        watch: watches the claims of other runners.
     """
 
     def __init__(
@@ -128,50 +103,62 @@ class Scheduler:
         store: Store,
         jobs: Sequence[RunJob],
         executor: Executor,
-        slots: Sequence[Slot],
+        slots: SlotPool,
         estimator: Estimator,
         progress: Progress,
         *,
         budget: Budget | None = None,
         worker: Sequence[str] = WORKER,
-        retries: int = 1,
+        watch: Watch | None = None,
     ) -> None:
         self._store = store
         self._jobs = jobs
         self._executor = executor
-        self._free = deque(slots)
-        self._slots = len(slots)
+        self._pool = slots
         self._estimator = estimator
         self._progress = progress
-        self._budget = budget or Budget()
+        self._purse = Purse(budget or Budget(), estimator)
         self._worker = worker
-        self._retries = retries
-        self._queue: deque[RunJob] = deque()
-        self._active: list[_Active] = []
-        self._tries: Counter[str] = Counter()
+        self._watch = watch or Watch()
+        self._queue: list[_Waiting] = []
+        self._active: list[Active] = []
+        self._failed_here: Counter[str] = Counter()
+        self._before: dict[str, int] = {}
         self._signals = 0
+        self._out_of_budget = False
         self._outcome = Outcome()
-        self._began = self._refreshed = time.monotonic()
+        self._refreshed = time.monotonic()
         self._shown = self._denied_until = 0.0
         self._waiting_seconds = 0.0
-        self._invocation = Invocation(store, slots, jobs[0].usd_per_hour if jobs else 0.0)
+        self._invocation = Invocation(store, self._pool.slots, jobs[0].usd_per_hour if jobs else 0.0)
 
     def run(self) -> Outcome:
-        """Runs until nothing is left, the budget is used up, or a signal says to stop."""
+        """Runs until nothing is left, the budget is used up, or a signal says to stop.
+
+        Raises:
+            StoreError: the folder cannot be written any more.
+        """
         for job in self._jobs:
-            if self._store.run(job.run_id).finished(job):
+            folder = self._store.run(job.run_id)
+            if folder.finished(job):
                 self._outcome.finished += 1
-            else:
-                self._queue.append(job)
+                continue
+            self._queue.append(_Waiting(job))
+            self._before[job.run_id] = max((a.number for a in folder.attempts()), default=0)
         try:
             with self._signal_handlers():
                 self._loop()
         finally:
             for active in self._active:
                 self._executor.kill(active.handle)
+                with contextlib.suppress(StoreError):  # the full disk that may have ended the loop
+                    if not active.attempt.ended:
+                        active.close(0, "interrupted")
+                self._pool.give(active.slot)
             self._executor.close()
             self._progress.close()
-            self._invocation.write()
+            with contextlib.suppress(StoreError):
+                self._invocation.write()
         return self._outcome
 
     def _loop(self) -> None:
@@ -180,107 +167,166 @@ class Scheduler:
             if self._signals > stopped:
                 stopped = self._signals
                 self._stop(force=stopped > 1)
-            self._fill()
-            if not self._active:
-                self._outcome.left_out = list(self._queue)
+            denied = self._fill()
+            if denied and not self._active:
+                self._outcome.left_out += [w.job for w in self._queue]
                 return
             time.sleep(_POLL_SECONDS)
             for active in list(self._active):
+                active.beat()
+                self._check_time(active)
                 code = self._executor.poll(active.handle)
                 if code is not None:
                     self._ended(active, code)
             self._show()
 
-    def _fill(self) -> None:
-        """Starts runs while there are slots and money; the first one that is too dear waits for better figures."""
+    def _fill(self) -> bool:
+        """Starts what can start now; whether the budget denies what comes next."""
         now = time.monotonic()
         if now < self._denied_until and self._active:
-            return
-        while self._free and self._queue:
-            if not self._affordable(self._queue[0]):
+            return True
+        for waiting in list(self._queue):
+            if not self._pool.free:
+                return False
+            if waiting.not_before > now:
+                continue
+            job, folder = waiting.job, self._store.run(waiting.job.run_id)
+            if self._done_elsewhere(waiting):
+                continue
+            if job.fork is not None and self._awaited(job.fork.run_id):
+                continue
+            part = None if self._out_of_budget else self._purse.reaches(job, self._active)
+            if part is None:
                 self._denied_until = now + _REFRESH_SECONDS
-                return
-            self._start(self._queue.popleft())
-            self._waiting_seconds = self._waiting()
+                return True
+            slot = self._pool.take(self._estimator.gib(job))
+            if slot is None:
+                return False
+            make_folder(folder.path)
+            attempt = folder.claim(self._watch)
+            if attempt is None:
+                self._pool.give(slot)
+                self._wait_for_other(waiting)
+                continue
+            self._queue.remove(waiting)
+            self._start(part, job, folder, attempt, slot)
+        return False
 
-    def _start(self, job: RunJob) -> None:
-        folder = self._store.run(job.run_id)
-        folder.write_job(job)
-        attempt = folder.reserve_attempt()
-        command = [*self._worker, str(folder.path), "--attempt", str(attempt.number)]
-        slot = self._free.popleft()
-        handle = self._executor.submit(command, _ENVIRONMENT, slot, attempt.log)
-        self._active.append(_Active(job, folder, attempt, handle, slot))
-        self._tries[job.run_id] += 1
-        self._outcome.started += 1
-        self._invocation.begin()
-        again = f" (attempt {attempt.number})" if attempt.number > 1 else ""
-        self._progress.note(f"start   [{job.label}] {job.run_id}{again}")
-
-    def _ended(self, active: _Active, code: int) -> None:
-        """Takes in an ended worker: what it leaves, and whether its run is tried again."""
-        self._active.remove(active)
-        self._free.append(active.slot)
-        job, attempt = active.job, active.attempt
-        seconds = time.monotonic() - active.started
-        self._invocation.add(seconds * active.slot.devices)
-        if attempt.end() is None:
-            self._close_attempt(active, code)
-        self._estimator.refresh(job)
-        missing = active.run.missing(job)
-        if not missing:
-            self._outcome.finished += 1
-            cost = dollars(seconds * job.device_usd_per_second)
-            self._progress.note(f"done    [{job.label}] in {duration(seconds)}, {cost}")
-            return
-        end = attempt.end() or {}
-        if self._outcome.interrupted:
-            self._progress.note(f"stopped [{job.label}]")
-            return
-        error = end.get("error") or {
-            "type": "Incomplete",
-            "message": f"the worker ended ({end.get('status')}) without the evaluation of step {missing[0][0]} on "
-            f"{missing[0][1]}",
-        }
-        self._failed(active, f"{error['type']}: {error['message']}")
-
-    def _failed(self, active: _Active, message: str) -> None:
-        job, log = active.job, active.attempt.log
-        words = message.splitlines()[0][:300]
-        if self._tries[job.run_id] <= self._retries:
-            self._progress.note(f"retry   [{job.label}] failed: {words}; trying once more")
-            self._queue.appendleft(job)
-            return
-        self._progress.note(f"FAILED  [{job.label}] {words}; see {log}")
-        self._outcome.failures.append(Failure(job, self._tries[job.run_id], words, log))
-
-    def _close_attempt(self, active: _Active, code: int) -> None:
-        """Writes the end that a worker could not write itself."""
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        tail = active.attempt.log.read_bytes()[-4000:].decode(errors="replace")
-        status = "interrupted" if self._outcome.interrupted else "failed"
-        error = {"type": "WorkerDied", "message": f"the worker {how}", "traceback_tail": tail}
-        active.attempt.finish(
-            status,
-            error=None if status == "interrupted" else error,
-            seconds_by_phase=seconds_by_phase(active.run, active.attempt),
+    def _awaited(self, run_id: str) -> bool:
+        """Whether a run that others fork from is still to come; one that failed is done without."""
+        return any(w.job.run_id == run_id for w in self._queue) or any(
+            a.job.run_id == run_id for a in self._active
         )
 
-    def _affordable(self, job: RunJob) -> bool:
-        """Whether this job, after all that run now, ends within the budget as far as one can tell."""
-        if self._budget.usd is None and self._budget.hours is None:
+    def _done_elsewhere(self, waiting: _Waiting) -> bool:
+        """Takes from the queue what another runner has finished, or given up, since this call began."""
+        job, folder = waiting.job, self._store.run(waiting.job.run_id)
+        if folder.finished(job):
+            self._queue.remove(waiting)
+            self._estimator.refresh(job)
+            self._outcome.finished += 1
+            self._progress.note(f"done    [{job.label}] by another runner")
             return True
-        estimate = self._estimator.remaining(job)
-        if self._budget.hours is not None:
-            elapsed = (time.monotonic() - self._began) / 3600
-            if elapsed + estimate.seconds / 3600 > self._budget.hours:
-                return False
-        if self._budget.usd is not None:
-            self._estimator.refresh(*(a.job for a in self._active))
-            running = sum(self._estimator.remaining(a.job, step=a.step).usd for a in self._active)
-            if self._estimator.spent_usd() + running + estimate.usd > self._budget.usd:
-                return False
-        return True
+        failed = [
+            a for a in folder.attempts() if a.number > self._before[job.run_id] and a.status == "failed"
+        ]
+        if len(failed) > job.hardware.retries:
+            self._queue.remove(waiting)
+            error = (failed[-1].end() or {}).get("error") or {"type": "Failed", "message": "no last words"}
+            self._give_up(job, len(failed), f"{error['type']}: {error['message']}", failed[-1].log)
+            return True
+        return False
+
+    def _wait_for_other(self, waiting: _Waiting) -> None:
+        waiting.not_before = time.monotonic() + _SHOW_SECONDS
+        if not waiting.told:
+            waiting.told = True
+            self._progress.note(f"waiting [{waiting.job.label}] is at work in another runner")
+
+    def _start(
+        self, part: RunJob, whole: RunJob, folder: RunFolder, attempt: AttemptFolder, slot: Slot
+    ) -> None:
+        folder.write_job(part)
+        hours = whole.hardware.run_timeout_hours
+        slot = dataclasses.replace(
+            slot,
+            time_limit_seconds=None if hours is None else hours * 3600,
+            estimated_seconds=self._estimator.remaining(part).seconds,
+        )
+        command = [*self._worker, str(folder.path), "--attempt", str(attempt.number)]
+        handle = self._executor.submit(command, _ENVIRONMENT, slot, attempt.log)
+        self._active.append(Active(part, whole, folder, attempt, handle, slot))
+        self._outcome.started += 1
+        self._waiting_seconds = self._waiting()
+        self._invocation.begin()
+        again = f" (attempt {attempt.number})" if attempt.number > 1 else ""
+        only = f", steps up to {part.steps[-1]} for the budget" if part is not whole else ""
+        self._progress.note(f"start   [{whole.label}] {whole.run_id}{again}{only}")
+
+    def _check_time(self, active: Active) -> None:
+        """Stops a run that goes beyond its time limit, and kills what does not stop."""
+        limit, now = active.slot.time_limit_seconds, time.monotonic()
+        if limit is not None and active.seconds > limit and not active.stopped:
+            self._ask_to_stop(active, "time")
+        if active.kill_at is not None and now > active.kill_at:
+            active.kill_at = None
+            self._executor.kill(active.handle)
+
+    def _ask_to_stop(self, active: Active, why: str) -> None:
+        active.stopped = why
+        if why != "signal":  # whoever pressed Ctrl-C decides how long to wait
+            active.kill_at = time.monotonic() + _STOP_SECONDS
+        self._executor.stop(active.handle)
+
+    def _ended(self, active: Active, code: int) -> None:
+        """Takes in an ended worker: what it leaves, and whether its run is tried again."""
+        self._active.remove(active)
+        self._pool.give(active.slot)
+        whole, attempt, seconds = active.whole, active.attempt, active.seconds
+        self._invocation.add(seconds * active.slot.devices)
+        if not attempt.ended:
+            active.close(code, "interrupted" if active.stopped in ("signal", "budget") else "failed")
+        self._estimator.refresh(whole)
+        missing = active.run.missing(active.job)
+        end = attempt.end() or {}
+        cost = f"in {duration(seconds)}, {dollars(seconds * whole.device_usd_per_second)}"
+        if not missing and active.run.finished(whole):
+            self._outcome.finished += 1
+            diverged = end.get("diverged_at")
+            how = f"diverged at step {diverged}, a result" if diverged else "done"
+            self._progress.note(f"{how:7} [{whole.label}] {cost}")
+        elif not missing:
+            self._queue.insert(0, _Waiting(whole))
+        elif active.stopped in ("signal", "budget"):
+            self._progress.note(f"stopped [{whole.label}] after step {active.step}")
+            if active.stopped == "budget":
+                self._outcome.left_out.append(whole)
+        else:
+            self._failed(active, end, missing[0])
+
+    def _failed(self, active: Active, end: dict[str, Any], missing: tuple[int, str]) -> None:
+        job, log = active.whole, active.attempt.log
+        error = end.get("error") or {
+            "type": "Incomplete",
+            "message": f"the worker ended ({end.get('status')}) without the evaluation of step {missing[0]} on "
+            f"{missing[1]}",
+        }
+        if active.stopped == "time":
+            limit = duration(active.slot.time_limit_seconds)
+            error = {"type": "Timeout", "message": f"ran longer than {limit} (hardware.run_timeout_hours)"}
+        self._failed_here[job.run_id] += 1
+        count = self._failed_here[job.run_id]
+        words = f"{error['type']}: {error['message']}".splitlines()[0][:300]
+        if error.get("final") or count > job.hardware.retries or self._outcome.interrupted:
+            self._give_up(job, count, words, log)
+            return
+        pause = min(_MOST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** (count - 1))
+        self._progress.note(f"retry   [{job.label}] failed: {words}; tried again in {duration(pause)}")
+        self._queue.insert(0, _Waiting(job, time.monotonic() + pause))
+
+    def _give_up(self, job: RunJob, attempts: int, words: str, log: Path) -> None:
+        self._progress.note(f"FAILED  [{job.label}] {words}; see {log}")
+        self._outcome.failures.append(Failure(job, attempts, words.splitlines()[0][:300], log))
 
     def _show(self) -> None:
         """Shows the state, once a second; estimates are learned anew every few seconds."""
@@ -295,6 +341,7 @@ class Scheduler:
             self._estimator.refresh(*(a.job for a in self._active))
             self._invocation.write()
             self._waiting_seconds = self._waiting()
+            self._mind_the_budget()
         running = [self._estimator.remaining(a.job, step=a.step).seconds for a in self._active]
         self._progress.update(
             View(
@@ -302,14 +349,24 @@ class Scheduler:
                 failed=len(self._outcome.failures),
                 total=len(self._jobs),
                 active=[a.view() for a in self._active],
-                seconds_left=max((sum(running) + self._waiting_seconds) / self._slots, *running),
+                seconds_left=max((sum(running) + self._waiting_seconds) / len(self._pool.slots), *running),
                 spent_usd=self._estimator.spent_usd(),
             )
         )
 
+    def _mind_the_budget(self) -> None:
+        """Stops what runs, its work saved, before estimates that were too low overrun the budget."""
+        if self._out_of_budget or not self._purse.exhausted(_REFRESH_SECONDS):
+            return
+        self._out_of_budget = True
+        self._progress.note("the budget is used up: runs save their work")
+        for active in self._active:
+            if not active.stopped:
+                self._ask_to_stop(active, "budget")
+
     def _waiting(self) -> float:
         """Seconds of one slot that the queue takes."""
-        return sum(self._estimator.remaining(job).seconds for job in self._queue)
+        return sum(self._estimator.remaining(waiting.job).seconds for waiting in self._queue)
 
     def _stop(self, *, force: bool) -> None:
         self._outcome.interrupted = True
@@ -320,9 +377,10 @@ class Scheduler:
             self._progress.note("stopping: runs save their work; once more stops them now")
         for active in self._active:
             if force:
+                active.stopped = "signal"
                 self._executor.kill(active.handle)
             else:
-                self._executor.stop(active.handle)
+                self._ask_to_stop(active, "signal")
 
     @contextmanager
     def _signal_handlers(self) -> Iterator[None]:

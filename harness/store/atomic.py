@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.store.errors import StoreError, unwritable
-from harness.store.faults import boundary
 
 
 def _file_mode() -> int:
@@ -57,22 +56,18 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object], stage: Path |
         StoreError: the disk is full, or the folder cannot be written; nothing is left behind.
     """
     try:
-        boundary("create", path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=stage or path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
                 file.flush()
-                boundary("sync", path)
                 os.fsync(file.fileno())
             # mkstemp makes private files; records are for whoever may read the folder.
             os.chmod(name, _FILE_MODE)
-            boundary("rename", path)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        boundary("renamed", path)
         sync_path(path.parent)
     except FileNotFoundError:
         raise
@@ -136,7 +131,6 @@ def append_line(path: Path, data: Any) -> None:
     """
     line = (to_json(data) + "\n").encode()
     try:
-        boundary("append", path)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             end = _mend(handle)
@@ -144,7 +138,6 @@ def append_line(path: Path, data: Any) -> None:
                 written = os.write(handle, line)
                 while written < len(line):  # a nearly full disk writes in parts, then raises
                     written += os.write(handle, line[written:])
-                boundary("appended", path)
             except OSError:
                 os.ftruncate(handle, end)
                 raise

@@ -14,7 +14,6 @@ from harness.store.atomic import make_folder, read_json, sync_path, to_json, wri
 from harness.store.attempts import AttemptFolder
 from harness.store.claims import Owner, Watch
 from harness.store.errors import StoreError, unwritable
-from harness.store.faults import boundary
 from harness.store.job import RunJob
 from harness.store.schema import VERSIONS, current
 
@@ -120,10 +119,8 @@ class RunFolder:
         try:
             make_folder(new / "stage")
             write_json(new / "launched", Owner.here().to_json())
-            boundary("claim", attempt.path)
             # A folder that holds something is never replaced, so the rename can be won once alone.
             os.rename(new, attempt.path)
-            boundary("claimed", attempt.path)
             sync_path(self.path)
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)

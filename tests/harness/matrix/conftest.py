@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness import ablate as ablate_command
-from harness.matrix import matrix, worker
+from harness.matrix import matrix, scheduler, worker
 from harness.matrix.executors.base import Handle
 from harness.meters import provenance
 
@@ -87,6 +87,9 @@ class ForkExecutor:
     def __init__(self):
         self._codes = {}
 
+    def slots(self, devices_per_run, on_gpu, workers):
+        return None
+
     def submit(self, command, env, slot, log):
         pid = os.fork()
         if pid:
@@ -127,6 +130,7 @@ class ForkExecutor:
 def ablate(monkeypatch, capsys):
     """Runs the ablate command in this process, with forked fake workers and no report."""
     monkeypatch.setattr(matrix, "make_executor", lambda name: ForkExecutor())
+    monkeypatch.setattr(scheduler, "BACKOFF_SECONDS", 0.05)
     monkeypatch.setattr(matrix, "_report", lambda _: print("reported"))
     # The provenance of a fork is the test's: asking git and the driver each time would take most of the time.
     monkeypatch.setattr(provenance, "collect", lambda: {"device": "fake", "commit": "0"})

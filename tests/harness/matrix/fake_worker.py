@@ -1,7 +1,7 @@
 """A worker whose training takes milliseconds: synthetic records, checkpoints, and crashes on demand.
 
 Environment: `FAKE_STEP_SECONDS`; `FAKE_CRASH`, `<text in the label>@<step>`, with `FAKE_CRASH_HOW` one of `raise`,
-`kill`, `once` (raises in the first attempt alone).
+`kill`, `once` (raises in the first attempt alone), `spec` (a mistake of the user's), `diverge`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import pyarrow
 import pyarrow.parquet
 
 from harness.matrix import worker
+from harness.spec.errors import SpecError
 
 
 class Interrupted(Exception):
+    """As training raises it."""
+
+
+class Diverged(RuntimeError):
     """As training raises it."""
 
 
@@ -64,6 +69,10 @@ def fail(attempt):
     how = os.environ.get("FAKE_CRASH_HOW", "raise")
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "spec":
+        raise SpecError("planted mistake", hint="mend it")
+    if how == "diverge":
+        raise Diverged("the gradient norm is nan")
     if how == "raise" or attempt.number == 1:
         raise RuntimeError("planted crash\nwith a second line")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -35,9 +36,9 @@ def wait_for(condition, seconds=40):
         time.sleep(0.05)
 
 
-def started(grid, out, **environment):
+def started(grid, out, *arguments, **environment):
     return subprocess.Popen(
-        [sys.executable, str(FAKE_ABLATE), "--grid", str(grid), "--out", str(out)],
+        [sys.executable, str(FAKE_ABLATE), "--grid", str(grid), "--out", str(out), *arguments],
         cwd=ROOT,
         env={**os.environ, "FAKE_NO_REPORT": "1", **environment},
         stdout=subprocess.PIPE,
@@ -151,19 +152,70 @@ def test_two_interrupts_stop_at_once(grid, tmp_path):
     assert "stopping now" in text
 
 
-def test_two_runners_do_not_share_a_folder(grid, tmp_path, ablate):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_runners_on_one_folder_share_the_work(grid, tmp_path, workers):
+    """Started together, each takes runs that the other has not; nothing is done twice, and both end well."""
     out = tmp_path / "out"
-    process = started(grid, out, FAKE_STEP_SECONDS="0.5")
-    try:
-        wait_for(lambda: list(out.glob("runs/*/attempt-*")))
-        second = ablate("--grid", grid, "--out", out)
-        assert second.returncode == 2
-        assert f"another ablate (process {process.pid}) is at work" in second.stderr
-        assert len(second.stderr.splitlines()) == 2
-    finally:
-        process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert list(load_study(out).runs["status"]) == ["finished"] * 3
+    both = [started(grid, out, "--workers", str(workers), FAKE_STEP_SECONDS="0.3") for _ in range(2)]
+    texts = [process.communicate(timeout=90)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    assert all(steps == ["1", "2", "3", "4"] for steps in steps_trained(out).values())
+    assert len(evaluations_made(out)) == 5
+    attempts = load_study(out).attempts
+    assert (list(attempts["status"]), len(attempts)) == (["finished"] * 3, 3)
+    done = [line for text in texts for line in text.splitlines() if line.startswith("done ")]
+    assert sum("by another runner" not in line for line in done) == 3
+
+
+def test_a_run_beyond_its_time_limit_is_stopped_and_goes_on_from_there(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    grid.write_text(
+        grid.read_text().replace(
+            "devices_per_run: 1", "devices_per_run: 1, retries: 0, run_timeout_hours: 1.4e-4"
+        )
+    )
+    done = ablate("--grid", grid, "--out", out, "--workers", 1, FAKE_STEP_SECONDS="0.4")
+    assert done.returncode == 1
+    assert "failed after 1 attempt: [cap=32 seed=0] Timeout: ran longer than " in done.stderr
+    grid.write_text(grid.read_text().replace("1.4e-4", "1"))
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    assert all(steps == ["1", "2", "3", "4"] for steps in steps_trained(out).values())
+
+
+def test_what_the_user_must_mend_is_not_tried_again(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    done = ablate("--grid", grid, "--out", out, FAKE_CRASH="cap=16@1", FAKE_CRASH_HOW="spec")
+    assert done.returncode == 1
+    assert "failed after 1 attempt: [cap=16 seed=0] SpecError: planted mistake" in done.stderr
+
+
+def test_a_run_that_diverges_is_a_result(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    done = ablate("--grid", grid, "--out", out, FAKE_CRASH="cap=16@3", FAKE_CRASH_HOW="diverge")
+    assert done.returncode == 0, done.stderr
+    assert "diverged at step 3, a result [cap=16 seed=0]" in done.stdout
+    study = load_study(out)
+    runs = study.runs.set_index("label")
+    assert list(runs["status"]) == ["finished", "finished", "diverged"]
+    assert set(study.evaluations.query(f"run == '{runs.loc['cap=16 seed=0', 'run']}'")["step"]) == {2}
+    assert "all 3 runs are done" in ablate("--grid", grid, "--out", out).stdout
+
+
+def test_a_full_disk_ends_in_two_lines_and_leaves_nothing_half_written(grid, tmp_path, ablate, monkeypatch):
+    out = tmp_path / "out"
+
+    def full(source, target):
+        if Path(target).name == "plan.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        done = ablate("--grid", grid, "--out", out)
+    assert done.returncode == 2
+    assert "plan.json: cannot be written: no space left on device\n  make room on the disk" in done.stderr
+    assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")]
+    assert ablate("--grid", grid, "--out", out).returncode == 0
 
 
 def test_the_budget_leaves_runs_out_and_says_so(grid, tmp_path, ablate):

@@ -1,0 +1,202 @@
+"""How long a large grid takes to plan, and to resume when all of it is finished, and how much memory.
+
+    python -m tests.campaigns.scale                    1,000 and 10,000 cells
+    python -m tests.campaigns.scale --cells 200 1000   smaller
+
+Every figure is of a fresh process that runs the command itself. Results: results/campaigns/scale.json and scale.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results" / "campaigns"
+LIMITS = {"plan": 5.0, "resume": 5.0}
+"""Seconds, at 10,000 cells."""
+LIMIT_MIB = 500.0
+MOST_GROWTH = 1.3
+"""Time may grow so many times faster than the number of cells."""
+
+GRID = """
+name: scale
+question: Does a large grid plan in seconds?
+base:
+  model: tiny
+  data: {{sources: [{{source: sums, terms: [2]}}]}}
+  reward: {{functions: [{{name: accuracy}}]}}
+axes:
+  rate: {{optimizer.learning_rate: [{rates}]}}
+  cap: {{rollout.max_completion_tokens: [8, 16, 24, 32, 40]}}
+  loss: {{objective.loss: [dapo, grpo]}}
+  steps: {{training.steps: [5, 10]}}
+seeds: [0, 1, 2, 3, 4]
+evaluate:
+  benchmarks: [{{name: sums-2, questions: 8, source: {{source: sums, terms: [2], digits: [1]}}}}]
+hardware: {{device: cpu, devices_per_run: 1}}
+"""
+PER_RATE = 5 * 2 * 2 * 5
+
+PLAN = "import sys; from harness.plan import main; sys.exit(main(sys.argv[1:]))"
+RESUME = (
+    "import sys; from harness.matrix import matrix; matrix._report = lambda _: None; "
+    "from harness.ablate import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def write_grid(file, cells):
+    """A grid of so many cells, a multiple of 100."""
+    assert cells % PER_RATE == 0, cells
+    file.write_text(GRID.format(rates=", ".join(f"{i + 1}e-6" for i in range(cells // PER_RATE))))
+
+
+def finish(grid, out):
+    """Fills the folder with the records of a matrix that has run."""
+    from harness.matrix.matrix import _write_plan, prepare
+    from harness.store.atomic import make_folder, to_json
+    from harness.store.claims import Owner
+    from harness.store.schema import VERSIONS
+
+    owner, matrix = Owner.here().to_json() | {"pid": 1, "process_started": 1.0}, prepare(str(grid), out)
+    make_folder(out)
+    _write_plan(matrix)
+    for job in matrix.plan.jobs:
+        folder = out / "runs" / job.run_id
+        attempt = folder / "attempt-001"
+        (folder / "evaluations").mkdir(parents=True)
+        attempt.mkdir()
+        (folder / "run.json").write_text(to_json(job.to_json(), indent=1))
+        (attempt / "launched").write_text(to_json(owner))
+        started = {"started_at": "2026-01-01T00:00:00+00:00", "worker": owner, "provenance": {"device": "x"}}
+        (attempt / "attempt.json").write_text(to_json({"schema": VERSIONS["attempt"], **started}))
+        end = {"status": "finished", "wall_seconds": 20.0, "error": None, "diverged_at": None}
+        (attempt / "end.json").write_text(to_json({"schema": VERSIONS["end"], **end, "seconds_by_phase": {}}))
+        lines = [
+            {
+                "schema": 1,
+                "step": s,
+                "timing": {"total_seconds": 1.0},
+                "memory": {"update": {"resident_gib": 0.5}},
+            }
+            for s in range(1, max(job.steps) + 1)
+        ]
+        (attempt / "steps.jsonl").write_text("".join(to_json(line) + "\n" for line in lines))
+        for step in job.steps:
+            for name, identity in job.evaluation_ids.items():
+                record = {"schema": VERSIONS["evaluation"], "step": step, "benchmark": name, "attempt": 1}
+                record |= {"evaluation_id": identity, "timing": {"total_seconds": 1.0}, "correct": 9}
+                file = folder / "evaluations" / f"step-{step:06d}.{name}.{identity}.json"
+                file.write_text(to_json(record, indent=1))
+                file.with_suffix(".parquet").touch()
+
+
+def measured(code, *arguments):
+    """Seconds, processor seconds and peak MiB of a fresh process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (code, arguments)
+    return {
+        "seconds": seconds,
+        "processor_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mib": usage.ru_maxrss / 1024,
+    }
+
+
+def benchmark(sizes, repeats):
+    """Figures by number of cells and by what is done, the medians of some repetitions."""
+    figures = {}
+    for cells in sizes:
+        with tempfile.TemporaryDirectory(prefix="scale-") as name:
+            folder = Path(name)
+            grid, out = folder / "grid.yaml", folder / "out"
+            write_grid(grid, cells)
+            arguments = {
+                "plan": (PLAN, "--grid", grid, "--out", out),
+                "resume": (RESUME, "--grid", grid, "--out", out),
+            }
+            figures[cells] = {}
+            for what, call in arguments.items():
+                if what == "resume":
+                    finish(grid, out)
+                    measured(*call)  # writes the plan and the index, as the call that finished the matrix did
+                found = [measured(*call) for _ in range(repeats)]
+                figures[cells][what] = {key: statistics.median(f[key] for f in found) for key in found[0]}
+                print(f"{cells} cells, {what}: {figures[cells][what]}", flush=True)
+    return figures
+
+
+def judged(figures):
+    """What does not hold, in sentences."""
+    wrong = []
+    (small, few), (large, many) = min(figures.items()), max(figures.items())
+    for what in LIMITS:
+        seconds = many[what]["processor_seconds"]
+        if large >= 10_000 and seconds > LIMITS[what]:
+            wrong.append(f"{what} of {large} cells takes {seconds:.1f} s, more than {LIMITS[what]:g}")
+        if many[what]["peak_mib"] > LIMIT_MIB:
+            wrong.append(f"{what} of {large} cells takes {many[what]['peak_mib']:.0f} MiB")
+        growth = seconds / few[what]["processor_seconds"] / (large / small)
+        if growth > MOST_GROWTH:
+            wrong.append(f"{what} grows {growth:.2f} times faster than the number of cells")
+    return wrong
+
+
+def write(results, figures, wrong):
+    """The figures, as data and for people."""
+    from harness.meters.provenance import collect
+    from harness.store.atomic import write_json, write_text
+
+    found = collect()
+    code = {key: found[key] for key in ("commit", "dirty", "device", "cores")}
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(results / "scale.json", {"figures": figures, "wrong": wrong, "code": code})
+    rows = [
+        f"| {cells} | {what} | {f['seconds']:.2f} | {f['processor_seconds']:.2f} | {f['peak_mib']:.0f} |"
+        for cells, by in figures.items()
+        for what, f in by.items()
+    ]
+    lines = [
+        "# Large grids",
+        "",
+        "`plan` is `python -m harness.plan`; `resume` is `python -m harness.ablate` on a folder whose runs are all",
+        "finished, up to where the report would be built. Each is a fresh process, start included.",
+        "",
+        "| cells | command | s | processor s | peak MiB |",
+        "| ---: | --- | ---: | ---: | ---: |",
+        *rows,
+        "",
+        *(wrong or ["All within the limits: 5 s, 500 MiB, linear growth."]),
+        "",
+        f"Code {code['commit'][:12]}{' with local changes' if code['dirty'] else ''}, {code['device']}, "
+        f"{code['cores']} cores.",
+    ]
+    write_text(results / "scale.md", "\n".join(lines) + "\n")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.scale", description=__doc__)
+    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    arguments = parser.parse_args(argv)
+    figures = benchmark(sorted(arguments.cells), arguments.repeats)
+    wrong = judged(figures)
+    write(arguments.results, figures, wrong)
+    print("\n".join(wrong) or "all within the limits")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
