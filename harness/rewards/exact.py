@@ -16,6 +16,9 @@ _APART = re.compile(r"\d\s+\d", re.ASCII)
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d)", re.ASCII)
 _MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+/\d+)(?!\d)", re.ASCII)
 _NUMBER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)?(\.\d+)?", re.ASCII)
+_SCIENTIFIC = re.compile(
+    r"([+-]?\d+(?:\.\d+)?)(?:\\times|\\cdot|×|·|\*)10\^(?:\{([+-]?\d{1,3})\}|(\d))", re.ASCII
+)
 _RATIO = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
 _FRAC = re.compile(r"([+-]?)\\frac(?:\{([+-]?\d+)\}\{(\d+)\}|(\d)(\d))", re.ASCII)
 _WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?i:no|or|if|is)(?![A-Za-z]))")
@@ -71,6 +74,8 @@ def as_number(normal: str) -> Fraction | None:
         return None
     if (match := _NUMBER.fullmatch(normal)) and (match[2] or match[3]):
         return Fraction(f"{match[1]}{(match[2] or '0').replace(',', '')}{match[3] or ''}")
+    if match := _SCIENTIFIC.fullmatch(normal):
+        return Fraction(match[1]) * Fraction(10) ** int(match[2] or match[3])
     if match := _RATIO.fullmatch(normal):
         return _ratio(match[1], match[2])
     if match := _FRAC.fullmatch(normal):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.rewards.composite import Composite, UnknownReward
 from harness.rewards.functions import DIRECTIONS
@@ -90,12 +91,12 @@ def _completion(
 
 
 def _filler(characters: int) -> str:
-    words, length, number = [], 0, 0
-    while length < characters:
-        words.append(_letters(number))
-        length += len(words[-1]) + 1
-        number += 1
-    return " ".join(words)[:characters]
+    return _prose(1 << max(12, characters.bit_length()))[:characters]
+
+
+@lru_cache(maxsize=4)
+def _prose(characters: int) -> str:
+    return " ".join(_letters(number) for number in range(characters // 4 + 1))
 
 
 def _letters(number: int) -> str:

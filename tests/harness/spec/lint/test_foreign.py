@@ -1,0 +1,191 @@
+"""Recipes of trl and open-r1 under the linter: Open-RS's published settings first of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.matrix.lint import lint_file
+from harness.spec.errors import SpecError
+from harness.spec.lint import trl_keys
+
+ROOT = Path(__file__).resolve().parents[4]
+PUBLISHED = ROOT / "ablations" / "open_rs" / "published"
+
+RECIPE = """\
+# lint: program=open-r1 trl=1.16.0 processes=2
+model_name_or_path: some/model
+max_completion_length: 2048
+per_device_train_batch_size: 8
+gradient_accumulation_steps: 2
+num_generations: 8
+max_steps: 100
+lr_scheduler_type: constant
+save_steps: 100
+use_vllm: true
+reward_funcs: [accuracy, format]
+reward_weights: [2.0, 1.0]
+"""
+
+
+def lint(tmp_path, text=RECIPE, *, add="", old="", new=""):
+    file = tmp_path / "recipe.yaml"
+    assert old in text
+    file.write_text((text.replace(old, new) if old else text) + add)
+    return lint_file(file)
+
+
+def rules(linted, *, severity=None):
+    return {f.rule for f in linted.findings if severity in (None, f.severity)}
+
+
+def test_the_five_defects_of_open_rs_and_its_warm_up_checkpoint_are_found():
+    findings = lint_file(PUBLISHED / "experiment-3.yml").findings
+    by_rule = {f.rule: f for f in findings}
+    # (1) length in characters, without a clamp
+    assert (
+        "1008 tokens earn 0.50, 2016 tokens earn 1.00, 2987 tokens earn 0.50"
+        in by_rule["reward-characters"].effect
+    )
+    assert "reward-not-monotone" in by_rule
+    assert by_rule["serial-generation"].severity == "info"
+    # (2) the range of wrong answers, inverted
+    assert "wrong" in by_rule["reward-inverted"].effect
+    # (3) a key that the parser dropped
+    assert by_rule["unknown-key"].place.key == "vllm_enforce_eager"
+    assert "without a word" in by_rule["unknown-key"].effect
+    # (4) log-probs not divided by the temperature
+    assert "0.7" in by_rule["logprob-temperature"].effect
+    # (5) arguments in each other's place, and credit for an unparsable reference
+    assert {"reward-swapped", "reward-unparsable"} <= set(by_rule)
+    assert "end-of-warm-up checkpoint: warm-up ends with step 50" in by_rule["warmup-checkpoint"].effect
+    errors = {"reward-characters", "reward-inverted", "unknown-key", "logprob-temperature", "reward-swapped"}
+    assert all(by_rule[rule].severity == "error" for rule in errors)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_every_finding_says_where_what_and_what_instead(number):
+    file = PUBLISHED / f"experiment-{number}.yml"
+    lines = file.read_text().splitlines()
+    for finding in lint_file(file).findings:
+        key = finding.place.key.partition("[")[0]
+        assert finding.place.line is not None
+        nearby = lines[max(0, finding.place.line - 4) : finding.place.line]
+        assert any(key in line for line in nearby), finding
+        assert finding.effect
+        assert finding.instead
+
+
+def test_only_one_key_of_open_rs_is_unknown_to_the_trl_of_its_day():
+    found = [f for f in lint_file(PUBLISHED / "experiment-2.yml").findings if f.rule == "unknown-key"]
+    assert [f.place.key for f in found] == ["vllm_enforce_eager"]
+
+
+def test_a_sound_recipe_is_clean(tmp_path):
+    assert rules(lint(tmp_path)) == set()
+
+
+@pytest.mark.parametrize(
+    ("add", "rule", "word"),
+    [
+        ("num_generation: 4\n", "unknown-key", 'did you mean "num_generations"?'),
+        ("cosine_max_len: 100\n", "unread-key", "`cosine` is not among `reward_funcs`"),
+        ("warmup_steps: 100\n", "warmup-checkpoint", "warm-up ends with step 100"),
+        ("epsilon: 0.3\n", "inert-clipping", "ratio is 1"),
+        ("sync_ref_model: true\n", "inert-kl", "no KL term"),
+        ("top_p: 0.9\n", "top-p", "0.9"),
+        ("load_best_model_at_end: true\n", "best-of-checkpoints", "too high"),
+    ],
+)
+def test_a_fault_is_found(tmp_path, add, rule, word):
+    found = [f for f in lint(tmp_path, add=add).findings if f.rule == rule]
+    assert found
+    assert word in str(found[0])
+    assert found[0].place.line == len(RECIPE.splitlines()) + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("num_generations: 8", "num_generations: 1", "group-of-one"),
+        ("num_generations: 8", "num_generations: 5", "batch-shape"),
+        ("save_steps: 100", "save_steps: 10", "best-of-checkpoints"),
+        ("lr_scheduler_type: constant\nsave_steps: 100", "save_steps: 50", "unfinished-schedule"),
+        ("[accuracy, format]", "[accuracy, cosine]", "reward-characters"),
+        ("[accuracy, format]", "[format, tag_count]", "reward-prefers-wrong"),
+        ("[2.0, 1.0]", "[2.0]", "unread-key"),
+        ("some/model", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "cap-short"),
+        ("use_vllm: true", "vllm_mode: colocate", "unread-key"),
+    ],
+)
+def test_another_fault_is_found(tmp_path, old, new, rule):
+    assert rule in rules(lint(tmp_path, old=old, new=new))
+
+
+def test_inner_epochs_make_clipping_work(tmp_path):
+    assert "inert-clipping" not in rules(lint(tmp_path, add="epsilon: 0.3\nnum_iterations: 2\n"))
+
+
+def test_the_temperature_matters_before_trl_divided_by_it(tmp_path):
+    assert "logprob-temperature" not in rules(lint(tmp_path, add="temperature: 0.7\n"))
+    for version, wrong in (("0.15.2", True), ("0.16.0.dev0", True), ("0.16.0", False)):
+        linted = lint(tmp_path, old="trl=1.16.0", new=f"trl={version}", add="temperature: 0.7\n")
+        assert ("logprob-temperature" in rules(linted)) is wrong, version
+
+
+def test_without_a_version_the_keys_tell_it(tmp_path):
+    text = RECIPE.replace("# lint: program=open-r1 trl=1.16.0 processes=2\n", "")
+    old = lint(tmp_path, text, add="max_prompt_length: 512\noverwrite_output_dir: true\ntemperature: 0.7\n")
+    assert "logprob-temperature" in rules(old)
+    assert any("0.16.0.dev0" in note for note in old.notes)
+    assert any("1.16.0" in note for note in lint(tmp_path, text).notes)
+
+
+def test_a_waiver_keeps_the_finding_and_its_reason(tmp_path):
+    linted = lint(tmp_path, add="top_p: 0.9\n# lint: waive top-p: the paper did so\n")
+    [found] = linted.findings
+    assert found.waived == "the paper did so"
+    assert "because: the paper did so" in str(found)
+    idle = lint(tmp_path, add="# lint: waive top-p: no longer\n# lint: waive topp: typo\n")
+    assert [(f.rule, f.severity) for f in idle.findings] == [
+        ("unknown-waiver", "warning"),
+        ("unknown-waiver", "info"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# lint: program=open-x",
+        "# lint: foo=1",
+        "# lint: processes=many",
+        "temperature: hot",
+        "max_steps: true",
+    ],
+)
+def test_what_cannot_be_understood_is_an_error_with_its_place(tmp_path, line):
+    with pytest.raises(SpecError) as error:
+        lint(tmp_path, RECIPE.replace(" processes=2", ""), add=line + "\n")
+    assert "recipe.yaml" in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_the_snapshot_of_keys_is_what_an_installed_trl_says():
+    installed = trl_keys.installed_keys()
+    if installed is None:
+        pytest.skip("trl is not installed")
+    version, keys = installed
+    snapshot = trl_keys._snapshot()["trl"]
+    if version not in snapshot:
+        pytest.skip(f"trl {version} has no snapshot")
+    trl_own = {
+        "num_generations",
+        "max_completion_length",
+        "vllm_mode",
+        "reward_weights",
+        "model_name_or_path",
+    }
+    assert trl_own <= keys
+    # transformers' own keys come and go with its minor versions.
+    assert len(keys ^ set(snapshot[version])) <= 10
