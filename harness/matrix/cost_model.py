@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.matrix.machine import Hardware
+from harness.matrix.memory_model import MemoryParts, memory_parts
 from harness.models.catalog import ModelSource
 from harness.spec.recipe import Recipe
 
@@ -135,24 +136,9 @@ class CostModel:
         generation = self.generation_seconds(sequences, rollout.max_completion_tokens)
         return self.rates.step_overhead_seconds + generation + update
 
-    def memory_gib(self) -> float:
-        """Peak of one device (of the worker process on a CPU): weights, gradients, moments, activations, cache."""
-        weights, recipe = self.model.parameters, self.recipe
-        item = 2 if recipe.model.dtype == "bfloat16" else 4
-        state = 16 * weights + (item * weights if item == 2 else 0)
-        if recipe.objective.beta > 0:
-            state += 4 * weights
-        tokens = recipe.training.microbatch_tokens
-        sequences = recipe.rollout.prompts_per_step * recipe.rollout.completions_per_prompt
-        longest = recipe.prompt.max_tokens + recipe.rollout.max_completion_tokens
-        tokens = min(tokens, sequences * longest)
-        per_layer = 2 if recipe.training.gradient_checkpointing else 18
-        activations = tokens * self.model.hidden_size * self.model.layers * per_layer * item
-        cached = sequences * (self.prompt_tokens + recipe.rollout.max_completion_tokens)
-        cache = cached * self.model.hidden_size * self.model.layers * 2 * item / 4
-        process = 0.6 * 2**30 if not self.hardware.on_gpu else 0.8 * 2**30
-        share = self.hardware.devices if self.hardware.on_gpu else 1
-        return float((state + max(activations, cache) / share + process) / 2**30)
+    def memory(self) -> MemoryParts:
+        """Peak of one training device (of a training process on a CPU), part by part."""
+        return memory_parts(self.recipe, self.model, self.hardware, prompt_tokens=self.prompt_tokens)
 
     @property
     def _width(self) -> int:

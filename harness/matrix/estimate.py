@@ -142,7 +142,7 @@ class Estimator:
     def gib(self, job: RunJob) -> float:
         """Peak memory of a device: as this run measured it, or as the model says."""
         own = self._seen.get(job.run_id)
-        return max(own.gib) if own and own.gib else self._costs[job.run_id].memory_gib()
+        return max(own.gib) if own and own.gib else self._costs[job.run_id].memory().total_gib
 
     def _learned(self) -> dict[str, float]:
         """Measured over modelled time, medians over runs."""
@@ -166,7 +166,8 @@ class Estimator:
         runs = sum(bool(o.steps or o.evaluations) for o in self._seen.values())
         if runs:
             return [lines[0], f"times measured in {runs} runs of this folder, scaled to the others by size"]
-        return lines
+        largest = max((c.memory() for c in self._costs.values()), key=lambda m: m.total_gib, default=None)
+        return lines if largest is None else [*lines, f"memory: {largest.words()}"]
 
 
 def _observed(folder: RunFolder) -> _Observed:
