@@ -68,6 +68,9 @@ def _regress(arguments: argparse.Namespace) -> int:
     from harness.regression.sides import interruptible
     from harness.store.atomic import write_text
 
+    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
+        print(f"error: --out {arguments.out}: is not a folder", file=sys.stderr)
+        return GateError.exit_code
     try:
         with interruptible():
             verdict = _verdict(arguments)

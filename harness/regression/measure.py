@@ -110,7 +110,7 @@ class Job:
 class _Process:
     """A worker of one side."""
 
-    def __init__(self, role: str, tree: Path, job: dict[str, Any], core: int | None) -> None:
+    def __init__(self, role: str, tree: Path, job: dict[str, Any]) -> None:
         self.role = role
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         env = {
@@ -130,9 +130,12 @@ class _Process:
             env=env,
             start_new_session=True,
         )
-        if core is not None:
-            with contextlib.suppress(psutil.Error, OSError):
-                psutil.Process(self._process.pid).cpu_affinity([core])
+
+    def pin(self, core: int) -> None:
+        """From now on the process stays on this core."""
+        with contextlib.suppress(psutil.Error, OSError):
+            for thread in psutil.Process(self._process.pid).threads():
+                os.sched_setaffinity(thread.id, {core})
 
     def read(self) -> Any:
         assert self._process.stdout is not None
@@ -242,13 +245,16 @@ class Trees:
             "dtype": self._job.dtype,
             "recipe": dict(self._job.recipe),
         }
-        core = calmest_core() if self._job.device == "cpu" and self._job.threads == 1 else None
         processes: dict[str, _Process] = {}
         try:
             for role in draw.sample(ROLES, len(ROLES)):
-                processes[role] = _Process(role, self._trees[role], job, core)
+                processes[role] = _Process(role, self._trees[role], job)
             # The baseline first: where neither side runs, the candidate is not to blame.
-            yield processes, {role: processes[role].read()["ready"] for role in ROLES}
+            ready = {role: processes[role].read()["ready"] for role in ROLES}
+            core = calmest_core() if self._job.device == "cpu" and self._job.threads == 1 else None
+            for process in processes.values() if core is not None else ():
+                process.pin(core)
+            yield processes, ready
         finally:
             for process in processes.values():
                 process.close()
