@@ -9,8 +9,8 @@ from harness.evaluation.evaluate import Evaluator
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.rewards.answers import AnswerChecker
-from harness.rollout.engine import Completion
 from harness.rollout.build import end_ids
+from harness.rollout.engine import Completion
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.recipe import ModelSpec, PromptSpec
@@ -114,3 +114,34 @@ def test_the_same_evaluation_twice_gives_the_same_samples(tiny):
     # Nor does a question's sample depend on which others are asked.
     assert first["text"].tolist() == [text for half in halves for text in half["text"]]
     assert 0.3 < first["correct"].mean() < 1
+
+
+def test_answers_equal_in_value_vote_together(tiny):
+    """1/2, 0.5 and \\frac{2}{4} are one wrong answer against two right ones; so they win the vote, and are wrong."""
+    wrong = ["\\boxed{1/2}", "\\boxed{0.5}", "\\boxed{\\frac{2}{4}}", "\\boxed{2}"]
+    record, samples = evaluate(tiny, Script(tiny.tokenizer, [wrong, wrong, wrong]))
+    assert samples["answer_class"].tolist()[:3] == [1, 1, 1]
+    assert record["majority_at_k"]["4"] == 0
+    assert record["majority_at_k"]["1"] == pytest.approx(1 / 12)
+    assert record["majority_accuracy"] == record["majority_at_k"]["4"]
+
+
+def test_samples_that_ignore_their_seeds_are_flagged(tiny):
+    same = [["1+1=\\boxed{2}" + "0" * 200] * 4] * 3
+    record, _ = evaluate(tiny, Script(tiny.tokenizer, same))
+    assert record["repeats"]["identical_pairs"] == 18
+    assert record["repeats"]["flagged"]
+    record, _ = evaluate(tiny, Script(tiny.tokenizer, ANSWERS))
+    assert not record["repeats"]["flagged"]
+
+
+def test_every_figure_has_bounds_that_hold_it(tiny):
+    record, _ = evaluate(tiny, Script(tiny.tokenizer, ANSWERS))
+    flat = {"accuracy": record["accuracy"]}
+    flat |= {f"pass_at_k.{k}": v for k, v in record["pass_at_k"].items()}
+    flat |= {f"majority_at_k.{k}": v for k, v in record["majority_at_k"].items()}
+    flat |= {f"completion.{k}": v for k, v in record["completion"].items()}
+    assert flat.keys() == record["intervals"].keys()
+    for name, value in flat.items():
+        low, high = record["intervals"][name]
+        assert low <= value <= high, name

@@ -1,0 +1,260 @@
+"""`harness.evaluate` from the command line: continued, truncated, re-scored, shared, exported."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from harness import evaluate
+from harness.data import sources, stored
+from harness.evaluation.benchmarks import REGISTRY, benchmark
+from harness.evaluation.evaluate import Evaluator
+from harness.evaluation.tables import evaluations_in
+
+MODEL = ["--model", "tiny", "--part-rows", "16"]
+SAMPLED = [*MODEL, "--benchmarks", "sums:2x2@12", "gym:chain_sum@6", "--samples", "4", "--temperature", "1"]
+
+
+def run(*arguments):
+    assert evaluate.main([str(a) for a in arguments]) == 0
+
+
+def record_of(out, name, cap):
+    (found,) = [
+        r
+        for _, r in evaluations_in(out)
+        if r["benchmark"] == name and r["settings"]["max_completion_tokens"] == cap
+    ]
+    return found
+
+
+def samples_of(out, name, cap):
+    record = record_of(out, name, cap)
+    (path,) = out.rglob(f"*.{name}.{record['evaluation_id']}.parquet")
+    return pd.read_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    run(*SAMPLED, "--max-tokens", 48, "--caps", 12, "--out", folder, "--export", folder / "export")
+    return folder
+
+
+def comparable(record):
+    """What does not depend on how a cap was served."""
+    times = ("timing", "memory", "created_at", "truncated_from", "repeats", "provenance")
+    return {k: v for k, v in record.items() if k not in times}
+
+
+COLUMNS = ["question_id", "sample", "seed", "text", "answer", "correct", "parsable", "truncated", "tokens"]
+
+
+@pytest.mark.parametrize("name", ["sums-2x2", "gym-chain_sum"])
+def test_a_cap_by_truncation_is_the_cap_by_sampling(out, tmp_path, name):
+    """At temperature 1: every draw belongs to the request and the position."""
+    run(*SAMPLED, "--max-tokens", 12, "--out", tmp_path)
+    assert "truncated_from" not in record_of(tmp_path, name, 12)
+    assert record_of(out, name, 12)["truncated_from"]["max_completion_tokens"] == 48
+    assert comparable(record_of(out, name, 12)) == comparable(record_of(tmp_path, name, 12))
+    first, second = samples_of(out, name, 12), samples_of(tmp_path, name, 12)
+    assert first[COLUMNS].equals(second[COLUMNS])
+    assert [list(a) for a in first["token_ids"]] == [list(b) for b in second["token_ids"]]
+    assert first["truncated"].mean() > 0
+
+
+def test_512_tokens_cut_to_64_are_64_tokens_under_greedy_decoding(tmp_path):
+    """`tiny` stops long before on sums; prose makes it ramble up to either cap."""
+    questions = tmp_path / "q.jsonl"
+    rows = [{"question": "tell me more " * n, "answer": "1"} for n in (1, 3)] + [
+        {"question": "12+34=", "answer": "46"}
+    ]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    greedy = [*MODEL, "--benchmarks", questions, "--temperature", "0"]
+    run(*greedy, "--max-tokens", 512, "--caps", 64, "--out", tmp_path / "long")
+    run(*greedy, "--max-tokens", 64, "--out", tmp_path / "short")
+    assert samples_of(tmp_path / "long", "q", 512)["tokens"].max() > 64
+    first, second = (samples_of(tmp_path / where, "q", 64) for where in ("long", "short"))
+    assert first[COLUMNS].equals(second[COLUMNS])
+    assert comparable(record_of(tmp_path / "long", "q", 64)) == comparable(
+        record_of(tmp_path / "short", "q", 64)
+    )
+
+
+def test_a_smaller_cap_is_served_by_what_is_on_file(out, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(out, tmp_path / "copy")
+    monkeypatch.setattr(Evaluator, "_complete", None)
+    run(*SAMPLED, "--max-tokens", 20, "--out", tmp_path / "copy")
+    assert record_of(tmp_path / "copy", "sums-2x2", 20)["truncated_from"]["max_completion_tokens"] == 48
+
+
+def test_given_again_it_loads_no_model(out, monkeypatch):
+    monkeypatch.setattr("harness.models.loading.load_model", None)
+    before = (out / "tables" / "evaluations.csv").read_bytes()
+    run(*SAMPLED, "--max-tokens", 48, "--caps", 12, "--out", out)
+    assert (out / "tables" / "evaluations.csv").read_bytes() == before
+
+
+def test_scoring_again_from_parquet_gives_the_same_tables(out, monkeypatch, capsys):
+    monkeypatch.setattr("harness.models.loading.load_model", None)
+    before = {p: p.read_bytes() for p in [*out.rglob("*.csv"), *out.rglob("*.md"), *out.rglob("*.json")]}
+    run("--rescore", out)
+    assert "every verdict is as it was" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_scoring_again_sees_another_reference(out, tmp_path, capsys):
+    """The figures come from the completions on file: with the references changed they change too."""
+    import shutil
+
+    shutil.copytree(out, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*.sums-2x2.*.parquet"):
+        frame = pd.read_parquet(path)
+        frame.assign(gold="-1").to_parquet(path, index=False)
+    run("--rescore", tmp_path / "copy")
+    assert "verdicts changed" in capsys.readouterr().out
+    assert record_of(tmp_path / "copy", "sums-2x2", 48)["accuracy"] == 0
+
+
+def test_an_interrupted_evaluation_continues_with_the_next_part(out, tmp_path, monkeypatch):
+    """Killed while the third part is sampled: the first two are not sampled again, and the result is the same."""
+    real, asked = Evaluator._complete, []
+
+    def dying(self, problems, prompts, chosen):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append([problems[i].id for i in chosen])
+        return real(self, problems, prompts, chosen)
+
+    def noting(self, problems, prompts, chosen):
+        asked.append([problems[i].id for i in chosen])
+        return real(self, problems, prompts, chosen)
+
+    arguments = [*SAMPLED, "--max-tokens", "48", "--out", str(tmp_path)]
+    monkeypatch.setattr(Evaluator, "_complete", dying)
+    assert evaluate.main(arguments) == 130
+    assert len(list(tmp_path.rglob("part-*.parquet"))) == 2
+    monkeypatch.setattr(Evaluator, "_complete", noting)
+    assert evaluate.main(arguments) == 0
+    everyone = [i for part in asked for i in part]
+    assert len(everyone) == len(set(everyone)) == 18
+    assert not list(tmp_path.rglob("part-*.parquet"))
+    for name in ("sums-2x2", "gym-chain_sum"):
+        assert comparable(record_of(tmp_path, name, 48)) == comparable(record_of(out, name, 48))
+        assert samples_of(tmp_path, name, 48)[COLUMNS].equals(samples_of(out, name, 48)[COLUMNS])
+
+
+def test_settings_and_prompt_stand_in_every_row(out):
+    table = pd.read_csv(out / "tables" / "evaluations.csv")
+    assert len(table) == 4
+    assert set(table["template"]) == {"{question}"}
+    assert set(table["temperature"]) == {1.0}
+    row = table[(table["benchmark"] == "sums-2x2") & (table["max_completion_tokens"] == 48)].iloc[0]
+    record = record_of(out, "sums-2x2", 48)
+    assert row["majority_at_4"] == pytest.approx(record["majority_at_k"]["4"], rel=1e-5)
+    assert [row["pass_at_4_ci_low"], row["pass_at_4_ci_high"]] == pytest.approx(
+        record["intervals"]["pass_at_k.4"], rel=1e-4
+    )
+
+
+def test_exports_hold_the_same_figures(out):
+    (theirs,) = (out / "export" / "lm_eval").rglob("results_*.json")
+    (light,) = (out / "export" / "lighteval").rglob("results_*.json")
+    results, other = json.loads(theirs.read_text()), json.loads(light.read_text())
+    assert set(results["results"]) == {"sums-2x2_48", "sums-2x2_12", "gym-chain_sum_48", "gym-chain_sum_12"}
+    record = record_of(out, "sums-2x2", 48)
+    row = results["results"]["sums-2x2_48"]
+    assert row["exact_match,none"] == record["accuracy"]
+    assert row["pass@4,none"] == record["pass_at_k"]["4"]
+    assert row["exact_match_stderr,none"] > 0
+    assert results["n-samples"]["sums-2x2_48"] == {"original": 12, "effective": 12}
+    assert other["results"]["sums-2x2_48|0"]["pass@k:k=4&n=4"] == record["pass_at_k"]["4"]
+    mean = sum(r["accuracy"] for _, r in evaluations_in(out)) / 4
+    assert other["results"]["all"]["avg@n:n=4"] == pytest.approx(mean)
+    (samples,) = (out / "export").rglob("samples_sums-2x2_48_*.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert sum(line["exact_match"] for line in lines) / 12 == pytest.approx(record["accuracy"])
+    assert all(len(line["resps"][0]) == 4 for line in lines)
+
+
+def test_the_base_run_of_a_matrix_is_found(out):
+    """The folder is the one that a grid with the same model and prompt gives its base run."""
+    from harness.models.catalog import resolve_model
+    from harness.spec.identity import base_identity
+    from harness.spec.recipe import ModelSpec, Recipe
+
+    recipe = Recipe.model_validate(
+        {
+            "model": "tiny",
+            "data": {"sources": [{"source": "champ"}]},
+            "reward": {"functions": [{"name": "accuracy"}, {"name": "boxed"}]},
+            "optimizer": {"learning_rate": 0.1},
+        }
+    )
+    digest = base_identity(recipe, model_fingerprint=resolve_model(ModelSpec(name="tiny")).fingerprint).digest
+    assert [p.name for p in (out / "runs").iterdir()] == [digest]
+
+
+@pytest.mark.parametrize("name", [n for n, (s, _) in REGISTRY.items() if s.source == "hub"])
+def test_hub_benchmarks_load_by_their_columns(name, monkeypatch):
+    """With the hub's answer replaced by rows in its own columns: what comes out are questions with answers."""
+    import datasets
+
+    source, count = REGISTRY[name]
+    asked = {}
+
+    def load(dataset, config, *, split, revision):
+        asked.update(dataset=dataset, config=config, split=split)
+        return datasets.Dataset.from_dict(
+            {source.question: [f"q{i}" for i in range(3)], source.answer: ["1", "2", "3"], "extra": [0, 0, 0]}
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(stored, "check_hub", lambda spec: None)
+    problems = sources.load_source(benchmark(name).source, split="test", count=2, seed=0)
+    assert [(p.question, p.answer) for p in problems] == [("q0", "1"), ("q1", "2")]
+    assert asked == {"dataset": source.dataset, "config": source.config, "split": source.split}
+    assert count in (30, 40, 272, 500, 675)
+
+
+def test_names_of_benchmarks(tmp_path):
+    assert benchmark("champ@7").questions == 7
+    assert benchmark("champ", questions=5).questions == 5
+    assert benchmark("sums:3x2").source.terms == (3,)
+    assert benchmark("gym:gcd").questions == 100
+    file = tmp_path / "my file.jsonl"
+    file.write_text('{"problem": "1+1", "answer": 2}\n')
+    assert benchmark(str(file)).name == "my-file"
+    assert benchmark(f"aime24={file}").name == "aime24"
+    assert benchmark(f"aime24={file}").source.question == "problem"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--benchmarks", "champ"], r"--model: missing"),
+        (["--model", "tiny"], r"--benchmarks: missing"),
+        (["--model", "tiny", "--benchmarks", "math50"], r"no benchmark 'math50'\n  did you mean \"math500\"\?"),
+        (["--model", "tiny", "--benchmarks", "champ@0"], r"asks for 0 questions"),
+        (["--model", "tiny", "--benchmarks", "none.jsonl"], r"none\.jsonl: no such file"),
+        (["--model", "tiny", "--benchmarks", "gym:gdc"], r"no family 'gdc'"),
+        (["--model", "tyni", "--benchmarks", "champ"], r"model 'tyni'"),
+        (["--model", "tiny", "--benchmarks", "champ", "--max-tokens", "4000"], r"--max-tokens: 4000 leaves no room"),
+        (["--model", "tiny", "--benchmarks", "champ", "--max-tokens", "64", "--caps", "65"], r"--caps: 65 is beyond"),
+        (["--model", "tiny", "--benchmarks", "champ", "--top-p", "2"], r"top_p: .*got 2\.0"),
+        (["--model", "tiny", "--benchmarks", "champ", "--temperature", "0", "--samples", "4"], r"must be 1 at temp"),
+        (["--model", "tiny", "--benchmarks", "champ", "champ"], r"benchmark names must be distinct"),
+        (["--model", "tiny", "--benchmarks", "sums:2x1@300"], r"asks for 300 questions, its source has \d+"),
+        (["--rescore", "nowhere"], r"nowhere holds no evaluations"),
+    ],
+)  # fmt: skip
+def test_wrong_input_ends_in_two_lines(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert len(error.strip().splitlines()) <= 3
+    assert not list(tmp_path.rglob("runs"))
