@@ -14,7 +14,7 @@ from harness.matrix.budget import Budget
 from harness.matrix.command import DONE, FAILED, INTERRUPTED
 from harness.matrix.estimate import Estimator
 from harness.matrix.executors.base import Executor, Slot, make_executor
-from harness.matrix.lint import before_spending
+from harness.matrix.lint import before_spending, lint_json
 from harness.matrix.machine import Machine, detect, slot_count
 from harness.matrix.order import start_order
 from harness.matrix.planner import Plan, grid_json, make_plan
@@ -147,6 +147,7 @@ def _write_plan(matrix: Matrix) -> None:
     A plan with the same jobs stays: its estimates are those made before spending.
     """
     store, grid = matrix.store, grid_json(matrix.plan.grid)
+    write_json(store.root / "lint.json", lint_json(matrix.plan.grid))
     if not store.grid_file.exists() or read_json(store.grid_file) != grid:
         write_json(store.grid_file, grid)
     if store.plan_file.exists() and _bare(read_json(store.plan_file)) == _bare(matrix.plan.to_json()):

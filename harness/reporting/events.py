@@ -11,27 +11,26 @@ from harness.store.study import Study
 _TRUNCATED = 0.5
 """Share of completions cut off at the cap, over the last steps, from which it is told."""
 _LAST_STEPS = 10
-_GRAVE = ("collapse", "diverge", "nan", "failed", "drift", "truncat", "oom", "killed")
+_GRAVE = ("collapse", "language", "spike", "diverge", "nan", "failed", "drift", "truncat", "oom", "killed")
 
 
 def step_events(study: Study) -> list[dict[str, Any]]:
     """Events that step records carry (`events`: a list), and runs whose completions are mostly cut off at the cap."""
-    found: list[dict[str, Any]] = []
+    seen: dict[tuple[str, str], list[dict[str, Any]]] = {}
     if "events" in study.steps.columns:
         for row in records(study.steps[["run", "attempt", "step", "events"]]):
-            listed = row["events"] if isinstance(row["events"], list) else []
-            for event in listed:
-                known = event if isinstance(event, dict) else {"kind": str(event)}
-                message = known.get("message") or known.get("detail") or ""
-                found.append(
-                    {
-                        "run": row["run"],
-                        "attempt": row["attempt"],
-                        "step": known.get("step", row["step"]),
-                        "kind": str(known.get("kind", "event")),
-                        "message": str(message),
-                    }
+            for event in row["events"] if isinstance(row["events"], list) else []:
+                known: dict[str, Any] = event if isinstance(event, dict) else {"message": str(event)}
+                kind = str(known.get("kind") or known.get("detector") or "event")
+                told = {"run": row["run"], "attempt": row["attempt"], "step": row["step"], "kind": kind}
+                seen.setdefault((str(row["run"]), kind), []).append(
+                    {**told, "message": str(known.get("message") or "")}
                 )
+    found = []
+    for same in seen.values():
+        # An alarm that goes on rings at every step, each time with another figure: told once, with its span.
+        span = f" (and at {len(same) - 1} more steps up to {same[-1]['step']})" if len(same) > 1 else ""
+        found.append({**same[0], "message": same[0]["message"] + span})
     return found + _truncated(study)
 
 

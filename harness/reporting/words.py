@@ -12,6 +12,7 @@ from harness.reporting.trajectories import Curve
 from harness.stats.verdicts import MIN_DF, Judgement
 
 _MOST_LUCKY = 4
+_MOST_SCOPES = 3
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _length_sentences(analysis: Analysis) -> list[str]:
         where = "mean accuracy" if benchmark == ALL else benchmark
         same = [c.scope for c in own if c.figures.verdict == "no meaningful effect"]
         if same:
-            sentences.append(f"{where}: no decline that matters in {', '.join(same)}")
+            sentences.append(f"{where}: no decline that matters in {_few(same)}")
         unknown = [c for c in own if c.figures.verdict == "inconclusive"]
         if unknown:
             known = [
@@ -210,9 +211,15 @@ def _length_sentences(analysis: Analysis) -> list[str]:
             ]
             least = f"; declines from {formats.points(min(known))} points up could be found" if known else ""
             sentences.append(
-                f"{where}: whether it degrades is not settled in {', '.join(c.scope for c in unknown)}{least}"
+                f"{where}: whether it degrades is not settled in {_few([c.scope for c in unknown])}{least}"
             )
     return sentences
+
+
+def _few(scopes: list[str]) -> str:
+    if len(scopes) <= _MOST_SCOPES:
+        return ", ".join(scopes)
+    return f"{', '.join(scopes[: _MOST_SCOPES - 1])} and {len(scopes) - _MOST_SCOPES + 1} other curves"
 
 
 def _decline(curve: Curve) -> str:

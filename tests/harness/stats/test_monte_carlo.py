@@ -1,103 +1,92 @@
-"""Error rates, coverage and power of the whole chain at a size that fits in every test run."""
+"""Error rates, coverage and power of the whole chain at a size that fits in every test run.
 
-from itertools import product
+The full size is `python tests/campaigns/monte_carlo.py`; its figures are in results/campaigns/monte_carlo.md.
+"""
+
+import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats.design import factorial_design
-from harness.stats.effects import two_way_effects
-from harness.stats.verdicts import Settings, Test, judge_primary
+from harness.stats.verdicts import Test
+from tests.campaigns.monte_carlo import (
+    REQUIRED,
+    SCENARIOS,
+    WIDE,
+    Grid,
+    _judge,
+    adjusted_p,
+    effects_of,
+    run,
+    within,
+)
 
 Test.__test__ = False  # its name is not an invitation to pytest
+RESULTS = Path(__file__).resolve().parents[3] / "results" / "campaigns" / "monte_carlo.json"
 
 
-def _design(shape, seeds, drop=()):
-    order = {f"a{i}": [str(v) for v in range(n)] for i, n in enumerate(shape)}
-    cells = [c for c in product(*(range(n) for n in shape), range(seeds)) if c not in drop]
-    levels = {f"a{i}": [str(c[i]) for c in cells] for i in range(len(shape))}
-    return cells, factorial_design(levels, order, dict.fromkeys(order, "0"), blocks=[c[-1] for c in cells])
-
-
-def _answers(rng, cells, questions, samples, effect=0.0, run=0.15, slope=0.4, interaction=0.4):
-    """Shares of right samples: logits with question, run, slope and run × question variation.
-
-    The slope differs by question around `effect` (in logits) and belongs to level 1 of the first axis.
-    """
-    ease = rng.normal(0, 1.5, questions)
-    slopes = effect + rng.normal(0, slope, questions)
-    logits = ease + rng.normal(0, run, (len(cells), 1)) + rng.normal(0, interaction, (len(cells), questions))
-    logits += np.array([[float(c[0] == 1)] for c in cells]) * slopes
-    return rng.binomial(samples, 1 / (1 + np.exp(-logits))) / samples
-
-
-def _judge(y, design, delta=1e-9):
-    tests = [
-        Test(
-            axis=axis,
-            contrasts=c,
-            effects=two_way_effects(y, design.matrix, [x.weights for x in c]),
-            delta=delta,
-        )
-        for axis, c in design.contrasts.items()
-    ]
-    return judge_primary(tests, Settings())
+def _slack(rate, repetitions):
+    """What Monte Carlo error adds to a rate in one case of a hundred."""
+    return stats.norm.ppf(0.99) * math.sqrt(rate * (1 - rate) / repetitions)
 
 
 @pytest.mark.parametrize(
-    ("shape", "seeds", "questions", "drop", "replicates"),
+    ("name", "repetitions"),
     [
-        ((2, 2, 2), 1, 60, (), 500),
-        ((2, 2, 2), 1, 30, ((1, 1, 1, 0),), 400),
-        ((2, 3, 3), 1, 60, (), 120),
+        ("null 2x2x2", 400),
+        ("null 2x2x2, 30 questions", 400),
+        ("null 2x2x2, 500 questions", 250),
+        ("null 2x2x2, unequal seeds", 300),
+        ("null 2x2x2, a missing run", 400),
+        ("null 2x3x3", 120),
+        ("planted 2x2x2", 150),
+        ("planted 2x2x2, 30 questions", 150),
     ],
-    ids=["2x2x2", "2x2x2, 30 questions, a missing run", "2x3x3"],
 )
-def test_a_null_grid_stays_quiet(shape, seeds, questions, drop, replicates):
-    rng = np.random.default_rng(11)
-    cells, design = _design(shape, seeds, drop)
-    false = sum(
-        any(j.p_adjusted < 0.05 for j in _judge(_answers(rng, cells, questions, 4), design))
-        for _ in range(replicates)
-    )
-    # At a true rate of 6 % a count beyond this has a probability below 1 %.
-    assert false <= stats.binom.ppf(0.99, replicates, 0.06)
+def test_error_rates_coverage_and_power(name, repetitions):
+    found = run(name, repetitions, seed=11)
+    for figure, (low, high) in REQUIRED.items():
+        if figure in found:
+            assert found[figure] >= low - _slack(low, repetitions), figure
+            assert found[figure] <= high + _slack(high, repetitions), figure
 
 
-def test_intervals_cover_an_effect_that_differs_by_question():
-    rng = np.random.default_rng(12)
-    cells, design = _design((2, 2, 2), 2)
-    weights = [c.weights for c in design.contrasts["a0"]]
-    many = np.random.default_rng(0)
-    truth = (
-        np.mean(
-            [
-                y[4:8].mean() + y[12:16].mean() - y[:4].mean() - y[8:12].mean()
-                for y in (_sorted(cells, _answers(many, cells, 4000, 16, 0.5)) for _ in range(60))
-            ]
-        )
-        / 2
-    )
-    hits, replicates = 0, 600
-    for _ in range(replicates):
-        found = two_way_effects(_answers(rng, cells, 60, 4, 0.5), design.matrix, weights)
-        half = stats.t.ppf(0.975, found.df) * found.errors[0]
-        hits += abs(found.effects[0] - truth) <= half
-    assert 0.92 <= hits / replicates <= 0.985
+def test_flat_curves_do_not_degrade_and_falling_ones_do():
+    assert run("flat curve, eight runs", 60, seed=11)["decline_found"] <= 0.05 + _slack(0.05, 60)
+    found = run("curve that rises and falls, eight runs", 25, seed=11)
+    assert found["decline_found"] >= 0.8
+    assert found["change_in_set"] >= 0.8
 
 
-def _sorted(cells, y):
-    return y[sorted(range(len(cells)), key=lambda i: (cells[i][-1], cells[i][:-1]))]
+def test_the_campaign_judges_as_reports_do():
+    """The campaign leaves intervals out to save time: its p-values are those of the verdicts."""
+    rng = np.random.default_rng(5)
+    for grid in (Grid(shape=(2, 3, 3), questions=30), Grid(shape=(2, 2, 2), seeds=2)):
+        design = grid.design()
+        y = grid.answers(rng, 0.5)
+        p = np.concatenate(list(adjusted_p(effects_of(y, design)).values()))
+        assert [j.p_adjusted for j in _judge(y, design)] == pytest.approx(p.tolist(), abs=1e-12)
 
 
-def test_effects_of_one_and_a_half_times_the_detectable_one_are_found():
-    rng = np.random.default_rng(13)
-    cells, design = _design((2, 2, 2), 1)
-    nulls = [_judge(_answers(rng, cells, 100, 4), design)[0].detectable_effect for _ in range(60)]
-    # Near even odds a logit is a quarter of a fraction, less here for the spread of ease.
-    ease = np.random.default_rng(1).normal(0, 1.5, 20000)
-    per_logit = float(np.mean(1 / (2 + np.exp(ease) + np.exp(-ease))))
-    effect = 1.5 * float(np.median(nulls)) / per_logit
-    found = [_judge(_answers(rng, cells, 100, 4, effect), design)[0].p_adjusted < 0.05 for _ in range(150)]
-    assert np.mean(found) >= 0.8
+def test_planted_effect_is_what_was_asked_for():
+    grid = Grid(shape=(2, 2, 2), questions=20_000, samples=8)
+    effect = grid.logits(0.1)
+    cells = np.array(grid.cells())
+    rng = np.random.default_rng(6)
+    means = [
+        (y := grid.answers(rng, effect).mean(axis=1))[cells[:, 0] == 1].mean() - y[cells[:, 0] == 0].mean()
+        for _ in range(30)
+    ]
+    assert np.mean(means) == pytest.approx(0.1, abs=3 * np.std(means) / math.sqrt(30))
+
+
+def test_committed_figures_are_within_their_bounds():
+    results = json.loads(RESULTS.read_text())
+    assert set(results) == set(SCENARIOS)
+    for name, figures in results.items():
+        assert within(name, figures), name
+        assert math.sqrt(0.05 * 0.95 / figures["repetitions"]) < (0.005 if "curve" not in name else 0.01)
+    assert len(WIDE) < len(SCENARIOS) / 3
