@@ -44,7 +44,7 @@ def follow_alarms(
     """
     for alarm in trainer.alarms:
         figures = {"figure": alarm.figure, "threshold": alarm.threshold, "policy": alarm.policy}
-        event(f"{alarm.detector}_alarm", alarm.message, step=trainer.step, **figures)
+        event(alarm.detector, alarm.message, step=trainer.step, **figures)
     serious = [alarm for alarm in trainer.alarms if alarm.policy != "continue"]
     if not serious:
         return False

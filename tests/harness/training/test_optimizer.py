@@ -85,6 +85,7 @@ def test_eight_bit_moments_without_a_gpu_are_told_in_words():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_eight_bit_moments_follow_the_full_ones():
     pytest.importorskip("bitsandbytes")
     torch.manual_seed(0)

@@ -192,6 +192,7 @@ def test_auto_packs_wide_models_alone_and_a_sliding_window_is_refused(random_mod
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_varlen_is_padded_on_a_gpu(random_model):
     pytest.importorskip("flash_attn")
     model = random_model.to("cuda")
