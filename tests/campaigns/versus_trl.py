@@ -29,19 +29,20 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results" / "baselines"
-PROMPTS, GROUP, CAP = 4, 8, 64
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PROMPTS, GROUP = 4, 8
 LEARNING_RATE = 1e-6
 GIB = 2**30
 
 
-def recipe(engine, dtype, reward):
+def recipe(engine, arguments):
     """The step as a recipe: one-digit sums in words, scored by the last number said."""
     from harness.spec.recipe import Recipe
 
     return Recipe.model_validate(
         {
-            "model": {"name": "HuggingFaceTB/SmolLM2-135M-Instruct", "dtype": dtype},
-            "prompt": {"template": "What is {question}", "max_tokens": 96},
+            "model": {"name": arguments.model, "dtype": arguments.dtype},
+            "prompt": {"max_tokens": 96},
             "data": {
                 "size": 100,
                 "sources": [
@@ -56,10 +57,10 @@ def recipe(engine, dtype, reward):
                 "engine": engine,
                 "prompts_per_step": PROMPTS,
                 "completions_per_prompt": GROUP,
-                "max_completion_tokens": CAP,
+                "max_completion_tokens": arguments.cap,
                 "vllm": {"cache_gib": 0.25},
             },
-            "reward": {"functions": [{"name": reward}]},
+            "reward": {"functions": [{"name": arguments.reward}]},
             "optimizer": {"learning_rate": LEARNING_RATE},
             "training": {"microbatch_tokens": 1024},
         }
@@ -78,7 +79,7 @@ def questions(made, steps):
     return problems, [[problems[i] for i in chosen] for chosen in order]
 
 
-def ours(engine, dtype, reward, steps):
+def ours(engine, arguments, steps):
     """Our steps: tokens, seconds, seconds by phase."""
     from harness.models.catalog import resolve_model
     from harness.models.loading import load_model
@@ -86,7 +87,7 @@ def ours(engine, dtype, reward, steps):
     from harness.rollout.build import build_engine
     from harness.training.trainer import Trainer
 
-    made = recipe(engine, dtype, reward)
+    made = recipe(engine, arguments)
     loaded = load_model(resolve_model(made.model), made.model)
     sampler = build_engine(made, loaded)
     rows = []
@@ -111,7 +112,7 @@ def ours(engine, dtype, reward, steps):
     return rows
 
 
-def theirs(dtype, reward, steps):
+def theirs(arguments, steps):
     """trl's steps, measured by a callback; phases by wrapping its own methods."""
     import torch
     from datasets import Dataset
@@ -124,7 +125,7 @@ def theirs(dtype, reward, steps):
     from harness.rewards.composite import CompositeReward
     from harness.rewards.types import Scored
 
-    made = recipe("transformers", dtype, reward)
+    made = recipe("transformers", arguments)
     loaded = load_model(resolve_model(made.model), made.model)
     _, per_step = questions(made, steps)
     flat = [p for chosen in per_step for p in chosen]
@@ -137,6 +138,7 @@ def theirs(dtype, reward, steps):
         }
     )
     rows, phases, spread, lengths = [], {}, [], []
+    cap = arguments.cap
     composite = CompositeReward(made.reward)
 
     def score(completions, answer, question, completion_ids, **_):
@@ -145,8 +147,8 @@ def theirs(dtype, reward, steps):
                 text=t,
                 answer=a,
                 tokens=len(c),
-                cap=CAP,
-                truncated=len(c) == CAP,
+                cap=cap,
+                truncated=len(c) == cap,
                 question=q,
                 group=i // GROUP,
             )
@@ -197,10 +199,10 @@ def theirs(dtype, reward, steps):
         config = GRPOConfig(
             output_dir=folder,
             use_cpu=True,
-            bf16=dtype == "bfloat16",
+            bf16=arguments.dtype == "bfloat16",
             per_device_train_batch_size=PROMPTS * GROUP,
             num_generations=GROUP,
-            max_completion_length=CAP,
+            max_completion_length=cap,
             temperature=1.0,
             learning_rate=LEARNING_RATE,
             beta=0.0,
@@ -231,11 +233,7 @@ def child(arguments):
     """One contender in this process; its rows as JSON."""
     steps = arguments.steps + 1
     contender = arguments.child
-    rows = (
-        theirs(arguments.dtype, arguments.reward, steps)
-        if contender == "trl"
-        else ours(contender, arguments.dtype, arguments.reward, steps)
-    )
+    rows = theirs(arguments, steps) if contender == "trl" else ours(contender, arguments, steps)
     arguments.out.write_text(json.dumps(rows[1:]))
 
 
@@ -245,6 +243,7 @@ def measured(contender, arguments):
         out, log = Path(folder) / "rows.json", Path(folder) / "log"
         command = [sys.executable, "-m", "tests.campaigns.versus_trl", "--child", contender]
         command += ["--dtype", arguments.dtype, "--reward", arguments.reward]
+        command += ["--model", arguments.model, "--cap", str(arguments.cap)]
         command += ["--steps", str(arguments.steps), "--out", str(out)]
         with log.open("w") as stream:
             process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
@@ -314,7 +313,8 @@ def machine(arguments):
         "trl": trl.__version__,
         "dtype": arguments.dtype,
         "reward": arguments.reward,
-        "batch": f"{PROMPTS} prompts x {GROUP} completions of at most {CAP} tokens",
+        "batch": f"{PROMPTS} prompts x {GROUP} completions of at most {arguments.cap} tokens",
+        "model": arguments.model,
     }
 
 
@@ -325,7 +325,7 @@ def markdown(found):
     lines = [
         "# One GRPO step against trl's GRPOTrainer",
         "",
-        f"SmolLM2-135M-Instruct, {about['batch']}, reward `{about['reward']}`, {about['dtype']}; "
+        f"{about['model']}, {about['batch']}, reward `{about['reward']}`, {about['dtype']}; "
         f"trl {about['trl']} with its defaults. {about['processor']}, {about['cores']} cores, "
         f"{about['instructions']}; it {bf16} bfloat16 "
         "instructions, without which our side computes in float32 and trl emulates.",
@@ -367,6 +367,8 @@ def main():
     )
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--reward", default="accuracy", help="a built-in reward")
+    parser.add_argument("--model", default=MODEL, help="`tiny` tries the script out in a minute")
+    parser.add_argument("--cap", type=int, default=64, help="completion tokens at most")
     parser.add_argument("--steps", type=int, default=3, help="counted steps a process")
     parser.add_argument("--blocks", type=int, default=1, help="turns of each contender")
     parser.add_argument("--out", type=Path, default=RESULTS / "versus-trl.json")
