@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import BudgetSpec, HardwareSpec, LintSpec, VerdictSpec
@@ -328,21 +328,45 @@ def _cells(sourced: Sourced, head: GridHead, axes: dict[str, list[Level]]) -> It
     lines = {("base", *p): line for p, line in base.lines.items()}
     check_partial(Recipe, Sourced({"base": base.data}, lines, base.file), ("base",))
     resolved: list[tuple[dict[str, str], Recipe]] = []
-    for combination in itertools.product(*axes.values()):
-        levels = {axis: level.name for axis, level in zip(axes, combination)}
+    known: dict[str, Section] = {}
+    for levels, data in _combinations(base, list(axes.items()), {}):
         dropped = any(all(levels[a] == v for a, v in entry.items()) for entry in excluded)
-        if dropped and levels not in included:
-            continue
-        data = base
-        for level in combination:
-            data = data.merged(_with_long_model(level.patch))
-        shown = Sourced(
-            {"base": data.data}, {("base", *p): line for p, line in data.lines.items()}, data.file
-        )
-        resolved.append((levels, validated(Recipe, shown, ("base",))))
+        if not dropped or levels in included:
+            resolved.append((levels, _recipe(data, known)))
     for seed in head.seeds:
         for levels, recipe in resolved:
             yield Cell(levels, seed, recipe)
+
+
+def _combinations(
+    data: Sourced, axes: list[tuple[str, list[Level]]], levels: dict[str, str]
+) -> Iterator[tuple[dict[str, str], Sourced]]:
+    """Every combination of levels with the base recipe patched by it, the last axis fastest."""
+    if not axes:
+        yield levels, data
+        return
+    axis, found = axes[0]
+    for level in found:
+        yield from _combinations(
+            data.merged(_with_long_model(level.patch)), axes[1:], {**levels, axis: level.name}
+        )
+
+
+def _recipe(data: Sourced, known: dict[str, Section]) -> Recipe:
+    """The validated recipe. Sections that another cell has in common are in `known`, and validated once."""
+    sections = {}
+    for name, value in data.data.items():
+        field = Recipe.model_fields.get(name)
+        key = f"{name} {value!r}"
+        if key not in known and field is not None and isinstance(field.annotation, type):
+            with contextlib.suppress(ValidationError):  # told below, with its place
+                known[key] = field.annotation.model_validate(value)
+        sections[name] = known.get(key, value)
+    try:
+        return Recipe.model_validate(sections)
+    except ValidationError:
+        lines = {("base", *p): line for p, line in data.lines.items()}
+        return validated(Recipe, Sourced({"base": data.data}, lines, data.file), ("base",))
 
 
 def _with_long_model(patch: Sourced) -> Sourced:
