@@ -33,8 +33,8 @@ def steps(text: str) -> tuple[int, ...]:
     """`2,5-7` as (2, 5, 6, 7): an argparse type."""
     chosen: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise argparse.ArgumentTypeError(f"must be steps such as 2 or 2,5-7, got {text!r}")
         low, high = int(first), int(last or first)
         if not 1 <= low <= high or high - low >= _MOST_STEPS:

@@ -359,14 +359,15 @@ def _reward_record(rewards: torch.Tensor, scores: Scores) -> dict[str, Any]:
 
 def _completion_record(completions: Sequence[Completion]) -> dict[str, float]:
     lengths = np.array([len(c.token_ids) for c in completions])
+    p10, p25, median, p75, p90 = np.quantile(lengths, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
     logprobs = [value for c in completions for value in c.logprobs]
     return {
         "mean_tokens": float(lengths.mean()),
-        "p10": float(np.quantile(lengths, 0.1)),
-        "p25": float(np.quantile(lengths, 0.25)),
-        "median_tokens": float(np.median(lengths)),
-        "p75": float(np.quantile(lengths, 0.75)),
-        "p90": float(np.quantile(lengths, 0.9)),
+        "p10": p10,
+        "p25": p25,
+        "median_tokens": median,
+        "p75": p75,
+        "p90": p90,
         "max_tokens": int(lengths.max()),
         "truncated_share": statistics.fmean(float(c.truncated) for c in completions),
         # The mean of −log p over sampled tokens estimates the policy's entropy over all completions, trained or not.
