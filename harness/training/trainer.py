@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -28,14 +25,15 @@ from harness.rewards.types import Scored
 from harness.rollout.engine import Completion, Engine, Request, Sampling
 from harness.spec.recipe import Recipe
 from harness.spec.seeds import derive_seed
-from harness.training.advantages import group_advantages, zero_spread
+from harness.training.advantages import group_advantages
 from harness.training.batch import Sample
 from harness.training.checkpoints import Checkpoints, optimizer_tensors
-from harness.training.detectors import Alarm, Detectors, Figures, foreign_share, loop_share, scripts_of
+from harness.training.detectors import Alarm, Detectors, foreign_share, loop_share, scripts_of
 from harness.training.drawing import Drawn
 from harness.training.generators import seed_generators
 from harness.training.optimizer import build_optimizer, learning_rate
 from harness.training.parallel import Alone
+from harness.training.step_record import completion_record, figures_of, finite, reward_record, token_record
 from harness.training.update import Updater, UpdateResult
 
 
@@ -185,17 +183,17 @@ class Trainer:
         self._drawn += len(drawn.chosen)
         record = {
             "step": self.step,
-            **_reward_record(rewards, drawn.scores),
-            "completion": _completion_record(drawn.completions) | self._text_record(drawn),
-            "objective": {**_finite(result.metrics), "learning_rate": rate},
-            "tokens": _token_record(samples, batch, result),
+            **reward_record(rewards, drawn.scores),
+            "completion": completion_record(drawn.completions) | self._text_record(drawn),
+            "objective": {**finite(result.metrics), "learning_rate": rate},
+            "tokens": token_record(samples, batch, result),
             "samples_seen": self._drawn * group,
             "epoch": self._drawn / len(self._problems),
             **drawn.record(self.recipe.rollout.zero_spread),
         }
         if self.rollbacks:
             record["rollbacks"] = self.rollbacks
-        self.alarms = self._detectors.look(_figures(record, result))
+        self.alarms = self._detectors.look(figures_of(record, result))
         if self.alarms:
             record["events"] = [alarm.record() for alarm in self.alarms]
         record["timing"] = self._timing(samples, batch, result, record["tokens"])
@@ -332,71 +330,3 @@ def flops_model(loaded: LoadedModel) -> FlopsModel:
     head = model.get_output_embeddings().weight
     body = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and p is not embedding and p is not head)
     return FlopsModel(weights=body + head.numel(), hidden=config.hidden_size, layers=config.num_hidden_layers)
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": statistics.fmean(values), "std": statistics.pstdev(values)}
-
-
-def _zero_spread_share(values: Sequence[float], groups: int) -> float:
-    """Share of the groups whose completions all have the same value."""
-    return float(zero_spread(torch.tensor(values, dtype=torch.float64).view(groups, -1)).double().mean())
-
-
-def _reward_record(rewards: torch.Tensor, scores: Scores) -> dict[str, Any]:
-    return {
-        "reward": {
-            **_spread(scores.total),
-            "zero_spread_share": _zero_spread_share(scores.total, len(rewards)),
-            "functions": {
-                name: {**_spread(values), "zero_spread_share": _zero_spread_share(values, len(rewards))}
-                for name, values in scores.by_function.items()
-            },
-        },
-        "accuracy": statistics.fmean(map(float, scores.correct)),
-    }
-
-
-def _completion_record(completions: Sequence[Completion]) -> dict[str, float]:
-    lengths = np.array([len(c.token_ids) for c in completions])
-    p10, p25, median, p75, p90 = np.quantile(lengths, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
-    logprobs = [value for c in completions for value in c.logprobs]
-    return {
-        "mean_tokens": float(lengths.mean()),
-        "p10": p10,
-        "p25": p25,
-        "median_tokens": median,
-        "p75": p75,
-        "p90": p90,
-        "max_tokens": int(lengths.max()),
-        "truncated_share": statistics.fmean(float(c.truncated) for c in completions),
-        # The mean of −log p over sampled tokens estimates the policy's entropy over all completions, trained or not.
-        "sampled_entropy": -statistics.fmean(logprobs),
-    }
-
-
-def _token_record(samples: Sequence[Sample], batch: Sequence[Sample], result: UpdateResult) -> dict[str, int]:
-    return {
-        "prompt": sum(len(s.prompt_ids) for s in samples),
-        "completion": sum(len(s.completion_ids) for s in samples),
-        "trained": sum(batch[i].length for i in result.trained),
-        "skipped_samples": len(samples) - len(result.trained),
-    }
-
-
-def _figures(record: dict[str, Any], result: UpdateResult) -> Figures:
-    completion, metrics = record["completion"], result.metrics
-    kl = metrics.get("kl", abs(metrics.get("rollout_kl", 0.0)))
-    return Figures(
-        non_finite=result.non_finite,
-        mean_tokens=completion["mean_tokens"],
-        sampled_entropy=completion["sampled_entropy"],
-        loop_share=completion["loop_share"],
-        foreign_script_share=completion["foreign_script_share"],
-        kl=kl if math.isfinite(kl) else None,
-    )
-
-
-def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
-    """JSON knows no NaN; a mean over nothing is null."""
-    return {k: v if math.isfinite(v) else None for k, v in metrics.items()}

@@ -1,0 +1,90 @@
+"""What a training step's record says of its rewards, completions and tokens."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.rewards.composite import Scores
+from harness.rollout.engine import Completion
+from harness.training.advantages import zero_spread
+from harness.training.batch import Sample
+from harness.training.detectors import Figures
+from harness.training.update import UpdateResult
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.fmean(values), "std": statistics.pstdev(values)}
+
+
+def _zero_spread_share(values: Sequence[float], groups: int) -> float:
+    """Share of the groups whose completions all have the same value."""
+    return float(zero_spread(torch.tensor(values, dtype=torch.float64).view(groups, -1)).double().mean())
+
+
+def reward_record(rewards: torch.Tensor, scores: Scores) -> dict[str, Any]:
+    """Mean and spread of the total, fp64 [P, G], and of each function, and the share of groups without spread."""
+    return {
+        "reward": {
+            **_spread(scores.total),
+            "zero_spread_share": _zero_spread_share(scores.total, len(rewards)),
+            "functions": {
+                name: {**_spread(values), "zero_spread_share": _zero_spread_share(values, len(rewards))}
+                for name, values in scores.by_function.items()
+            },
+        },
+        "accuracy": statistics.fmean(map(float, scores.correct)),
+    }
+
+
+def completion_record(completions: Sequence[Completion]) -> dict[str, float]:
+    """Lengths in tokens, the share that was truncated, and the entropy in nats."""
+    lengths = np.array([len(c.token_ids) for c in completions])
+    p10, p25, median, p75, p90 = np.quantile(lengths, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
+    logprobs = [value for c in completions for value in c.logprobs]
+    return {
+        "mean_tokens": float(lengths.mean()),
+        "p10": p10,
+        "p25": p25,
+        "median_tokens": median,
+        "p75": p75,
+        "p90": p90,
+        "max_tokens": int(lengths.max()),
+        "truncated_share": statistics.fmean(float(c.truncated) for c in completions),
+        # The mean of −log p over sampled tokens estimates the policy's entropy over all completions, trained or not.
+        "sampled_entropy": -statistics.fmean(logprobs),
+    }
+
+
+def token_record(samples: Sequence[Sample], batch: Sequence[Sample], result: UpdateResult) -> dict[str, int]:
+    """Tokens of all that was drawn, and of the part of `batch` that went through forward and backward."""
+    return {
+        "prompt": sum(len(s.prompt_ids) for s in samples),
+        "completion": sum(len(s.completion_ids) for s in samples),
+        "trained": sum(batch[i].length for i in result.trained),
+        "skipped_samples": len(samples) - len(result.trained),
+    }
+
+
+def figures_of(record: dict[str, Any], result: UpdateResult) -> Figures:
+    """What the detectors look at. Without a reference policy, the KL is the sampling policy's to the trained one."""
+    completion, metrics = record["completion"], result.metrics
+    kl = metrics.get("kl", abs(metrics.get("rollout_kl", 0.0)))
+    return Figures(
+        non_finite=result.non_finite,
+        mean_tokens=completion["mean_tokens"],
+        sampled_entropy=completion["sampled_entropy"],
+        loop_share=completion["loop_share"],
+        foreign_script_share=completion["foreign_script_share"],
+        kl=kl if math.isfinite(kl) else None,
+    )
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    """JSON knows no NaN; a mean over nothing is null."""
+    return {k: v if math.isfinite(v) else None for k, v in metrics.items()}
