@@ -12,6 +12,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.data.mix import build_mix
+from harness.models.catalog import resolve_model
+from harness.models.loading import load_model
+from harness.rewards.composite import CompositeReward
+from harness.rollout.build import end_ids
+from harness.rollout.transformers_engine import TransformersEngine
+from harness.store.folders import Store
+from harness.training.trainer import Trainer
+
 ROOT = Path(__file__).resolve().parents[2]
 GRID = """
 name: small
@@ -95,6 +104,39 @@ def test_speed_and_cost_are_counts_over_the_clock(study):
         assert row["cost_usd"] == pytest.approx(seconds / 3600 * row["devices"] * 0.05, rel=0.1)
         parts = row[["training_usd", "evaluation_usd", "other_usd", "failed_usd"]]
         assert parts.sum() == pytest.approx(row["cost_usd"], rel=1e-4)
+
+
+def test_tokens_per_second_in_the_table_are_tokens_counted_in_the_samples_over_the_clock(study):
+    """The samples are drawn again, from the seed, and counted; the clock is that of the records."""
+    folder, _ = study
+    (row,) = pd.read_csv(folder / "out" / "tables" / "throughput.csv").to_dict("records")
+    records = _records(folder / "out")
+    job = Store(folder / "out").run(row["run"]).read_job()
+    loaded = load_model(resolve_model(job.recipe.model), job.recipe.model)
+    counted = []
+
+    class Counting(TransformersEngine):
+        def generate(self, requests, sampling):
+            completions = super().generate(requests, sampling)
+            prompts = sum(len(r.prompt_ids) for r in requests)
+            counted.append((prompts, sum(len(c.token_ids) for c in completions)))
+            return completions
+
+    engine = Counting(loaded.model, end_ids=end_ids(loaded), pad_id=loaded.tokenizer.pad_token_id)
+    with CompositeReward(job.recipe.reward) as rewards:
+        problems = build_mix(job.recipe.data).problems
+        trainer = Trainer(job.recipe, job.seed, loaded, engine, rewards, problems, peak_flops=1e11)
+        for _ in records:
+            trainer.train_step()
+    for (prompt, completion), record in zip(counted, (records[1], records[2], records[3])):
+        assert (prompt, completion) == (record["tokens"]["prompt"], record["tokens"]["completion"])
+    completions = sum(completion for _, completion in counted)
+    clock = [r["timing"] for r in records.values()]
+    assert row["tokens_per_second"] == pytest.approx(
+        completions / sum(t["total_seconds"] for t in clock), rel=1e-4
+    )
+    rollout = completions / sum(t["seconds"]["rollout"] for t in clock)
+    assert row["rollout_tokens_per_second"] == pytest.approx(rollout, rel=1e-4)
 
 
 def test_the_same_command_only_reprints_what_is_done(study):
