@@ -92,7 +92,8 @@ def accuracy_table(analysis: Analysis) -> Table:
         "ci_high",
         "run",
     ]
-    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else empty)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    frame = pd.DataFrame(rows, columns=columns or empty)
     if rows:
         frame = frame.astype(dict.fromkeys(("seed", "step", "questions", "samples", "correct"), "Int64"))
     shown: list[Shown] = [
@@ -104,8 +105,10 @@ def accuracy_table(analysis: Analysis) -> Table:
         ("questions", "questions", as_whole),
         ("samples", "samples", as_whole),
         *((f"pass@{k} %", f"pass_at_{k}", formats.points) for k in tries if k > 1),
+        ("maj@K %", "majority_accuracy", formats.points),
         ("tokens", "mean_completion_tokens", formats.number),
         ("truncated %", "truncated_share", formats.points),
+        ("unparsable %", "unparsable_share", formats.points),
         ("run", "run", as_text),
     ]
     return make_table("accuracy", "Accuracy", frame, shown, left=len(study.axes) + 3, notes=[_ACCURACY_NOTE])
@@ -139,7 +142,30 @@ def _accuracy_row(
         "mean_completion_tokens": record.get("completion.mean_tokens"),
         "truncated_share": record.get("completion.truncated_share"),
         "unparsable_share": record.get("completion.unparsable_share"),
+        **_more_intervals(record),
     }
+
+
+_BOUNDED = {
+    "majority": "majority_at_k",
+    "mean_completion_tokens": "completion.mean_tokens",
+    "truncated": "completion.truncated_share",
+    "unparsable": "completion.unparsable_share",
+}
+"""Columns with bounds of their own by prefix, and where the record has them."""
+
+
+def _more_intervals(record: dict[str, Any]) -> dict[str, Any]:
+    """Bounds of the figures beside accuracy, and whether samples repeat; nothing for records made before they were
+    kept, so that tables of old folders stay what they are."""
+    if not isinstance(record.get("intervals.accuracy"), list):
+        return {}
+    columns: dict[str, Any] = {}
+    for prefix, name in _BOUNDED.items():
+        key = f"{name}.{int(record['samples'])}" if name == "majority_at_k" else name
+        low, high = record[f"intervals.{key}"]
+        columns |= {f"{prefix}_ci_low": low, f"{prefix}_ci_high": high}
+    return {**columns, "repeats_flagged": record.get("repeats.flagged")}
 
 
 def cells_table(analysis: Analysis) -> Table:
