@@ -20,6 +20,11 @@ def _parser() -> argparse.ArgumentParser:
         help="why this cell would be rerun or reused, field by field; CELL is like 'reward=cosine seed=0'",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: what fits)")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="first train a few steps on this machine (kept in DIR/.probes) and reckon with what they take",
+    )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     return parser
 
@@ -39,6 +44,10 @@ def _plan(arguments: argparse.Namespace) -> int:
     from harness.matrix.why import explain, find_cell
     from harness.store.atomic import to_json
 
+    if arguments.probe:
+        from harness.matrix.probe import run_probe
+
+        run_probe(prepare(arguments.grid, arguments.out, workers=arguments.workers))
     matrix = prepare(arguments.grid, arguments.out, workers=arguments.workers, planning=True)
     if arguments.why is not None:
         print("\n".join(explain(matrix.plan, find_cell(matrix.plan, arguments.why))))

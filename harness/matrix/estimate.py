@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from harness.matrix.cost_model import EVALUATION_QUESTIONS, CostModel, assumptions
 from harness.matrix.machine import Hardware
+from harness.matrix.observed import Observed, observed
 from harness.models.catalog import ModelSource
 from harness.spec.evaluation import BenchmarkSpec
-from harness.store.folders import RunFolder, Store
+from harness.store.folders import Store
 from harness.store.job import RunJob
+
+Evidence = tuple[RunJob, CostModel, Observed]
+"""A run with what the model says of it and what was measured."""
+
+
+def probe_store(store: Store) -> Store:
+    """Where the probes of an output folder are: apart from its runs, and labelled by their place."""
+    return Store(store.root / ".probes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +38,6 @@ class Estimate:
     usd: float
     gib: float
     measured: bool
-
-
-@dataclass
-class _Observed:
-    """What one run's records say."""
-
-    steps: list[float] = field(default_factory=list)
-    evaluations: dict[str, list[float]] = field(default_factory=dict)
-    startup: list[float] = field(default_factory=list)
-    gib: list[float] = field(default_factory=list)
-    wall_seconds: float = 0.0
 
 
 class Estimator:
@@ -61,17 +58,46 @@ class Estimator:
         self._hardware = hardware
         self._models = models
         self._costs = {j.run_id: CostModel(j.recipe, models[j.run_id], hardware) for j in self._jobs}
-        self._seen: dict[str, _Observed] = {}
-        self.refresh(*self._jobs)
+        self._records: dict[str, Observed] | None = None
+
+    @property
+    def _seen(self) -> dict[str, Observed]:
+        """What was observed, by run; read when it is first asked for: a finished matrix does without."""
+        if self._records is None:
+            self._records = {}
+            self._probes = self._probed()
+            self.refresh(*self._jobs)
+        return self._records
 
     def refresh(self, *jobs: RunJob) -> None:
         """Reads the records of runs again."""
+        seen = self._seen
         for job in jobs:
             folder = self._store.run(job.run_id)
             if folder.path.exists():
-                self._seen[job.run_id] = _observed(folder)
+                seen[job.run_id] = observed(folder)
         self._ratios = self._learned()
         self._startup = self._startup_seconds()
+
+    def _probed(self) -> list[Evidence]:
+        """The probes on file of the models and the kind of device of this plan."""
+        by_name = {j.recipe.model.name: self._models[j.run_id] for j in self._jobs}
+        found = []
+        for folder in probe_store(self._store).runs():
+            job = folder.read_job()
+            model = by_name.get(job.recipe.model.name)
+            if model is not None and job.hardware.profile == self._hardware.spec.profile:
+                found.append((job, CostModel(job.recipe, model, self._hardware), observed(folder)))
+        return found
+
+    def _evidence(self) -> list[Evidence]:
+        """What this folder's runs measured; where none did, what a probe measured."""
+        runs = [
+            (j, self._costs[j.run_id], self._seen[j.run_id])
+            for j in self._jobs
+            if j.run_id in self._seen and (self._seen[j.run_id].steps or self._seen[j.run_id].evaluations)
+        ]
+        return runs or self._probes
 
     def spent_seconds(self) -> float:
         """Wall-clock seconds that all attempts held their slots, up to their last refresh."""
@@ -89,7 +115,7 @@ class Estimator:
         """Time of a step: as this run measured it, or as the model says, corrected by what other runs measured."""
         own = self._seen.get(job.run_id)
         if own and len(own.steps) >= 3:
-            return statistics.median(own.steps)
+            return statistics.fmean(own.steps)
         return self._costs[job.run_id].step_seconds() * self._ratios["step"]
 
     def evaluation_seconds(self, job: RunJob, benchmark: BenchmarkSpec) -> float:
@@ -98,15 +124,11 @@ class Estimator:
         if own and own.evaluations.get(benchmark.name):
             return statistics.median(own.evaluations[benchmark.name])
         known = self._ratios.get(f"evaluation.{benchmark.name}", self._ratios["evaluation"])
-        return self._modelled_evaluation(job, benchmark) * known
-
-    def _modelled_evaluation(self, job: RunJob, benchmark: BenchmarkSpec) -> float:
-        sequences = (benchmark.questions or EVALUATION_QUESTIONS) * job.evaluate.samples
-        return self._costs[job.run_id].generation_seconds(sequences, job.evaluate.max_completion_tokens)
+        return _modelled_evaluation(self._costs[job.run_id], job, benchmark) * known
 
     def _startup_seconds(self) -> float:
         """From a worker's start to its first work, with whatever else no step and no evaluation covers."""
-        measured = [s for o in self._seen.values() for s in o.startup]
+        measured = [s for _, _, seen in self._evidence() for s in seen.startup]
         if measured:
             return statistics.median(measured)
         return max((c.rates.startup_seconds for c in self._costs.values()), default=0.0)
@@ -119,7 +141,7 @@ class Estimator:
             step: the step at which its worker is now; None if none runs.
         """
         missing = self._store.run(job.run_id).missing(job)
-        measured = any(o.steps or o.evaluations for o in self._seen.values())
+        measured = bool(self._evidence())
         gib = self.gib(job)
         if not missing:
             return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured)
@@ -142,20 +164,21 @@ class Estimator:
     def gib(self, job: RunJob) -> float:
         """Peak memory of a device: as this run measured it, or as the model says."""
         own = self._seen.get(job.run_id)
-        return max(own.gib) if own and own.gib else self._costs[job.run_id].memory().total_gib
+        if own and own.gib:
+            return max(own.gib)
+        return self._costs[job.run_id].memory().total_gib * self._ratios["gib"]
 
     def _learned(self) -> dict[str, float]:
-        """Measured over modelled time, medians over runs."""
-        ratios: dict[str, list[float]] = {"step": [], "evaluation": []}
-        for job in self._jobs:
-            seen = self._seen.get(job.run_id)
-            if seen is None:
-                continue
+        """Measured over modelled time and memory, medians over runs."""
+        ratios: dict[str, list[float]] = {"step": [], "evaluation": [], "gib": []}
+        for job, cost, seen in self._evidence():
             if seen.steps:
-                ratios["step"].append(statistics.median(seen.steps) / self._costs[job.run_id].step_seconds())
+                ratios["step"].append(statistics.fmean(seen.steps) / cost.step_seconds())
+            if seen.gib:
+                ratios["gib"].append(max(seen.gib) / cost.memory().total_gib)
             for benchmark in job.evaluate.benchmarks:
                 for seconds in seen.evaluations.get(benchmark.name, []):
-                    ratio = seconds / self._modelled_evaluation(job, benchmark)
+                    ratio = seconds / _modelled_evaluation(cost, job, benchmark)
                     ratios["evaluation"].append(ratio)
                     ratios.setdefault(f"evaluation.{benchmark.name}", []).append(ratio)
         return {name: statistics.median(values) if values else 1.0 for name, values in ratios.items()}
@@ -163,38 +186,19 @@ class Estimator:
     def assumptions(self) -> list[str]:
         """What the figures rest on, in sentences."""
         lines = assumptions(self._hardware, {j.recipe.model.dtype for j in self._jobs})
-        runs = sum(bool(o.steps or o.evaluations) for o in self._seen.values())
-        if runs:
-            return [lines[0], f"times measured in {runs} runs of this folder, scaled to the others by size"]
+        evidence = self._evidence()
+        if evidence and evidence is not self._probes:
+            return [
+                lines[0],
+                f"times measured in {len(evidence)} runs of this folder, scaled to the others by size",
+            ]
+        if evidence:
+            steps = sum(len(seen.steps) for _, _, seen in evidence)
+            return [lines[0], f"times and memory of a probe of {steps} steps on this machine, scaled by size"]
         largest = max((c.memory() for c in self._costs.values()), key=lambda m: m.total_gib, default=None)
         return lines if largest is None else [*lines, f"memory: {largest.words()}"]
 
 
-def _observed(folder: RunFolder) -> _Observed:
-    seen = _Observed()
-    evaluations = folder.evaluations()
-    for record in evaluations:
-        seen.evaluations.setdefault(record["benchmark"], []).append(record["timing"]["total_seconds"])
-    for attempt in folder.attempts():
-        wall = attempt.wall_seconds
-        seen.wall_seconds += wall
-        records = attempt.steps()
-        # The first step warms caches up; it is told by the start-up time, not by the median of steps.
-        seen.steps += [r["timing"]["total_seconds"] for r in records[1:]]
-        seen.gib += [peak for r in records if (peak := _peak(r.get("memory", {}))) is not None]
-        end = attempt.end()
-        if end is not None and end["status"] == "finished":
-            covered = sum(r["timing"]["total_seconds"] for r in records)
-            own = [r for r in evaluations if r.get("attempt") == attempt.number]
-            covered += sum(r["timing"]["total_seconds"] for r in own)
-            seen.startup.append(max(0.0, wall - covered))
-    return seen
-
-
-def _peak(memory: dict[str, dict[str, Any]]) -> float | None:
-    """The largest measured peak over phases: of the device where there is one, else of the process."""
-    for key in ("device_gib", "reserved_gib", "resident_gib"):
-        values = [phase[key] for phase in memory.values() if phase.get(key) is not None]
-        if values:
-            return float(max(values))
-    return None
+def _modelled_evaluation(cost: CostModel, job: RunJob, benchmark: BenchmarkSpec) -> float:
+    sequences = (benchmark.questions or EVALUATION_QUESTIONS) * job.evaluate.samples
+    return cost.generation_seconds(sequences, job.evaluate.max_completion_tokens)

@@ -13,17 +13,15 @@ def start_order(plan: Plan) -> list[RunJob]:
 
     With every axis at m levels, the runs whose level numbers sum to 0 modulo m are a fraction in which every level
     of every axis stands equally often (Box, Hunter and Hunter, Statistics for Experimenters, chapter 6); then
-    those that sum to 1, and so on. Within a fraction the same holds of the sums over fewer axes. Runs that others
-    fork from come before them.
+    those that sum to 1, and so on. Within a fraction the same holds of the sums over fewer axes.
     """
     levels = {axis: [level.name for level in found] for axis, found in plan.grid.axes.items()}
     seeds = plan.grid.head.seeds
-    forked = {job.fork.run_id for job in plan.jobs if job.fork is not None}
 
-    def key(job: RunJob) -> tuple[int, int, int, tuple[int, ...]]:
+    def key(job: RunJob) -> tuple[int, int, tuple[int, ...]]:
         if job.kind == "base":
-            return 0, 0, 0, ()
-        return 1, seeds.index(job.seed), job.run_id not in forked, _fraction(levels, plan.levels[job.run_id])
+            return 0, 0, ()
+        return 1, seeds.index(job.seed), _fraction(levels, plan.levels[job.run_id])
 
     return sorted(plan.jobs, key=key)
 

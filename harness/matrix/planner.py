@@ -16,6 +16,7 @@ from harness.spec.identity import (
     Identity,
     base_identity,
     evaluation_identity,
+    experiment_fields,
     run_identity,
     schedule_depends_on_steps,
 )
@@ -141,35 +142,42 @@ def make_plan(
 
 def _cells(grid: Grid, world: World) -> tuple[list[PlannedCell], dict[str, Identity]]:
     cells, identities = [], {}
+    fields: dict[int, dict[str, Any]] = {}  # by the recipe object, which the seeds of a cell share
     for cell in grid.cells:
-        identity = identity_of(cell, world)
+        if id(cell.recipe) not in fields:
+            fields[id(cell.recipe)] = experiment_fields(cell.recipe)
+        identity = identity_of(cell, world, fields[id(cell.recipe)])
         identities[identity.digest] = identity
         cells.append(PlannedCell(cell, identity.digest, cell.recipe.training.steps))
     return cells, identities
 
 
-def identity_of(cell: Cell, world: World) -> Identity:
-    """Identity of the run that a cell lies on."""
+def identity_of(cell: Cell, world: World, fields: dict[str, Any] | None = None) -> Identity:
+    """Identity of the run that a cell lies on; `fields` are its recipe's `experiment_fields`, where at hand."""
     content = [world.fingerprint(source) for source in cell.recipe.data.sources]
     return run_identity(
         cell.recipe,
         cell.seed,
         model_fingerprint=world.model(cell.recipe.model).fingerprint,
         data_fingerprint=json.dumps(content, separators=(",", ":")),
+        fields=fields,
     )
 
 
 def _evaluations(grid: Grid, world: World, recipe: Recipe) -> dict[str, Identity]:
     evaluate = grid.head.evaluate
-    return {
-        benchmark.name: evaluation_identity(
-            evaluate,
-            benchmark,
-            recipe.prompt,
-            benchmark_fingerprint=world.fingerprint(benchmark.source),
-        )
-        for benchmark in evaluate.benchmarks
-    }
+    return world.evaluations(
+        repr(recipe.prompt),
+        lambda: {
+            benchmark.name: evaluation_identity(
+                evaluate,
+                benchmark,
+                recipe.prompt,
+                benchmark_fingerprint=world.fingerprint(benchmark.source),
+            )
+            for benchmark in evaluate.benchmarks
+        },
+    )
 
 
 def _job(

@@ -19,6 +19,7 @@ from harness.rewards.composite import UnknownReward, validate_rewards
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
+from harness.spec.identity import Identity
 from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec, SourceSpec
 from harness.spec.source import Path_
 from harness.spec.validate import dotted
@@ -44,6 +45,7 @@ class World:
     _models: dict[str, ModelSource] = field(default_factory=dict)
     _data: dict[str, str] = field(default_factory=dict)
     _passed: set[str] = field(default_factory=set)
+    _evaluations: dict[str, dict[str, Identity]] = field(default_factory=dict)
 
     def model(self, spec: ModelSpec) -> ModelSource:
         """The model; raises `ModelNotFound`."""
@@ -71,6 +73,12 @@ class World:
                 self._data[key] = assumed
                 self.assumed_data.append(assumed.removeprefix(PREFIX).rpartition("@")[0])
         return self._data[key]
+
+    def evaluations(self, key: str, make: Callable[[], dict[str, Identity]]) -> dict[str, Identity]:
+        """Identities of the benchmarks under what `key` names, made once."""
+        if key not in self._evaluations:
+            self._evaluations[key] = make()
+        return self._evaluations[key]
 
     def once(self, key: str, check: Callable[[], object]) -> None:
         """Makes a check that depends on `key` alone, the first time."""

@@ -32,11 +32,12 @@ from harness.store.job import RunJob
 WORKER = (sys.executable, "-m", "harness.matrix.worker")
 """The command of a worker, the same on every executor."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # forks of a tokenizer that has threads warn, and may hang
     "PYTHONHASHSEED": "0",  # set order is part of "same inputs, same outputs"
     "PYTHONUNBUFFERED": "1",
 }
+"""What every worker has in its environment."""
 _POLL_SECONDS = 0.1
 _SHOW_SECONDS = 1.0
 _REFRESH_SECONDS = 5.0
@@ -193,8 +194,6 @@ class Scheduler:
             job, folder = waiting.job, self._store.run(waiting.job.run_id)
             if self._done_elsewhere(waiting):
                 continue
-            if job.fork is not None and self._awaited(job.fork.run_id):
-                continue
             part = None if self._out_of_budget else self._purse.reaches(job, self._active)
             if part is None:
                 self._denied_until = now + _REFRESH_SECONDS
@@ -211,12 +210,6 @@ class Scheduler:
             self._queue.remove(waiting)
             self._start(part, job, folder, attempt, slot)
         return False
-
-    def _awaited(self, run_id: str) -> bool:
-        """Whether a run that others fork from is still to come; one that failed is done without."""
-        return any(w.job.run_id == run_id for w in self._queue) or any(
-            a.job.run_id == run_id for a in self._active
-        )
 
     def _done_elsewhere(self, waiting: _Waiting) -> bool:
         """Takes from the queue what another runner has finished, or given up, since this call began."""
@@ -254,7 +247,7 @@ class Scheduler:
             estimated_seconds=self._estimator.remaining(part).seconds,
         )
         command = [*self._worker, str(folder.path), "--attempt", str(attempt.number)]
-        handle = self._executor.submit(command, _ENVIRONMENT, slot, attempt.log)
+        handle = self._executor.submit(command, ENVIRONMENT, slot, attempt.log)
         self._active.append(Active(part, whole, folder, attempt, handle, slot))
         self._outcome.started += 1
         self._waiting_seconds = self._waiting()

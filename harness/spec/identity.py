@@ -240,14 +240,35 @@ def schedule_depends_on_steps(recipe: Recipe) -> bool:
     return recipe.optimizer.schedule != "constant" and recipe.optimizer.schedule_steps is None
 
 
-def run_identity(recipe: Recipe, seed: int, *, model_fingerprint: str, data_fingerprint: str) -> Identity:
-    """Identity of the trajectory that a cell lies on.
+def experiment_fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's part of a run's identity, the same for every seed.
 
     `training.steps` is left out under a schedule that does not look ahead: shorter cells are its checkpoints.
     """
     fields = flattened(_experimental(recipe.model_dump(mode="json")))
     if not schedule_depends_on_steps(recipe):
         del fields["training.steps"]
+    return fields
+
+
+def run_identity(
+    recipe: Recipe,
+    seed: int,
+    *,
+    model_fingerprint: str,
+    data_fingerprint: str,
+    fields: dict[str, Any] | None = None,
+) -> Identity:
+    """Identity of the trajectory that a cell lies on.
+
+    Args:
+        recipe: the cell's recipe.
+        seed: the run's seed.
+        model_fingerprint: of the model's content.
+        data_fingerprint: of the training data's content.
+        fields: `experiment_fields(recipe)`, where it is at hand.
+    """
+    fields = experiment_fields(recipe) if fields is None else fields
     return _identity(
         "run", {**fields, "seed": seed, "model.content": model_fingerprint, "data.content": data_fingerprint}
     )

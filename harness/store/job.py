@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
 from harness.store.schema import VERSIONS
-
-
-@dataclass(frozen=True)
-class Fork:
-    """A checkpoint of another run from which this one may start: up to there the two are one trajectory.
-
-    Attributes:
-        run_id: the other run.
-        step: the checkpoint's step.
-    """
-
-    run_id: str
-    step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +28,6 @@ class RunJob:
         devices: devices billed.
         label: for people, such as `data=easy reward=cosine seed=0`.
         identity: the fields that went into `run_id`.
-        fork: where its first steps were already trained, if anywhere.
-        keep: steps whose checkpoints are kept, moments included, for the runs that fork from this one.
         evaluation_identities: the fields that went into each evaluation's digest, by benchmark name.
     """
 
@@ -59,8 +44,6 @@ class RunJob:
     label: str
     identity: dict[str, Any]
     evaluation_identities: dict[str, dict[str, Any]] = field(default_factory=dict)
-    fork: Fork | None = None
-    keep: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data with its schema number."""
@@ -79,8 +62,6 @@ class RunJob:
             "devices": self.devices,
             "identity": self.identity,
             "evaluation_identities": self.evaluation_identities,
-            "fork": asdict(self.fork) if self.fork else None,
-            "keep": list(self.keep),
         }
 
     @classmethod
@@ -100,8 +81,6 @@ class RunJob:
             label=data["label"],
             identity=data["identity"],
             evaluation_identities=data.get("evaluation_identities", {}),
-            fork=Fork(**data["fork"]) if data["fork"] else None,
-            keep=tuple(data["keep"]),
         )
 
     @property

@@ -11,7 +11,7 @@ from harness.store.errors import StoreError
 Kind = Literal["run", "attempt", "end", "line", "evaluation", "output"]
 
 VERSIONS: dict[Kind, int] = {
-    "run": 2,  # run.json
+    "run": 1,  # run.json
     "attempt": 2,  # attempt.json
     "end": 1,  # end.json
     "line": 1,  # lines of steps.jsonl and events.jsonl
@@ -21,11 +21,6 @@ VERSIONS: dict[Kind, int] = {
 """The newest version of each kind of record: what is written, and the most that can be read."""
 
 Record = dict[str, Any]
-
-
-def _run_from_1(record: Record) -> Record:
-    """Version 2 says from which checkpoint of another run a run may start, and which it keeps for others."""
-    return {**record, "fork": None, "keep": []}
 
 
 def _attempt_from_1(record: Record) -> Record:
@@ -40,7 +35,6 @@ def _attempt_from_1(record: Record) -> Record:
 
 
 _MIGRATIONS: dict[tuple[Kind, int], Callable[[Record], Record]] = {
-    ("run", 1): _run_from_1,
     ("attempt", 1): _attempt_from_1,
 }
 

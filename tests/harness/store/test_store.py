@@ -77,7 +77,7 @@ def test_an_equal_job_is_not_written_again(run, job):
     [
         ("{", "cannot be read"),
         ("[]", "no schema number"),
-        ('{"schema": 99}', "has schema 99, this version reads up to 2"),
+        ('{"schema": 99}', "has schema 99, this version reads up to 1"),
     ],
 )
 def test_a_foreign_or_newer_record_is_named(run, content, message):

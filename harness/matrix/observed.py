@@ -1,0 +1,58 @@
+"""What the records of a run say about time and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.store.folders import RunFolder
+
+
+@dataclass
+class Observed:
+    """What one run's records say.
+
+    Attributes:
+        steps: seconds of each step but an attempt's first.
+        evaluations: seconds of each evaluation, by benchmark.
+        startup: seconds of each finished attempt that neither its steps nor its evaluations cover.
+        gib: peak memory of each step.
+        wall_seconds: of all attempts.
+    """
+
+    steps: list[float] = field(default_factory=list)
+    evaluations: dict[str, list[float]] = field(default_factory=dict)
+    startup: list[float] = field(default_factory=list)
+    gib: list[float] = field(default_factory=list)
+    wall_seconds: float = 0.0
+
+
+def observed(folder: RunFolder) -> Observed:
+    """Reads the records of a run."""
+    seen = Observed()
+    evaluations = folder.evaluations()
+    for record in evaluations:
+        seen.evaluations.setdefault(record["benchmark"], []).append(record["timing"]["total_seconds"])
+    for attempt in folder.attempts():
+        wall = attempt.wall_seconds
+        seen.wall_seconds += wall
+        records = attempt.steps()
+        # The first step warms caches up; it is told by the start-up time, not by the median of steps.
+        seen.steps += [r["timing"]["total_seconds"] for r in records[1:]]
+        seen.gib += [peak for r in records if (peak := _peak(r.get("memory", {}))) is not None]
+        end = attempt.end()
+        if end is not None and end["status"] == "finished":
+            covered = sum(r["timing"]["total_seconds"] for r in records)
+            own = [r for r in evaluations if r.get("attempt") == attempt.number]
+            covered += sum(r["timing"]["total_seconds"] for r in own)
+            seen.startup.append(max(0.0, wall - covered))
+    return seen
+
+
+def _peak(memory: dict[str, dict[str, Any]]) -> float | None:
+    """The largest measured peak over phases: of the device where there is one, else of the process."""
+    for key in ("device_gib", "reserved_gib", "resident_gib"):
+        values = [phase[key] for phase in memory.values() if phase.get(key) is not None]
+        if values:
+            return float(max(values))
+    return None
