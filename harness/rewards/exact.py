@@ -13,6 +13,7 @@ _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|\\(?:left|right)(?![A-Za-z])|\\disp
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
 _APART = re.compile(r"\d\s+\d", re.ASCII)
+_LISTED = re.compile(r"\d,\s+\d", re.ASCII)
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d)", re.ASCII)
 _MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+/\d+)(?!\d)", re.ASCII)
 _NUMBER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)?(\.\d+)?", re.ASCII)
@@ -108,7 +109,10 @@ def decide(gold: str, answer: str) -> bool | None:
     words = as_words(gold)
     if words is not None:
         return words == as_words(answer)
-    first, second = as_number(left), as_number(right)
+    # 376, 625 are two numbers, 376,625 is one.
+    first, second = (
+        None if _LISTED.search(text) else as_number(n) for text, n in ((gold, left), (answer, right))
+    )
     if first is None or second is None:
         return None
     # A rounded decimal for a fraction such as 1/3 is a matter of precision, which the algebra system settles.

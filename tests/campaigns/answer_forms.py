@@ -116,7 +116,7 @@ def champ(problems: Sequence[Problem]) -> list[Gold]:
 def _champ(text: str, times: int) -> Gold:
     if as_words(text) is not None:
         return Gold("CHAMP, words", text, word_forms(text), [f"not {text}", "17", "perhaps"], times)
-    value = as_number(normalised(text))
+    value = None if ", " in text else as_number(normalised(text))
     if value is not None and value.denominator == 1:
         whole = int(value)
         return Gold("CHAMP, integers", text, number_forms(whole), number_perturbed(whole), times)

@@ -175,6 +175,7 @@ def subject_of(recipe: Recipe) -> Subject:
         "group": "num_generations",
         "cap": "max_completion_length",
         "logprob_temperature": "temperature",
+        "top_p": "top_p",
         "reward": "reward_funcs",
         "clip": "epsilon",
         "kl": "sync_ref_model",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.mix import build_benchmark, build_mix, quotas
+from harness.data.mix import build_benchmark, build_mix, quotas, shares_of
 from harness.data.problem import content_sha256
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
@@ -91,3 +91,60 @@ def test_a_benchmark_larger_than_its_source(tmp_path):
     path.write_text("question,answer\n1+1=,2\n")
     whole = build_benchmark(BenchmarkSpec(name="f", source=FileSource(source="file", path=str(path))))
     assert [p.answer for p in whole] == ["2"]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 10), st.one_of(st.none(), st.integers(1, 40))), min_size=1, max_size=6),
+    st.integers(0, 300),
+)
+def test_quotas_are_given_in_full_and_weights_share_the_rest(entries, extra):
+    size = sum(quota or 0 for _, quota in entries) + extra
+    sources = [{"source": "sums", "weight": weight, "quota": quota} for weight, quota in entries]
+    if size == 0:
+        return
+    shares = shares_of(DataSpec.model_validate({"sources": sources, "size": size}))
+    assert [s for s, (_, quota) in zip(shares, entries, strict=True) if quota] == [q for _, q in entries if q]
+    weighted = [weight for weight, quota in entries if quota is None]
+    rest = [s for s, (_, quota) in zip(shares, entries, strict=True) if quota is None]
+    assert sum(rest) == (extra if weighted else 0)
+    for share, weight in zip(rest, weighted, strict=True):
+        assert abs(share - extra * weight / sum(weighted)) < 1
+
+
+def test_quotas_beyond_the_size_are_an_error():
+    sources = [{"source": "sums", "quota": 8}, {"source": "champ", "quota": 5}]
+    with pytest.raises(ValueError, match="quotas come to 13, more than `size`, 12"):
+        DataSpec.model_validate({"sources": sources, "size": 12})
+
+
+def graded(tmp_path):
+    file = tmp_path / "graded.csv"
+    rows = "\n".join(f"question {i}?,{i},{i / 20:.2f},{'hard' if i > 14 else 'easy'}" for i in range(20))
+    file.write_text(f"question,answer,rate,grade\n{rows}\n")
+    return {"source": "file", "path": str(file)}
+
+
+def test_a_mix_of_difficulty_bands_with_its_manifest(tmp_path):
+    bands = [
+        {**graded(tmp_path), "difficulty_column": "rate", "difficulty_range": [0.2, 0.4], "quota": 3},
+        {**graded(tmp_path), "difficulty_column": "grade", "difficulty": ["hard"]},
+    ]
+    mix = build_mix(DataSpec.model_validate({"sources": bands, "size": 7}))
+    first, second = mix.manifest["sources"]
+    assert (first["quota"], first["count"]) == (3, 3)
+    assert (second["quota"], second["count"]) == (4, 4)
+    assert second["difficulty"] == {"hard": 4}
+    assert all(0.2 <= float(rate) <= 0.4 for rate in first["difficulty"])
+    assert mix.manifest["count"] == len(mix.problems) == 7
+    assert len({problem.question for problem in mix.problems}) == 7
+
+
+def test_a_band_that_is_not_there_is_told(tmp_path):
+    wrong = {**graded(tmp_path), "difficulty_column": "grade", "difficulty": ["hrad"]}
+    with pytest.raises(SpecError, match=r"no difficulty 'hrad'\n.*\"hard\""):
+        build_mix(DataSpec.model_validate({"sources": [wrong], "size": 5}))
+    words = {**graded(tmp_path), "difficulty_column": "grade", "difficulty_range": [0, 1]}
+    with pytest.raises(SpecError, match="`difficulty_range` wants numbers"):
+        build_mix(DataSpec.model_validate({"sources": [words], "size": 5}))
+    with pytest.raises(ValueError, match="needs the `difficulty_column`"):
+        DataSpec.model_validate({"sources": [{**graded(tmp_path), "difficulty": ["hard"]}]})

@@ -10,10 +10,8 @@ import time
 
 import pytest
 
-from harness.data.champ import load_champ
 from harness.rewards.answers import AnswerChecker
-from harness.rewards.exact import as_number, as_words, normalised
-from harness.rewards.plain_math import latex_of
+from tests.campaigns.answer_forms import number_forms, number_perturbed
 
 
 @pytest.fixture(scope="module")
@@ -26,93 +24,33 @@ def boxed(answer: str) -> str:
     return f"so it is\n</think>\n\\boxed{{{answer}}}"
 
 
-def number_forms(value: int) -> list[str]:
-    """Ways to write an integer, the last two for the algebra system."""
-    sign, size = ("-", -value) if value < 0 else ("", value)
-    return [
-        f"{value}.0",
-        f"${value}$",
-        f"\\text{{{value}}}",
-        f"{sign}\\frac{{{3 * size}}}{{3}}",
-        f" {sign}{size:,} ".replace(",", "{,}"),
-        f"{value - 7} + 7",
-        f"\\frac{{{2 * value}}}{{2}} + 0",
-    ]
-
-
-def expression_forms(latex: str) -> list[str]:
-    """Ways to write an expression."""
-    return [
-        latex,
-        f"\\({latex}\\)",
-        f"\\left({latex}\\right)",
-        f"0 + \\left({latex}\\right)",
-        f"\\frac{{2 \\cdot \\left({latex}\\right)}}{{2}}",
-        f"1 \\cdot \\left({latex}\\right)",
-    ]
-
-
-def word_forms(text: str) -> list[str]:
-    """Ways to write an answer in words."""
-    return [
-        text,
-        f"\\text{{{text}}}",
-        f"\\textbf{{{text}}}",
-        f"{text}.",
-        text.upper(),
-        f"\\mathrm{{{text}}}",
-    ]
-
-
-def forms(gold: str) -> tuple[list[str], list[str]]:
-    """Equivalent and perturbed forms of a reference answer."""
-    if as_words(gold) is not None:
-        return word_forms(gold), [f"not {gold}", "17", "perhaps"]
-    value = as_number(normalised(gold))
-    if value is not None and value.denominator == 1:
-        whole = int(value)
-        return number_forms(whole), [str(whole + 1), str(-whole - 1), f"{whole}.5", f"{whole} + 10^{{-2}}"]
-    latex = latex_of(gold)
-    return expression_forms(latex), [
-        f"\\left({latex}\\right) + 1",
-        f"3 \\cdot \\left({latex}\\right) + 2",
-        f"-\\left({latex}\\right) - 5",
-    ]
-
-
-# Lists, equations, intervals, ± and dots: no value that arithmetic can be done on.
-STATEMENTS = ("=", ",", "±", "...", "[")
-
-
-def champ_golds() -> list[str]:
-    golds = sorted({problem.answer for problem in load_champ()})
-    return [gold for gold in golds if as_words(gold) or not any(mark in gold for mark in STATEMENTS)]
-
-
-def assert_judged(checker: AnswerChecker, golds: list[str]) -> None:
-    for gold in golds:
-        right, wrong = forms(gold)
-        assert len(right) >= 5
-        checks = checker.check_many([(boxed(form), gold) for form in right])
-        assert [form for form, check in zip(right, checks, strict=True) if not check.correct] == [], gold
-        checks = checker.check_many([(boxed(form), gold) for form in wrong])
-        assert [form for form, check in zip(wrong, checks, strict=True) if check.correct] == [], gold
-
-
-def test_some_champ_answers_in_five_forms_and_perturbed(checker):
-    assert_judged(checker, champ_golds()[::12])
-
-
-@pytest.mark.slow
-def test_every_champ_answer_in_five_forms_and_perturbed(checker):
-    golds = champ_golds()
-    assert len(golds) > 120
-    assert_judged(checker, golds)
-
-
 def test_generated_integers_in_five_forms_and_perturbed(checker):
     for gold in (0, 1, -1, 7, -12, 54, 297, 1234, -99999):
-        assert_judged(checker, [str(gold)])
+        forms, perturbed = number_forms(gold), number_perturbed(gold)
+        assert all(
+            check.correct for check in checker.check_many([(boxed(form), str(gold)) for form in forms])
+        )
+        assert not any(
+            check.correct for check in checker.check_many([(boxed(p), str(gold)) for p in perturbed])
+        )
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("5", ["x=5", "3+2=5", "a+b=5", "f(2)=5", "2+3=4+1=5"], ["6=5", "1=5=5", "5=6", "4, 5"]),
+        ("12", ["3(4)", "12.00"], ["1 2", "1\\;2", "12.0000001"]),
+        ("1000", ["1 000", "1,000", "1\\,000", "1{,}000", "10^3"], ["1 0 0 0", "1, 000"]),
+        ("7/3", ["2 1/3", "2\\frac{1}{3}", "2+1/3"], ["2(1/3)", "21/3", "2/3"]),
+        ("2/3", ["2(1/3)", "2 \\cdot \\frac13"], ["2 1/3", "2\\frac{1}{3}"]),
+        ("-7/3", ["-2 1/3"], ["-2 + 1/3"]),
+        ("9.7 \\times 10^{5}", ["970000", "97 \\times 10^{4}", "970{,}000"], ["970001", "9.7"]),
+        ("376, 625", ["625, 376", "376,625"], ["376625", "376"]),
+    ],
+)
+def test_what_the_algebra_system_would_let_pass(checker, gold, right, wrong):
+    assert [a for a in right if not checker.check(boxed(a), gold).correct] == []
+    assert [a for a in wrong if checker.check(boxed(a), gold).correct] == []
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,6 @@ def test_a_sound_recipe_is_clean(tmp_path):
     [
         ("num_generation: 4\n", "unknown-key", 'did you mean "num_generations"?'),
         ("cosine_max_len: 100\n", "unread-key", "`cosine` is not among `reward_funcs`"),
-        ("warmup_steps: 100\n", "warmup-checkpoint", "warm-up ends with step 100"),
         ("epsilon: 0.3\n", "inert-clipping", "ratio is 1"),
         ("sync_ref_model: true\n", "inert-kl", "no KL term"),
         ("top_p: 0.9\n", "top-p", "0.9"),
@@ -109,6 +108,7 @@ def test_a_fault_is_found(tmp_path, add, rule, word):
     ("old", "new", "rule"),
     [
         ("num_generations: 8", "num_generations: 1", "group-of-one"),
+        ("max_steps: 100", "max_steps: 100\nwarmup_steps: 100", "warmup-checkpoint"),
         ("num_generations: 8", "num_generations: 5", "batch-shape"),
         ("save_steps: 100", "save_steps: 10", "best-of-checkpoints"),
         ("lr_scheduler_type: constant\nsave_steps: 100", "save_steps: 50", "unfinished-schedule"),
