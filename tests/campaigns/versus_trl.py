@@ -114,6 +114,8 @@ def ours(engine, arguments, steps):
 
 def theirs(arguments, steps):
     """trl's steps, measured by a callback; phases by wrapping its own methods."""
+    # trl imports vLLM wherever it is installed: memory and time that its own step has no use for.
+    sys.modules["vllm"] = None
     import torch
     from datasets import Dataset
     from transformers import TrainerCallback
