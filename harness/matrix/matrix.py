@@ -147,8 +147,12 @@ def _write_plan(matrix: Matrix) -> None:
     A plan with the same jobs stays: its estimates are those made before spending.
     """
     store, grid = matrix.store, grid_json(matrix.plan.grid)
-    write_json(store.root / "lint.json", lint_json(matrix.plan.grid))
-    if not store.grid_file.exists() or read_json(store.grid_file) != grid:
+    lint = store.root / "lint.json"
+    changed = not store.grid_file.exists() or read_json(store.grid_file) != grid
+    # A finished matrix is only reprinted: looking at its data again takes seconds.
+    if changed or not lint.exists():
+        write_json(lint, lint_json(matrix.plan.grid))
+    if changed:
         write_json(store.grid_file, grid)
     if store.plan_file.exists() and _bare(read_json(store.plan_file)) == _bare(matrix.plan.to_json()):
         return
