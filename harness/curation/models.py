@@ -151,7 +151,7 @@ def _judged(score: float, reply: str, spec: JudgeStage) -> Decision:
     if np.isnan(score):
         return Decision("unclear to the judge", reply[:200]) if spec.unclear == "drop" else KEEP
     if score > spec.margin:
-        told = f"log-odds {score:.3f}" if spec.method == "logprob" else reply[:200]
+        told = f"log-odds {score:.2f}" if spec.method == "logprob" else reply[:200]
         return Decision("bad by the judge", told)
     return KEEP
 
