@@ -198,16 +198,18 @@ def _figure(steps: pd.DataFrame, column: str | None) -> float:
 
 def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
     """The effect of the code on accuracy at the last step of every pair of runs, as a verdict."""
-    judgement = judge_code(first, second, delta)
+    judgement, same = judge_code(first, second, delta)
     decision: Decision = "ambiguous"
     if judgement.verdict == "hurts":
         decision = "worse"
-    elif judgement.verdict in ("works", "no meaningful effect") or judgement.ci_low > -delta:
+    elif judgement.verdict in ("works", "no meaningful effect") or judgement.ci_low > -delta or same:
         decision = "fine"
     words = (
         f"{100 * judgement.effect:+.1f} points ({100 * judgement.ci_low:+.1f} to {100 * judgement.ci_high:+.1f}), "
         f"{judgement.verdict}; would find {100 * judgement.detectable_effect:.1f} points"
     )
+    if same:
+        words = "the same share of right answers to every question in every run"
     comparison = Comparison(
         decision=decision,
         ratio=judgement.effect,
@@ -221,8 +223,8 @@ def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
     return Finding("accuracy", "all benchmarks", comparison, note=words)
 
 
-def judge_code(first: Study, second: Study, delta: float) -> Judgement:
-    """The verdict on the axis `code`: two-way uncertainty over runs and questions.
+def judge_code(first: Study, second: Study, delta: float) -> tuple[Judgement, bool]:
+    """The verdict on the axis `code`, two-way uncertainty over runs and questions; and whether nothing differs.
 
     Raises:
         MissingBaseline: the two have no evaluation of the same questions in common.
@@ -250,7 +252,8 @@ def judge_code(first: Study, second: Study, delta: float) -> Judgement:
     effects = two_way_effects(y.to_numpy().T, design, weights[None, :], strata)
     contrast = Contrast("candidate", "baseline", weights)
     test = Test(axis="code", contrasts=(contrast,), effects=effects, delta=delta)
-    return judge_primary([test], VerdictSettings(seeds=len(pairs)))[0]
+    same = bool((y.to_numpy()[:, 0::2] == y.to_numpy()[:, 1::2]).all())
+    return judge_primary([test], VerdictSettings(seeds=len(pairs)))[0], same
 
 
 def _question(frame: pd.DataFrame) -> str:
