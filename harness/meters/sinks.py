@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,15 +86,19 @@ class Sinks:
     ) -> None:
         self._failed = failed
         self._open: dict[str, Sink] = {}
+
+        def start(name: str) -> None:
+            self._open[name] = open_sink(name, folder, run, config)
+
         for name in names:
-            self._try(name, lambda name=name: self._open.update({name: open_sink(name, folder, run, config)}))
+            self._try(name, partial(start, name))
 
     def write(self, record: dict[str, Any]) -> None:
         """Hands a step record's numbers to every sink."""
         if self._open:
             figures = numbers(record)
             for name, sink in list(self._open.items()):
-                self._try(name, lambda sink=sink: sink.write(record["step"], figures))
+                self._try(name, partial(sink.write, record["step"], figures))
 
     def close(self) -> None:
         """Closes every sink."""

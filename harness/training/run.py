@@ -142,7 +142,7 @@ def _train(
         engine,
         rewards,
         _problems(state),
-        peak_flops=_peak_flops(job, loaded),
+        peak_flops=_peak_flops(job, loaded, state.ranks),
         devices=job.devices,
         ranks=state.ranks,
     )
@@ -244,12 +244,14 @@ def _problems(state: _Run) -> list[Problem]:
     return mix.problems
 
 
-def _peak_flops(job: RunJob, loaded: LoadedModel) -> float:
+def _peak_flops(job: RunJob, loaded: LoadedModel, ranks: Alone) -> float:
     if loaded.model.device.type == "cuda":
         profile = PROFILES["a40" if job.hardware.profile == "auto" else job.hardware.profile]
         return (profile.peak_tflops or 0.0) * 1e12 * job.devices
     bf16 = job.recipe.model.dtype == "bfloat16"
-    return measured_peak(bf16=compute_dtype(bf16=bf16, device=loaded.model.device) == torch.bfloat16)
+    return ranks.world * measured_peak(
+        bf16=compute_dtype(bf16=bf16, device=loaded.model.device) == torch.bfloat16
+    )
 
 
 def _evaluate_earlier(
