@@ -111,7 +111,8 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
         model.save_pretrained(folder)
         return
     save_file(adapter_tensors(model), folder / ADAPTER_FILE)
-    config = model.peft_config[_ADAPTER]
+    configs: Any = model.peft_config
+    config = configs[_ADAPTER]
     config.base_model_name_or_path = model.name_or_path
     config.save_pretrained(folder)
 

@@ -117,7 +117,7 @@ class Detectors:
             first = sum(self._lengths) / len(self._lengths)
             low, high = s.length.collapse_ratio * first, s.length.explosion_ratio * first
         entropy = (s.entropy.minimum, s.entropy.maximum)
-        bounds = (
+        bounds: tuple[tuple[str, float | None, float, float, Policy, str], ...] = (
             ("length", f.mean_tokens, low, high, s.length.policy, "tokens a completion"),
             ("entropy", f.sampled_entropy, *entropy, s.entropy.policy, "nats of entropy"),
             (

@@ -28,7 +28,6 @@ class Drawn:
         chosen: problem of each group.
         completions: G by G in the order of the groups.
         texts: the completions as text.
-        scores: of the completions.
         kept: groups that are trained on.
         rounds: rounds drawn.
         resample_seconds: seconds of the rounds after the first.
@@ -39,7 +38,7 @@ class Drawn:
         self.chosen: list[int] = []
         self.completions: list[Completion] = []
         self.texts: list[str] = []
-        self.scores: Scores | None = None
+        self._scores: Scores | None = None
         self.kept: list[int] = []
         self.rounds = 0
         self.resample_seconds = 0.0
@@ -66,12 +65,17 @@ class Drawn:
         self.chosen += chosen
         self.completions += completions
         self.texts += texts
-        self.scores = scores if self.scores is None else joined(self.scores, scores)
+        self._scores = scores if self._scores is None else joined(self._scores, scores)
         self.rounds += 1
+
+    @property
+    def scores(self) -> Scores:
+        """Of all completions drawn."""
+        assert self._scores is not None
+        return self._scores
 
     def rewards(self) -> Tensor:
         """fp64 [P, G]."""
-        assert self.scores is not None
         return rewards_of(self.scores, self._group)
 
     def record(self, zero_spread: str) -> dict[str, Any]:
