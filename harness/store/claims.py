@@ -12,6 +12,7 @@ suspended machine or a network that was cut, finds nowhere to publish from: its 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import time
@@ -47,6 +48,12 @@ def machine() -> str:
         except OSError:
             parts.append(str(int(psutil.boot_time())))
     return "/".join(parts)
+
+
+@cache
+def machine_digest() -> str:
+    """A short form of `machine()` for file names."""
+    return hashlib.sha256(machine().encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)

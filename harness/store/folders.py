@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from harness.store.atomic import make_folder, read_json, sync_path, to_json, write_atomic, write_json
 from harness.store.attempts import AttemptFolder
-from harness.store.claims import Owner, Watch
+from harness.store.claims import Owner, Watch, machine_digest
 from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
 from harness.store.schema import VERSIONS, current
@@ -115,7 +117,7 @@ class RunFolder:
     def _take(self, number: int) -> AttemptFolder | None:
         """Makes the folder of attempt `number` and fences the earlier ones; None if another process was first."""
         attempt = self.attempt(number)
-        new = self.path / f".{attempt.path.name}.{os.getpid()}.{os.urandom(4).hex()}"
+        new = self.path / f".{attempt.path.name}.{machine_digest()}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
             make_folder(new / "stage")
             write_json(new / "launched", Owner.here().to_json())
@@ -137,14 +139,10 @@ class RunFolder:
         return attempt
 
     def _sweep(self) -> None:
-        """Removes what claims left that crashed before they were made."""
-        for left in self.path.glob(".attempt-*"):
-            launched = left / "launched"
-            try:
-                gone = not launched.exists() or Owner.from_json(read_json(launched)).alive() is False
-            except (StoreError, KeyError):
-                continue
-            if gone:
+        """Removes what claims left that crashed on this machine before they were made."""
+        for left in self.path.glob(f".attempt-*.{machine_digest()}.*"):
+            pid = left.name.split(".")[-2]
+            if not psutil.pid_exists(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
 
     def new_attempt(self, provenance: dict[str, Any]) -> AttemptFolder:

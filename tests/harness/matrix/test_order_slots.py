@@ -1,0 +1,92 @@
+"""An interrupted matrix is balanced; runs side by side fit into memory, and runners share a machine's slots."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from harness.matrix.executors.base import Slot
+from harness.matrix.order import start_order
+from harness.matrix.slots import SlotPool
+
+
+def planned(widths, seeds=(0,)):
+    """What the order reads of a plan of a full factorial."""
+    axes = {f"a{i}": [SimpleNamespace(name=str(n)) for n in range(width)] for i, width in enumerate(widths)}
+    jobs, levels = [], {}
+    for seed in seeds:
+        for combination in itertools.product(*(range(w) for w in widths)):
+            run_id = f"{seed}{combination}"
+            jobs.append(SimpleNamespace(kind="train", run_id=run_id, seed=seed))
+            levels[run_id] = {f"a{i}": str(n) for i, n in enumerate(combination)}
+    grid = SimpleNamespace(axes=axes, head=SimpleNamespace(seeds=seeds))
+    return SimpleNamespace(grid=grid, jobs=jobs, levels=levels)
+
+
+@pytest.mark.parametrize(
+    ("widths", "fractions"),
+    [((2, 2, 2), (2, 1)), ((3, 3, 3), (3, 1)), ((2, 2, 2, 2), (2, 1)), ((4, 2), (4, 2))],
+)
+def test_whole_fractions_come_first(widths, fractions):
+    """After 1/m of the runs every level of every axis has stood equally often, and so after each further 1/m."""
+    plan = planned(widths)
+    order = start_order(plan)
+    size = len(order) // fractions[0]
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        for axis, width in enumerate(widths):
+            counts = Counter(plan.levels[job.run_id][f"a{axis}"] for job in part)
+            if width <= size and len(set(widths)) == 1:
+                assert len(set(counts.values())) == 1, (axis, counts)
+                assert len(counts) == width
+    assert sorted(j.run_id for j in order) == sorted(j.run_id for j in plan.jobs)
+
+
+def test_pairs_of_axes_are_balanced_in_half_of_a_two_level_design():
+    plan = planned((2, 2, 2))
+    half = start_order(plan)[:4]
+    for one, other in itertools.combinations(("a0", "a1", "a2"), 2):
+        pairs = Counter((plan.levels[j.run_id][one], plan.levels[j.run_id][other]) for j in half)
+        assert set(pairs.values()) == {1}
+
+
+def test_seeds_one_after_the_other():
+    assert [job.seed for job in start_order(planned((2, 2), seeds=(5, 1)))] == [5] * 4 + [1] * 4
+
+
+def test_runs_side_by_side_fit_into_memory():
+    pool = SlotPool([Slot(i, (), 1) for i in range(3)], memory_gib={(): 10.0})
+    first, second = pool.take(6.0), pool.take(3.0)
+    assert (first.memory_gib, second.memory_gib) == (6.0, 3.0)
+    assert pool.take(2.0) is None
+    pool.give(second)
+    assert pool.take(4.0) is not None
+
+
+def test_a_run_larger_than_the_machine_has_it_to_itself():
+    pool = SlotPool([Slot(i, (), 1) for i in range(2)], memory_gib={(): 10.0})
+    large = pool.take(20.0)
+    assert large is not None
+    assert pool.take(0.1) is None
+    pool.give(large)
+    assert pool.take(0.1) is not None
+
+
+def test_slots_of_one_device_share_its_memory():
+    pool = SlotPool([Slot(i, (str(i % 2),), 1) for i in range(4)], memory_gib={("0",): 44.0, ("1",): 44.0})
+    taken = [pool.take(30.0).gpu_ids for _ in range(2)]
+    assert taken == [("0",), ("1",)]
+    assert pool.take(30.0) is None
+    assert pool.take(10.0) is not None
+
+
+def test_two_runners_share_the_slots_of_a_machine(tmp_path):
+    one, other = (SlotPool([Slot(i, (), 1) for i in range(2)], tmp_path) for _ in range(2))
+    first = one.take(1.0)
+    assert (first.index, other.take(1.0).index) == (0, 1)
+    assert one.take(1.0) is None
+    one.give(first)
+    assert other.take(1.0).index == 0
