@@ -226,7 +226,7 @@ def _effective_df(
     """V² / Σ V_i²/df_i, at least df and at most that of V_q (Satterthwaite 1946)."""
     if df == 0:
         return 0.0
-    spread = sum(part**2 / n for part, n in zip(parts, counted))
+    spread = np.sum([part**2 / n for part, n in zip(parts, counted)], axis=0)
     usable = known & (variance > 0) & (spread > 0)
     if not usable.any():
         return float(df)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -197,7 +198,7 @@ def read_trajectory(
     weights[:, start:] = splits(count - start)
     found = curve(weights)
     low, high = _peak_set(curve, means, alpha)
-    fixed = {
+    fixed: dict[str, Any] = {
         "steps": tuple(int(s) for s in steps),
         "means": tuple(means.tolist()),
         "peak": int(steps[int(np.argmax(means))]),
