@@ -291,10 +291,14 @@ def main(argv=None):
 
 
 def spread(points, count):
-    """`count` of the points, evenly spread; all of them if `count` is None."""
+    """`count` of the points, torn and whole ones each evenly spread; all of them if `count` is None."""
     if count is None or count >= len(points):
         return points
-    return [points[i * len(points) // count] for i in range(count)]
+    torn = [point for point in points if point[1]]
+    whole = [point for point in points if not point[1]]
+    share = count // 2
+    picked = [torn[i * len(torn) // share] for i in range(share)]
+    return sorted(picked + [whole[i * len(whole) // (count - share)] for i in range(count - share)])
 
 
 def _earlier(file, campaign):
