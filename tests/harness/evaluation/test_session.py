@@ -64,21 +64,22 @@ def test_a_cap_by_truncation_is_the_cap_by_sampling(out, tmp_path, name):
     assert first["truncated"].mean() > 0
 
 
-def test_512_tokens_cut_to_64_are_64_tokens_under_greedy_decoding(tmp_path):
-    """Sums of up to sixteen terms, whose working goes on far beyond 64 tokens."""
+@pytest.mark.parametrize("cap", [64, 32])
+def test_512_tokens_cut_short_are_a_short_evaluation_under_greedy_decoding(cap, tmp_path):
+    """Sums whose working goes beyond 32 tokens; `tiny` never rambles on to 64."""
     questions = tmp_path / "q.jsonl"
     terms = [[10 + 7 * i % 83 for i in range(n)] for n in (2, 6, 10, 16)]
     rows = [{"question": "+".join(map(str, t)) + "=", "answer": str(sum(t))} for t in terms]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     greedy = [*MODEL, "--benchmarks", questions, "--temperature", "0"]
-    run(*greedy, "--max-tokens", 512, "--caps", 64, "--out", tmp_path / "long")
-    run(*greedy, "--max-tokens", 64, "--out", tmp_path / "short")
-    assert samples_of(tmp_path / "long", "q", 512)["tokens"].max() > 64
-    first, second = (samples_of(tmp_path / where, "q", 64) for where in ("long", "short"))
+    run(*greedy, "--max-tokens", 512, "--caps", cap, "--out", tmp_path / "long")
+    run(*greedy, "--max-tokens", cap, "--out", tmp_path / "short")
+    assert samples_of(tmp_path / "long", "q", 512)["tokens"].max() > 32
+    first, second = (samples_of(tmp_path / where, "q", cap) for where in ("long", "short"))
+    assert first["truncated"].any() == (cap == 32)
     assert first[COLUMNS].equals(second[COLUMNS])
-    assert comparable(record_of(tmp_path / "long", "q", 64)) == comparable(
-        record_of(tmp_path / "short", "q", 64)
-    )
+    long, short = (record_of(tmp_path / where, "q", cap) for where in ("long", "short"))
+    assert comparable(long) == comparable(short)
 
 
 def test_a_smaller_cap_is_served_by_what_is_on_file(out, tmp_path, monkeypatch):
