@@ -72,7 +72,7 @@ def run_gate(
     flagged = [case for case, (found, _) in looks.items() if found.decision == "worse"]
     for case in flagged:
         tell(f"flagged {describe(case, looks[case][0])}: measured again in fresh processes")
-    again = {}
+    again: dict[Case, tuple[Comparison, Pairs]] = {}
     if flagged:
         again, _ = _look(source, [name for _, name in flagged], settings, draw, tell, set(flagged))
     findings = []

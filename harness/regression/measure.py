@@ -252,8 +252,9 @@ class Trees:
             # The baseline first: where neither side runs, the candidate is not to blame.
             ready = {role: processes[role].read()["ready"] for role in ROLES}
             core = calmest_core() if self._job.device == "cpu" and self._job.threads == 1 else None
-            for process in processes.values() if core is not None else ():
-                process.pin(core)
+            if core is not None:
+                for process in processes.values():
+                    process.pin(core)
             yield processes, ready
         finally:
             for process in processes.values():
