@@ -76,8 +76,10 @@ class Estimator:
             folder = self._store.run(job.run_id)
             if folder.path.exists():
                 seen[job.run_id] = observed(folder)
-        self._ratios = self._learned()
-        self._startup = self._startup_seconds()
+        evidence = self._evidence()
+        self._measured = bool(evidence)
+        self._ratios = self._learned(evidence)
+        self._startup = self._startup_seconds(evidence)
 
     def _probed(self) -> list[Evidence]:
         """The probes on file of the models and the kind of device of this plan."""
@@ -92,10 +94,11 @@ class Estimator:
 
     def _evidence(self) -> list[Evidence]:
         """What this folder's runs measured; where none did, what a probe measured."""
+        seen = self._seen
         runs = [
-            (j, self._costs[j.run_id], self._seen[j.run_id])
-            for j in self._jobs
-            if j.run_id in self._seen and (self._seen[j.run_id].steps or self._seen[j.run_id].evaluations)
+            (job, self._costs[job.run_id], there)
+            for job in self._jobs
+            if (there := seen.get(job.run_id)) is not None and (there.steps or there.evaluations)
         ]
         return runs or self._probes
 
@@ -126,9 +129,9 @@ class Estimator:
         known = self._ratios.get(f"evaluation.{benchmark.name}", self._ratios["evaluation"])
         return _modelled_evaluation(self._costs[job.run_id], job, benchmark) * known
 
-    def _startup_seconds(self) -> float:
+    def _startup_seconds(self, evidence: list[Evidence]) -> float:
         """From a worker's start to its first work, with whatever else no step and no evaluation covers."""
-        measured = [s for _, _, seen in self._evidence() for s in seen.startup]
+        measured = [s for _, _, seen in evidence for s in seen.startup]
         if measured:
             return statistics.median(measured)
         return max((c.rates.startup_seconds for c in self._costs.values()), default=0.0)
@@ -141,8 +144,8 @@ class Estimator:
             step: the step at which its worker is now; None if none runs.
         """
         missing = self._store.run(job.run_id).missing(job)
-        measured = bool(self._evidence())
         gib = self.gib(job)
+        measured = self._measured
         if not missing:
             return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured)
         steps = max(0, max(job.steps) - (self._trained(job) if step is None else step))
@@ -168,10 +171,10 @@ class Estimator:
             return max(own.gib)
         return self._costs[job.run_id].memory().total_gib * self._ratios["gib"]
 
-    def _learned(self) -> dict[str, float]:
+    def _learned(self, evidence: list[Evidence]) -> dict[str, float]:
         """Measured over modelled time and memory, medians over runs."""
         ratios: dict[str, list[float]] = {"step": [], "evaluation": [], "gib": []}
-        for job, cost, seen in self._evidence():
+        for job, cost, seen in evidence:
             if seen.steps:
                 ratios["step"].append(statistics.fmean(seen.steps) / cost.step_seconds())
             if seen.gib:
