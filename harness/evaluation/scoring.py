@@ -29,7 +29,7 @@ def scored(samples: pd.DataFrame, checker: AnswerChecker) -> pd.DataFrame:
     """
     checks = checker.check_many(list(zip(samples["text"], samples["gold"])))
     judged = samples.assign(
-        answer=[check.answer for check in checks],
+        answer=pd.Series([check.answer for check in checks], index=samples.index, dtype=object),
         correct=np.array([check.correct for check in checks], dtype=bool),
         parsable=np.array([check.parsable for check in checks], dtype=bool),
     )

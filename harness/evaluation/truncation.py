@@ -42,7 +42,7 @@ def truncated_to(samples: pd.DataFrame, cap: int, tokenizer: Any) -> pd.DataFram
         texts[place] = text
     return samples.assign(
         text=texts,
-        token_ids=prefixes,
+        token_ids=pd.Series(prefixes, index=samples.index, dtype=object),
         tokens=np.array([len(row) for row in prefixes], dtype=np.int64),
         truncated=samples["truncated"].to_numpy(dtype=bool) | cut,
         logprob=np.where(cut, np.nan, samples["logprob"].to_numpy(dtype=np.float64)),
