@@ -115,19 +115,19 @@ def funnel_figure(funnel: Funnel, theme: Theme = LIGHT) -> Figure:
     """A bar per stage: what went on, and what was dropped, by reason."""
     counts = [(stage.name, len(stage.left), _reasons(stage.decisions)) for stage in funnel.stages]
     bars: list[tuple[str, int, list[tuple[str, int]]]] = [("pool", len(funnel.pool), []), *counts]
-    figure, (axes,) = new_figure(WIDTH, 0.9 + 0.52 * len(bars))
+    figure, (axes,) = new_figure(WIDTH, 0.9 + 0.58 * len(bars))
     most = max(1, len(funnel.pool))
     for y, (_, kept, reasons) in enumerate(bars):
-        axes.barh(y, kept, color=theme.c1, height=0.58)
+        axes.barh(y, kept, color=theme.c1, height=0.44)
         left = kept
         for i, (_, number) in enumerate(reasons):
-            axes.barh(y, number, left=left, color=theme.series(1 + i), height=0.58, alpha=0.75)
+            axes.barh(y, number, left=left, color=theme.series(1 + i), height=0.44, alpha=0.75)
             left += number
         told = ", ".join(f"−{number:,} {reason}" for reason, number in reasons)
         axes.annotate(f"{kept:,}", (0, y), (4, 0), textcoords="offset points", va="center",
                       color=theme.paper if kept > 0.12 * most else theme.ink, fontsize=9)  # fmt: skip
         if told:
-            axes.annotate(told, (0, y), (0, -12), textcoords="offset points", va="center",
+            axes.annotate(told, (0, y), (0, -15), textcoords="offset points", va="center",
                           color=theme.muted, fontsize=7.5)  # fmt: skip
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
     axes.set_ylim(len(bars) - 0.35, -0.6)
