@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     echo = not arguments.quiet
     if arguments.external:
         return _guarded(lambda: _external(arguments), echo=echo)
-    codes = [_guarded(lambda folder=folder: _rebuild(folder), echo=echo) for folder in arguments.folders]
+    codes = [_guarded(functools.partial(_rebuild, folder), echo=echo) for folder in arguments.folders]
     if len(codes) > 1 and BAD_INPUT not in codes:
         codes.append(_guarded(lambda: _compare(arguments), echo=echo))
     return max(codes)

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.data.mix import build_benchmark, build_mix
 from harness.data.sources import SourceNotFound, load_source
@@ -157,7 +158,7 @@ def _contexts(grid: Grid, notes: list[str]) -> dict[str, int]:
 
 def _golds(grid: Grid, notes: list[str]) -> Iterator[Finding]:
     """Reference answers that the answer checker cannot read."""
-    sources = {}
+    sources: dict[str, tuple[Any, str, int, Place]] = {}
     for cell in grid.cells:
         for index, source in enumerate(cell.recipe.data.sources):
             key, line = grid.where(cell, ("data", "sources", index))

@@ -46,8 +46,10 @@ def add_adapters(model: PreTrainedModel, spec: LoraSpec, *, seed: int) -> None:
             f"model.lora.targets: the model has no linear layer {absent[0]!r}",
             hint=f"it has {', '.join(sorted(ends))}",
         )
+    # peft divides by the rank in floating point, and says int.
+    alpha: Any = spec.alpha
     config = LoraConfig(
-        r=spec.r, lora_alpha=spec.alpha, target_modules=list(spec.targets), lora_dropout=0.0, bias="none"
+        r=spec.r, lora_alpha=alpha, target_modules=list(spec.targets), lora_dropout=0.0, bias="none"
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

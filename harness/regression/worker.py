@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -45,13 +45,13 @@ def digest(*tensors: torch.Tensor) -> str:
 
 def token_logprob(job: dict[str, Any], name: str) -> Workload:
     """Full pass of the head, forward and backward, checked first; `name` is `shape batch variant`."""
-    from kernels.benchmarks.batches import make_batch
+    from kernels.benchmarks.batches import BatchKind, make_batch
     from kernels.benchmarks.variants import loss_of
     from kernels.benchmarks.worker import DTYPES, TOLERANCE, check, peak_extra_bytes
     from kernels.token_logprob.cases import head_shape
 
     shape, kind, variant = name.split()
-    batch = make_batch(head_shape(shape), kind, DTYPES[job["dtype"]], job["device"])
+    batch = make_batch(head_shape(shape), cast(BatchKind, kind), DTYPES[job["dtype"]], job["device"])
     problem = digest(batch.hidden[:64], batch.weight[:64], batch.mask, batch.advantages)
     leaves = (batch.hidden.requires_grad_(), batch.weight.requires_grad_())
     loss = loss_of(variant, batch)
@@ -64,7 +64,8 @@ def token_logprob(job: dict[str, Any], name: str) -> Workload:
         raise WrongResult(f"a gradient is wrong by {error:.1e} of its largest value")
     # The kernel may take pages from a process while it is measured; the median of several is what the call needs.
     several = [peak_extra_bytes(call, job["device"]) for _ in range(MEMORY_CALLS)]
-    extra = None if None in several else statistics.median(several)
+    known = [value for value in several if value is not None]
+    extra = statistics.median(known) if len(known) == MEMORY_CALLS else None
     return call, {"problem": problem, "error": error, "memory": {} if extra is None else {"extra": extra}}
 
 
@@ -80,7 +81,8 @@ def grpo_loss(job: dict[str, Any], name: str) -> Workload:
     mask[:, shape[1] * 3 // 4 :] = 0
     advantages = torch.randn(shape[0], generator=generator).to(job["device"])
     logprob.requires_grad_()
-    objective = Objective(loss=name)
+    loss: Any = name
+    objective = Objective(loss=loss)
 
     def call() -> tuple[torch.Tensor, ...]:
         out = grpo_loss(logprob, advantages, mask, objective=objective, old_logprob=old)

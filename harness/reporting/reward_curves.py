@@ -53,8 +53,8 @@ def draw(rewards: Mapping[str, tuple[RewardSpec, int]], out: Path) -> None:
             axis.set_xlabel("tokens")
         for axis in axes[len(rewards) :]:
             axis.set_axis_off()
-        handles = {handle.get_label(): handle for axis in axes for handle in axis.lines}
-        axes[0].legend(handles.values(), handles.keys())
+        handles = {str(handle.get_label()): handle for axis in axes for handle in axis.lines}
+        axes[0].legend(list(handles.values()), list(handles))
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             if svg:

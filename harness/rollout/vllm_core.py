@@ -141,7 +141,7 @@ class VllmCore:
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         prompt: Any = {"prompt_token_ids": list(ids)}
         (output,) = self._llm.generate([prompt], parameters, use_tqdm=False)
-        at = output.prompt_logprobs
+        at: Any = output.prompt_logprobs
         return [float(at[i][ids[i]].logprob) for i in range(1, len(ids))]
 
     def load_weights(self, weights: Sequence[tuple[str, Tensor]]) -> None:

@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"without reward spread, {counted.sum()} of {mask.size} positions with a gradient; "
         f"python -m harness.training.record_batch --grid {options.grid}"
     )
-    np.savez_compressed(options.out, **found, recorded=np.array(how))
+    np.savez_compressed(options.out, mask=mask, advantages=advantages, recorded=np.array(how))
     print(how)
     return 0
 

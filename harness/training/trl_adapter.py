@@ -42,9 +42,11 @@ def use_fused_loss(trainer: GRPOTrainer) -> GRPOTrainer:
     """
     objective = objective_of(trainer)
     _check(trainer)
-    trainer._fused_objective = objective
-    trainer._get_per_token_logps_and_entropies = types.MethodType(_logprobs, trainer)
-    trainer._compute_loss = types.MethodType(_loss, trainer)
+    vars(trainer).update(
+        _fused_objective=objective,
+        _get_per_token_logps_and_entropies=types.MethodType(_logprobs, trainer),
+        _compute_loss=types.MethodType(_loss, trainer),
+    )
     return trainer
 
 
@@ -56,7 +58,10 @@ def objective_of(trainer: GRPOTrainer) -> Objective:
     """
     if trainer.loss_type not in LOSSES:
         raise NotSupported(f"`loss_type` must be one of {', '.join(LOSSES)}, got {trainer.loss_type!r}")
-    args = trainer.args
+    # trl declares the type of its base class for what is a GRPOConfig.
+    args: Any = trainer.args
+    loss: Any = trainer.loss_type
+    level: Any = trainer.importance_sampling_level
     clipped = {"clip_low": trainer.epsilon_low, "clip_high": trainer.epsilon_high}
     specific: dict[str, dict[str, Any]] = {
         "dr_grpo": {"max_length": trainer.max_completion_length},
@@ -65,8 +70,8 @@ def objective_of(trainer: GRPOTrainer) -> Objective:
     }
     fields = {} if trainer.loss_type in ("cispo", "sapo") else {**clipped, "delta": args.delta}
     return Objective(
-        loss=trainer.loss_type,
-        ratio_level=trainer.importance_sampling_level,
+        loss=loss,
+        ratio_level=level,
         beta=trainer.beta,
         kl="k3",
         kl_ratio=args.use_bias_correction_kl,
@@ -147,12 +152,12 @@ def _loss(self: GRPOTrainer, model: PreTrainedModel, inputs: dict[str, Any]) -> 
     logprob, entropy, _ = self._get_per_token_logps_and_entropies(
         model, ids, attention, mask.shape[1], compute_entropy=True
     )
-    mode = "train" if self.model.training else "eval"
+    mode = "train" if model.training else "eval"
     out = grpo_loss(
         logprob,
         inputs["advantages"],
         mask.bool(),
-        objective=self._fused_objective,
+        objective=vars(self)["_fused_objective"],
         old_logprob=inputs.get("old_per_token_logps"),
         reference_logprob=inputs.get("ref_per_token_logps") if self.beta else None,
         entropy=None if entropy is None else entropy.detach(),
@@ -166,9 +171,10 @@ def _scale(trainer: GRPOTrainer, inputs: dict[str, Any], mask: Tensor, mode: str
     accumulated = trainer.current_gradient_accumulation_steps if mode == "train" else 1
     if trainer.loss_type not in ("cispo", "dapo"):
         return 1 / accumulated
+    args: Any = trainer.args
     items = inputs["num_items_in_batch"].clamp(min=1.0) / trainer.accelerator.num_processes
     if mode == "train":  # it counts the generation batch, of which a window of accumulation is a part
-        items = items * accumulated / trainer.args.steps_per_generation
+        items = items * accumulated / args.steps_per_generation
     return mask.sum() / items
 
 

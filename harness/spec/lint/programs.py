@@ -29,7 +29,7 @@ FAMILIES: dict[str, dict[str, str]] = {
 }
 """Reward of this harness by the program's name for it. Names without an equal here are left out of the curves."""
 
-_PARAMS = {
+_PARAMS: dict[str, dict[str, tuple[str, Any]]] = {
     "cosine": {
         "cosine_min_value_correct": ("min_value_correct", 0.5),
         "cosine_max_value_correct": ("max_value_correct", 1.0),
