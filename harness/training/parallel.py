@@ -263,4 +263,5 @@ def whole(value: Any) -> Any:
 def _layers(model: PreTrainedModel) -> list[nn.Module]:
     """The decoder layers: the longest list of modules."""
     lists: list[Any] = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    longest: Any = max(lists, key=len, default=[])
+    return list(longest)

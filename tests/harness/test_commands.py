@@ -205,7 +205,6 @@ def test_a_file_system_that_takes_no_folder(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--executor", "ray"], "--executor ray: is not available in this version"),
         (["--workers", "0"], "--workers: must be > 0, got 0"),
         (["--budget-usd", "-1"], "--budget-usd: must be > 0, got -1"),
     ],
