@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: ablate test lint bench footprint gpu tiny clean
+.PHONY: ablate test lint bench footprint gpu tiny regress clean
 
 ablate: $(VENV)/.run
 	$(BIN)/python -m harness.ablate --grid ablations/quickstart.yaml
@@ -26,6 +26,15 @@ bench: $(VENV)/.dev
 
 footprint: $(VENV)/.dev
 	$(BIN)/python -m kernels.footprint --check results/baselines/footprint.json
+
+# Long measurements, resumable, with their figures under results/campaigns: make campaign-kills, campaign-chaos,
+# campaign-scale, campaign-monte_carlo, campaign-report_scale, campaign-gate, campaign-ray_nodes, campaign-answers,
+# campaign-curation_kills, campaign-meter_overhead, campaign-versus_trl.
+campaign-%: $(VENV)/.dev
+	$(BIN)/python -m tests.campaigns.$*
+
+regress: $(VENV)/.dev
+	$(BIN)/python -m harness.regress --baseline $(or $(BASE),HEAD) --candidate . --quick
 
 # From the source tree, with whatever Python has torch: a GPU machine need not reach a package registry.
 gpu:
