@@ -49,7 +49,7 @@ class VllmEngine:
     A completion's random draws depend on its request's seed and the position alone. The logits may depend in their
     last bits on what else is in the batch, so a completion may, very rarely, differ between pools; the same pool of
     requests gives the same completions, after a resume or a restart of the engine too, since no call shares
-    state with another. On a CPU that is bit for bit at a given number of threads.
+    state with another. On a CPU that is bit for bit with one thread; with several, up to the order of summation.
 
     If the engine raises or its process dies, it is built anew, given the policy's weights, and asked for the same
     requests again: the step goes on with the completions that it would have had.

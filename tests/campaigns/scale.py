@@ -9,12 +9,11 @@ Every figure is of a fresh process that runs the command itself. Results: result
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,21 +96,27 @@ def finish(grid, out):
                 file.with_suffix(".parquet").touch()
 
 
+BETWEEN = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - began
+print(json.dumps({
+    "seconds": seconds,
+    "processor_seconds": usage.ru_utime + usage.ru_stime,
+    "peak_mib": usage.ru_maxrss / 1024,
+}))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def measured(code, *arguments):
     """Seconds, processor seconds and peak MiB of a fresh process."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, (code, arguments)
-    return {
-        "seconds": seconds,
-        "processor_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_mib": usage.ru_maxrss / 1024,
-    }
+    # A process starts with the peak of the one that starts it: one of its own, with nothing loaded, stands between.
+    command = [sys.executable, "-S", "-c", BETWEEN, sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def benchmark(sizes, repeats):

@@ -239,6 +239,7 @@ class TestRay:
             executor.slots(2, False, None)
         executor.close()
 
+    @pytest.mark.slow
     def test_a_matrix_that_loses_a_node_has_the_local_executors_results(self, cluster, tmp_path):
         """Base run and training run are at work, one on each node, when a node goes."""
         (tmp_path / "grid.yaml").write_text(GRID)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -12,6 +12,7 @@ from harness.stats.multiplicity import benjamini_hochberg, dunnett_critical, dun
 P_VALUES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8)
 
 
+@settings(max_examples=30, deadline=None)
 @given(P_VALUES)
 def test_holm_and_benjamini_hochberg_agree_with_statsmodels(p):
     assert holm(p)[0] == pytest.approx(multipletests(p, method="holm")[1])
