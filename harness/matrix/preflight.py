@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.data.errors import SourceNotFound
 from harness.data.mix import build_benchmark
@@ -99,25 +98,10 @@ def located(grid: Grid, cell: Cell, path: Path_, message: str, hint: str | None 
     """
     for axis, name in reversed(cell.levels.items()):
         level = next(v for v in grid.axes[axis] if v.name == name)
-        depth = _depth(level.patch.data, path)
-        if depth:
+        if level.sets(path):
             text = f"axes.{axis}.{name}: {dotted(path)}: {message}"
             return SpecError(text, file=grid.file, line=level.patch.line(path), hint=hint)
     return grid.sourced.error(("base", *path), f"base.{dotted(path)}: {message}", hint)
-
-
-def _depth(data: Any, path: Path_) -> bool:
-    """Whether a patch sets the field at `path`, or a whole section or list around it."""
-    for key in path:
-        if isinstance(data, dict):
-            if key not in data:
-                return False
-            data = data[key]
-        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
-            data = data[key]
-        else:
-            return True
-    return True
 
 
 def check_world(grid: Grid, world: World) -> None:

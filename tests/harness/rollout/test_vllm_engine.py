@@ -226,7 +226,7 @@ def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
     try:
         assert_alike(engine.generate(setup.requests, sampling), here)
         process = engine._core.process
-        long = [Request(r.prompt_ids, derive_seed("long", i)) for i, r in enumerate(setup.requests * 12)]
+        long = [Request(r.prompt_ids, derive_seed("long", i)) for i, r in enumerate(setup.requests * 5)]
         killer = threading.Thread(target=lambda: (time.sleep(0.3), os.kill(process.pid, signal.SIGKILL)))
         killer.start()
         completions = engine.generate(long, sampling)
