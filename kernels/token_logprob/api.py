@@ -99,7 +99,8 @@ def token_logprob(
         budget = DEFAULT_LOGIT_BYTES if logit_bytes is None else logit_bytes
         plan = plan_fused(hidden.shape[0], tokens, hidden.dtype, budget)
         return slabbed_token_logprob(hidden, weight, targets, engine=FUSED, plan=plan, **options)
-    plan = plan_slabs(hidden.shape[0], tokens, hidden.dtype, hidden.device, logit_bytes)
+    computed = int((targets != IGNORE_INDEX).sum())
+    plan = plan_slabs(computed, tokens, hidden.dtype, hidden.device, logit_bytes)
     return slabbed_token_logprob(hidden, weight, targets, engine=SLABS, plan=plan, **options)
 
 
