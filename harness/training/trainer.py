@@ -24,6 +24,7 @@ from harness.rewards.composite import CompositeReward, Scores
 from harness.rewards.types import Scored
 from harness.rollout.engine import Completion, Engine, Request, Sampling
 from harness.spec.recipe import Recipe
+from harness.spec.schedule import learning_rate
 from harness.spec.seeds import derive_seed
 from harness.training.advantages import group_advantages
 from harness.training.batch import Sample
@@ -31,7 +32,7 @@ from harness.training.checkpoints import Checkpoints, optimizer_tensors
 from harness.training.detectors import Alarm, Detectors, foreign_share, loop_share, scripts_of
 from harness.training.drawing import Drawn
 from harness.training.generators import seed_generators
-from harness.training.optimizer import build_optimizer, learning_rate
+from harness.training.optimizer import build_optimizer
 from harness.training.parallel import Alone
 from harness.training.step_record import completion_record, figures_of, finite, reward_record, token_record
 from harness.training.update import Updater, UpdateResult
@@ -107,8 +108,10 @@ class Trainer:
             )
         return [p for p, _ in kept], [ids for _, ids in kept]
 
-    def save(self, checkpoints: Checkpoints, keep: frozenset[int]) -> None:
-        """Writes a checkpoint of the current step."""
+    def save(
+        self, checkpoints: Checkpoints, keep: frozenset[int], whole: frozenset[int] = frozenset()
+    ) -> None:
+        """Writes a checkpoint of the current step; `keep` and `whole` are those of `Checkpoints.save`."""
         position = {
             "drawn": self._drawn,
             "rollbacks": self.rollbacks,
@@ -116,7 +119,7 @@ class Trainer:
         }
         moments = optimizer_tensors(self._policy, self._optimizer)
         self._ranks.together(
-            lambda: checkpoints.save(self.step, self._model, self._tokenizer, moments, keep, position)
+            lambda: checkpoints.save(self.step, self._model, self._tokenizer, moments, keep, position, whole)
         )
 
     def restore(self, checkpoints: Checkpoints, step: int) -> None:

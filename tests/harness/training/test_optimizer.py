@@ -5,7 +5,8 @@ import torch
 
 from harness.spec.errors import SpecError
 from harness.spec.recipe import OptimizerSpec
-from harness.training.optimizer import build_optimizer, learning_rate
+from harness.spec.schedule import learning_rate
+from harness.training.optimizer import build_optimizer
 
 
 def _rates(steps=10, **fields):
