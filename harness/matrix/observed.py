@@ -36,7 +36,7 @@ def observed(folder: RunFolder) -> Observed:
     for attempt in folder.attempts():
         wall = attempt.wall_seconds
         seen.wall_seconds += wall
-        records = attempt.steps()
+        records = attempt.trained()
         # The first step warms caches up; it is told by the start-up time, not by the median of steps.
         seen.steps += [r["timing"]["total_seconds"] for r in records[1:]]
         seen.gib += [peak for r in records if (peak := _peak(r.get("memory", {}))) is not None]

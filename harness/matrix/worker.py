@@ -159,7 +159,7 @@ def _error(raised: BaseException, text: str) -> dict[str, Any]:
 def seconds_by_phase(run: RunFolder, attempt: AttemptFolder) -> dict[str, float]:
     """Seconds of this attempt by phase of the step, and of its evaluations."""
     seconds: dict[str, float] = {}
-    for record in attempt.steps():
+    for record in attempt.trained():
         for phase, value in record.get("timing", {}).get("seconds", {}).items():
             seconds[phase] = seconds.get(phase, 0.0) + value
     for record in run.evaluations():

@@ -95,6 +95,10 @@ class AttemptFolder:
         records = list(latest.values())
         return [record for record in records if not abandoned(record, records[-1])]
 
+    def trained(self) -> list[dict[str, Any]]:
+        """`steps()` without those that were taken over from the run that this one forked from."""
+        return [record for record in self.steps() if "forked_from" not in record]
+
     def append_event(self, record: dict[str, Any]) -> None:
         """Appends an event: `kind`, `message` and whatever else; the time is added."""
         append_line(self.path / "events.jsonl", {"schema": VERSIONS["line"], "time": utc_now(), **record})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from harness.store.atomic import make_folder, read_json, sync_path, to_json, write_atomic, write_json
-from harness.store.attempts import AttemptFolder
+from harness.store.attempts import AttemptFolder, abandoned
 from harness.store.claims import Owner, Watch, machine_digest
 from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
@@ -43,6 +43,15 @@ SAMPLE_COLUMNS = (
 
 _ATTEMPT = re.compile(r"attempt-\d{3,}")
 _EVALUATION = re.compile(r"step-(\d+)\.(.+)\.([0-9a-f]+)\.json")
+_CHECKPOINT = re.compile(r"step-(\d{6,})")
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps that have a checkpoint in a run's folder of checkpoints, ascending."""
+    if not folder.is_dir():
+        return []
+    found = [_CHECKPOINT.fullmatch(entry.name) for entry in folder.iterdir()]
+    return sorted(int(match[1]) for match in found if match)
 
 
 class RunFolder:
@@ -60,6 +69,10 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where training keeps its checkpoints."""
         return self.path / "checkpoints"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        return checkpoint_steps(self.checkpoints)
 
     def write_job(self, job: RunJob) -> None:
         """Writes `run.json`, unless it says the same already."""
@@ -89,6 +102,18 @@ class RunFolder:
     def attempt(self, number: int) -> AttemptFolder:
         """The attempt of this number, which exists."""
         return AttemptFolder(self.path / f"attempt-{number:03d}")
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The step records that count, ascending, each with its `attempt`: the latest of every step.
+
+        Steps that a rollback left behind and training has not reached again are no part of the run.
+        """
+        latest: dict[int, dict[str, Any]] = {}
+        last: dict[str, Any] | None = None
+        for attempt in self.attempts():
+            for record in attempt.steps():
+                latest[record["step"]] = last = {**record, "attempt": attempt.number}
+        return [r for _, r in sorted(latest.items()) if last is not None and not abandoned(r, last)]
 
     def claim(self, watch: Watch) -> AttemptFolder | None:
         """The next attempt, for this process alone; None while another one holds the run.

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
 from harness.store.schema import VERSIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """Where a run may leave another one, whose learning rates are the same up to there.
+
+    Attributes:
+        run_id: the other run, the trunk.
+        step: the step whose checkpoint is taken over.
+    """
+
+    run_id: str
+    step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +42,8 @@ class RunJob:
         label: for people, such as `data=easy reward=cosine seed=0`.
         identity: the fields that went into `run_id`.
         evaluation_identities: the fields that went into each evaluation's digest, by benchmark name.
+        fork: the checkpoint from which it may start instead of from step 0; None for none.
+        fork_steps: steps whose whole checkpoints stay, moments too, since other runs fork from them.
     """
 
     run_id: str
@@ -44,6 +59,8 @@ class RunJob:
     label: str
     identity: dict[str, Any]
     evaluation_identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fork: Fork | None = None
+    fork_steps: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data with its schema number."""
@@ -62,6 +79,8 @@ class RunJob:
             "devices": self.devices,
             "identity": self.identity,
             "evaluation_identities": self.evaluation_identities,
+            "fork": asdict(self.fork) if self.fork else None,
+            "fork_steps": list(self.fork_steps),
         }
 
     @classmethod
@@ -81,6 +100,8 @@ class RunJob:
             label=data["label"],
             identity=data["identity"],
             evaluation_identities=data.get("evaluation_identities", {}),
+            fork=Fork(**fork) if (fork := data.get("fork")) else None,
+            fork_steps=tuple(data.get("fork_steps", ())),
         )
 
     @property

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.spec.identity import flattened
 from harness.store.atomic import read_json
-from harness.store.attempts import AttemptFolder, abandoned
+from harness.store.attempts import AttemptFolder
 from harness.store.folders import RunFolder, Store
 from harness.store.schema import current
 
@@ -45,6 +45,7 @@ class Study:
             `pending`), `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`, `devices`,
             `cost_usd`, `device`, `error`. All attempts count, failed ones too.
         steps: step records with dotted names, `run`, `attempt`, `step` first; superseded ones dropped.
+            `attempt` is 0 where another run made the step, named in `forked_from`: this one's attempts did not pay.
         evaluations: the evaluations that the plan asks for, with dotted names.
         attempts: a row per attempt: `run`, `attempt`, `status`, `started_at`, `wall_seconds`,
             `seconds_by_phase` (dict), `error` (text), `provenance` (dict).
@@ -172,14 +173,14 @@ def _evaluation_rows(folder: RunFolder, entry: dict[str, Any]) -> list[dict[str,
 
 
 def _step_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    latest: dict[int, dict[str, Any]] = {}
-    last: dict[str, Any] | None = None
-    for attempt in folder.attempts():
-        for record in attempt.steps():
-            row = {"run": folder.run_id, **flattened(record), "attempt": attempt.number}
-            row.pop("run_id", None)
-            latest[record["step"]] = last = row
-    return [row for _, row in sorted(latest.items()) if last is not None and not abandoned(row, last)]
+    rows = []
+    for record in folder.steps():
+        row = {"run": folder.run_id, **flattened(record)}
+        row.pop("run_id", None)
+        if "forked_from" in record:
+            row["attempt"] = 0
+        rows.append(row)
+    return rows
 
 
 def run_status(missing: bool, attempts: list[dict[str, Any]]) -> str:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.models.lora import ADAPTER_FILE, load_adapters, save_weights
 from harness.store.atomic import sync_path
+from harness.store.folders import checkpoint_steps
 from harness.training.parallel import like, whole
 
 SCHEMA = 1
-_NAME = re.compile(r"step-(\d{6,})")
 _OPTIMIZER = "optimizer.safetensors"
 
 
@@ -52,10 +51,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        if not self._folder.is_dir():
-            return []
-        found = [_NAME.fullmatch(entry.name) for entry in self._folder.iterdir()]
-        return sorted(int(match[1]) for match in found if match)
+        return checkpoint_steps(self._folder)
 
     def resumable(self) -> list[int]:
         """Steps whose checkpoint holds the optimiser too, ascending."""
@@ -69,20 +65,15 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer | Mapping[str, Tensor],
         keep: frozenset[int],
         position: Mapping[str, Any] | None = None,
+        whole: frozenset[int] = frozenset(),
     ) -> None:
         """Writes the checkpoint of `step`, then thins out the older ones.
 
-        Steps in `keep` keep their weights; the optimiser's moments stay in the two latest checkpoints, so that a
-        damaged one has a predecessor; all else is removed. `optimizer` may be given as its `optimizer_tensors`;
-        `position` is what else training needs to go on (JSON).
+        Steps in `keep` keep their weights, those in `whole` the optimiser's moments too, which else stay in the two
+        latest checkpoints, so that a damaged one has a predecessor; all else is removed. `optimizer` may be given as
+        its `optimizer_tensors`; `position` is what else training needs to go on (JSON).
         """
-        final = self.path(step)
-        temporary = self._stage / f".{final.name}.{os.getpid()}"
-        if not self._folder.is_dir():
-            self._folder.mkdir(parents=True)
-            sync_path(self._folder.parent)
-        self.sweep()
-        temporary.mkdir()
+        temporary = self._staged(step)
         save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
         moments = optimizer if isinstance(optimizer, Mapping) else optimizer_tensors(model, optimizer)
@@ -95,20 +86,58 @@ class Checkpoints:
             **({"position": dict(position)} if position else {}),
         }
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
+        self._publish(temporary, step)
+        self._thin(keep, whole)
+
+    def take_over(self, other: Checkpoints, step: int, *, first: Callable[[], None]) -> None:
+        """Makes the checkpoint of `step` of another run one of this run's, by hard links where they can be made.
+
+        Args:
+            other: the checkpoints of the other run.
+            step: which of them.
+            first: called when it is known to be whole, before it counts as this run's.
+
+        Raises:
+            DamagedCheckpoint: it is not there, not whole, or lacks the optimiser's moments.
+        """
+        source = other.path(step)
+        if step not in other.resumable():
+            raise DamagedCheckpoint(f"{source}: is not there, or without the optimiser's moments")
+        other.verify(step)
+        first()
+        temporary = self._staged(step)
+        for path in source.iterdir():
+            try:
+                os.link(path, temporary / path.name)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(path, temporary / path.name)
+        self._publish(temporary, step)
+
+    def _staged(self, step: int) -> Path:
+        """An empty folder for the checkpoint of `step` to be made in."""
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True)
+            sync_path(self._folder.parent)
+        self.sweep()
+        temporary = self._stage / f".{self.path(step).name}.{os.getpid()}"
+        temporary.mkdir()
+        return temporary
+
+    def _publish(self, temporary: Path, step: int) -> None:
+        """Moves a whole checkpoint to its place."""
         for path in sorted(temporary.iterdir()):
             sync_path(path)
         sync_path(temporary)
-        if final.exists():
+        if self.path(step).exists():
             self._set_aside(step)
-        temporary.rename(final)
+        temporary.rename(self.path(step))
         sync_path(self._folder)
         self.sweep()
-        self._thin(keep)
 
-    def _thin(self, keep: frozenset[int]) -> None:
+    def _thin(self, keep: frozenset[int], whole: frozenset[int]) -> None:
         resumable = self.resumable()
         for step in self.steps():
-            if step in resumable[-2:]:
+            if step in resumable[-2:] or step in whole:
                 continue
             if step in keep:
                 (self.path(step) / _OPTIMIZER).unlink(missing_ok=True)

@@ -31,6 +31,7 @@ from harness.store.atomic import sync_path, utc_now
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
 from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.forking import fork, taken_over_usd
 from harness.training.parallel import Alone
 from harness.training.recovery import follow_alarms
 from harness.training.trainer import Trainer
@@ -53,11 +54,13 @@ class _Run:
     ranks: Alone
     started: float = field(default_factory=time.perf_counter)
     earlier_seconds: float = 0.0
+    taken_over_usd: float = 0.0
 
     def spent(self) -> float:
-        """Dollars of this run so far, its earlier attempts included."""
+        """Dollars of this run so far, its earlier attempts and the steps that it took over included."""
         seconds = self.earlier_seconds + time.perf_counter() - self.started
-        return cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
+        own = cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
+        return self.taken_over_usd + own
 
     def event(self, kind: str, message: str, **figures: Any) -> None:
         if not self.ranks.lead:
@@ -149,8 +152,10 @@ def _train(
     state.event("flops_model", trainer.flops.words, peak_flops=trainer.peak_flops)
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
-    # Evaluated or damaged checkpoints may pass through the policy's weights.
     state.ranks.together(checkpoints.sweep)
+    state.ranks.together(lambda: fork(job, state.folder, state.attempt, checkpoints, state.event))
+    state.taken_over_usd = taken_over_usd(state.folder)
+    # Evaluated or damaged checkpoints may pass through the policy's weights.
     touched = bool(state.ranks.together(checkpoints.steps))
     _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
 
@@ -189,7 +194,7 @@ def _steps(
         with profiled(state.attempt.path, trainer.step + 1, state.watching):
             record = trainer.train_step()
         every, stopping = job.recipe.training.checkpoint_every, state.ranks.together(state.stop)
-        saving = trainer.step in keep or (every and trainer.step % every == 0) or stopping
+        saving = trainer.step in {*keep, *job.fork_steps} or (every and trainer.step % every == 0) or stopping
         # Before the checkpoint: a step that a checkpoint holds must not lack its record.
         _append(state, record)
         if trainer.alarms and follow_alarms(
@@ -230,7 +235,7 @@ def _save(
         state.attempt.check()
         if state.ranks.lead:
             sync_path(state.attempt.steps_file)
-        trainer.save(checkpoints, keep)
+        trainer.save(checkpoints, keep, frozenset(state.job.fork_steps))
     seconds = trainer.clock.seconds["checkpoint"]
     timing = record["timing"]
     timing["seconds"]["checkpoint"] = seconds

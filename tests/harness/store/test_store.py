@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from harness.store.attempts import AttemptFolder
 from harness.store.claims import Owner
 from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, RunFolder, Store
-from harness.store.job import RunJob
+from harness.store.job import Fork, RunJob
 
 
 @pytest.fixture
@@ -64,6 +65,16 @@ def samples():
 def test_a_job_survives_its_file(run, job):
     assert run.read_job() == job
     assert job.device_usd_per_second == pytest.approx(0.36 * 2 / 3600)
+
+
+def test_a_fork_survives_its_file_and_older_files_have_none(run, job):
+    forked = dataclasses.replace(job, fork=Fork(run_id="f" * 12, step=3), fork_steps=(1, 3))
+    run.write_job(forked)
+    assert run.read_job() == forked
+    data = forked.to_json()
+    del data["fork"], data["fork_steps"]
+    write_json(run.path / "run.json", data)
+    assert run.read_job() == job
 
 
 def test_an_equal_job_is_not_written_again(run, job):

@@ -112,6 +112,45 @@ def test_thinning_keeps_levels_and_the_two_latest_moments(trained):
     checkpoints.load_weights(3, model)
 
 
+def test_thinning_leaves_what_others_fork_from_whole(trained):
+    model, optimizer, checkpoints = trained
+    for step in (4, 5, 6, 7):
+        checkpoints.save(step, model, NoTokenizer(), optimizer, frozenset({7}), whole=frozenset({4}))
+    assert (checkpoints.steps(), checkpoints.resumable()) == ([4, 6, 7], [4, 6, 7])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_checkpoint_taken_over_is_the_same_one_and_stands_alone(trained, tmp_path, monkeypatch, links):
+    model, _, checkpoints = trained
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    other, called = Checkpoints(tmp_path / "other"), []
+    other.take_over(checkpoints, 3, first=lambda: called.append(other.steps()))
+    assert called == [[]]
+    linked = [p.stat().st_nlink for p in other.path(3).iterdir()]
+    assert set(linked) == {2 if links else 1}
+    checkpoints.discard(3)
+    other.verify(3)
+    assert other.resumable() == [3]
+    other.load_weights(3, model)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "thinned", "absent"])
+def test_a_checkpoint_that_is_not_whole_is_not_taken_over(trained, tmp_path, harm):
+    _, _, checkpoints = trained
+    moments = checkpoints.path(3) / "optimizer.safetensors"
+    if harm == "flipped":
+        data = bytearray(moments.read_bytes())
+        data[-1] ^= 1
+        moments.write_bytes(data)
+    elif harm == "thinned":
+        moments.unlink()
+    other = Checkpoints(tmp_path / "other")
+    with pytest.raises(DamagedCheckpoint):
+        other.take_over(checkpoints, 4 if harm == "absent" else 3, first=lambda: pytest.fail("too early"))
+    assert other.steps() == []
+
+
 def test_a_checkpoint_written_again_replaces_the_old_one(trained, tmp_path):
     model, optimizer, checkpoints = trained
     _train(model, optimizer, 1)
