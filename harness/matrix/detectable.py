@@ -48,7 +48,7 @@ def _effect(plan: Plan, axis: str, seeds: int) -> tuple[int, float]:
     questions = sum(b.questions or EVALUATION_QUESTIONS for b in evaluate.benchmarks)
     widths = {a: len(v) for a, v in grid.axes.items() if len(v) > 1}
     # Lengths that are checkpoints of one run are compared within it, and take nothing from between runs.
-    within = set(grid.steps_axes()) if any(len(job.steps) > 1 for job in plan.jobs) else set()
+    within = set(grid.steps_axes) if any(len(job.steps) > 1 for job in plan.jobs) else set()
     paired = axis in within
     if paired:
         df = runs - 1

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import BudgetSpec, HardwareSpec, LintSpec, VerdictSpec
+from harness.spec.identity import RUNTIME_FIELDS
 from harness.spec.recipe import Recipe
 from harness.spec.section import Listed, NonNegativeInt, Section
 from harness.spec.source import Path_, Sourced, nearest, read_yaml
@@ -104,19 +106,17 @@ class Grid:
         return {
             **self.head.model_dump(mode="json"),
             "axes": {axis: [level.name for level in levels] for axis, levels in self.axes.items()},
-            "steps_axes": self.steps_axes(),
+            "steps_axes": self.steps_axes,
             "cells": [
                 {"levels": c.levels, "seed": c.seed, "recipe": c.recipe.model_dump(mode="json")}
                 for c in self.cells
             ],
         }
 
+    @cached_property
     def steps_axes(self) -> list[str]:
-        """Axes that vary nothing but the number of training steps."""
-        only = [("training", "steps")]
-        return [
-            axis for axis, levels in self.axes.items() if all(_leaves(v.patch.data) == only for v in levels)
-        ]
+        """Axes that vary nothing but the number of training steps, and knobs of how they are executed."""
+        return [axis for axis, levels in self.axes.items() if all(map(_sets_steps_alone, levels))]
 
     def where(self, cell: Cell, path: Path_) -> tuple[str, int | None]:
         """Dotted name and line of what gave a cell's recipe its value at `path`: a level's patch, or the base."""
@@ -257,6 +257,12 @@ def _sets(data: Any, path: Path_) -> bool:
         else:
             return True
     return True
+
+
+def _sets_steps_alone(level: Level) -> bool:
+    fields = {dotted(path) for path in _leaves(level.patch.data)}
+    knobs = {name for name in RUNTIME_FIELDS if name.startswith(("training.", "rollout."))}
+    return "training.steps" in fields and fields - {"training.steps"} <= knobs
 
 
 def _leaves(data: Any, path: Path_ = ()) -> list[Path_]:

@@ -95,7 +95,7 @@ def _place(grid: Grid, cell: Cell, path: Path_) -> Place:
 
 def _steps_place(grid: Grid, cell: Cell) -> Place:
     """The steps axis as a whole, where there is one."""
-    for axis in grid.steps_axes():
+    for axis in grid.steps_axes:
         return Place(key=f"axes.{axis}", line=grid.sourced.line(("axes", axis)))
     return _place(grid, cell, ("training", "steps"))
 
@@ -240,7 +240,7 @@ def _small(grid: Grid, cells: list[Cell], finding: Any) -> Iterator[Finding]:
 
 def _selection(grid: Grid, finding: Any) -> Iterator[Finding]:
     """Runs that are evaluated at many checkpoints, of which the best may be picked."""
-    axes = grid.steps_axes()
+    axes = grid.steps_axes
     counts = [len(grid.axes[axis]) for axis in axes]
     looked_at = len(grid.cells)
     if not counts or max(counts) < 2:
