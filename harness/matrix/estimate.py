@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.matrix.cost_model import EVALUATION_QUESTIONS, CostModel, assumptions
+from harness.matrix.forks import trunk_state
 from harness.matrix.machine import Hardware
 from harness.matrix.observed import Observed, observed
 from harness.models.catalog import ModelSource
@@ -141,14 +142,14 @@ class Estimator:
 
         Args:
             job: one of the plan's.
-            step: the step at which its worker is now; None if none runs.
+            step: the step at which its worker is now; None if none runs, 0 if it has made none yet.
         """
         missing = self._store.run(job.run_id).missing(job)
         gib = self.gib(job)
         measured = self._measured
         if not missing:
             return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured)
-        steps = max(0, max(job.steps) - (self._trained(job) if step is None else step))
+        steps = max(0, max(job.steps) - (step or self._trained(job)))
         by_name = {b.name: b for b in job.evaluate.benchmarks}
         evaluations = sum(self.evaluation_seconds(job, by_name[name]) for _, name in missing)
         startup = self._startup if not step else 0.0
@@ -156,13 +157,12 @@ class Estimator:
         return Estimate(seconds=seconds, usd=seconds * job.device_usd_per_second, gib=gib, measured=measured)
 
     def _trained(self, job: RunJob) -> int:
-        """The last step known to be kept: that of an evaluation, or of a checkpoint folder."""
+        """The last step known to be kept, or to be had from the run from which the job forks."""
         folder = self._store.run(job.run_id)
-        kept = [step for step, _, _ in folder.evaluated()]
-        if folder.checkpoints.is_dir():
-            names = [p.name.removeprefix("step-") for p in folder.checkpoints.iterdir()]
-            kept += [int(n) for n in names if n.isdigit()]
-        return max(kept, default=0)
+        checkpoints = folder.checkpoint_steps()
+        if not checkpoints and job.fork is not None and trunk_state(job.fork, self._store) != "passed":
+            return job.fork.step
+        return max([*checkpoints, *(step for step, _, _ in folder.evaluated())], default=0)
 
     def gib(self, job: RunJob) -> float:
         """Peak memory of a device: as this run measured it, or as the model says."""

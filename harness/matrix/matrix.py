@@ -17,9 +17,10 @@ from harness.matrix.executors.base import Executor, Slot, make_executor
 from harness.matrix.lint import before_spending, lint_json
 from harness.matrix.machine import Machine, detect, slot_count
 from harness.matrix.order import start_order
+from harness.matrix.outcome import Outcome
 from harness.matrix.planner import Plan, grid_json, make_plan
 from harness.matrix.progress import dollars, duration, make_progress
-from harness.matrix.scheduler import WORKER, Outcome, Scheduler
+from harness.matrix.scheduler import WORKER, Scheduler
 from harness.matrix.show import plan_data
 from harness.matrix.slots import SlotPool
 from harness.spec.errors import SpecError

@@ -13,7 +13,8 @@ def start_order(plan: Plan) -> list[RunJob]:
 
     With every axis at m levels, the runs whose level numbers sum to 0 modulo m are a fraction in which every level
     of every axis stands equally often (Box, Hunter and Hunter, Statistics for Experimenters, chapter 6); then
-    those that sum to 1, and so on. Within a fraction the same holds of the sums over fewer axes.
+    those that sum to 1, and so on. Within a fraction the same holds of the sums over fewer axes. A run from which
+    others fork comes before the first of them.
     """
     levels = {axis: [level.name for level in found] for axis, found in plan.grid.axes.items()}
     seeds = plan.grid.head.seeds
@@ -23,7 +24,14 @@ def start_order(plan: Plan) -> list[RunJob]:
             return 0, 0, ()
         return 1, seeds.index(job.seed), _fraction(levels, plan.levels[job.run_id])
 
-    return sorted(plan.jobs, key=key)
+    by_id = {job.run_id: job for job in plan.jobs}
+    ordered: dict[str, RunJob] = {}
+    for job in sorted(plan.jobs, key=key):
+        line = [job]
+        while (fork := line[-1].fork) is not None and fork.run_id not in ordered:
+            line.append(by_id[fork.run_id])
+        ordered |= {each.run_id: each for each in reversed(line) if each.run_id not in ordered}
+    return list(ordered.values())
 
 
 def _fraction(axes: Mapping[str, Sequence[str]], levels: Mapping[str, str]) -> tuple[int, ...]:

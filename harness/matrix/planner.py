@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.matrix.assumed import assumption
+from harness.matrix.forks import fork_sentences, with_forks
 from harness.matrix.machine import Hardware, Machine, resolve_hardware
 from harness.matrix.preflight import World, check_output, check_world
 from harness.models.catalog import ModelSource
@@ -85,6 +86,7 @@ class Plan:
                     "evaluation_ids": job.evaluation_ids,
                     "devices": job.devices,
                     "usd_per_hour": job.usd_per_hour,
+                    **({"fork": {"run": job.fork.run_id, "step": job.fork.step}} if job.fork else {}),
                 }
                 for job in self.jobs
             ],
@@ -125,8 +127,8 @@ def make_plan(
     bases = _base_jobs(grid, world, hardware, groups) if grid.head.evaluate.base else []
     runs = [_train_job(grid, world, hardware, group, identities[run_id]) for run_id, group in groups.items()]
     runs.sort(key=lambda job: grid.head.seeds.index(job.seed))
-    jobs = [*bases, *runs]
-    free = [axis for axis in grid.axes if axis not in grid.steps_axes()]
+    jobs = with_forks([*bases, *runs])
+    free = [axis for axis in grid.axes if axis not in grid.steps_axes]
     return Plan(
         grid=grid,
         out=out,
@@ -135,7 +137,7 @@ def make_plan(
         jobs=jobs,
         levels={r: {axis: group[0].cell.levels[axis] for axis in free} for r, group in groups.items()},
         models={job.run_id: world.model(job.recipe.model) for job in jobs},
-        sharing=_sharing(cells, groups, bases),
+        sharing=[*_sharing(cells, groups, bases), *fork_sentences(jobs)],
         warnings=[*filter(None, [assumption(world.assumed_models, world.assumed_data)]), *_duplicates(cells)],
     )
 
@@ -205,8 +207,8 @@ def _train_job(
     first = group[0].cell
     training = first.recipe.training.model_copy(update={"steps": steps[-1]})
     recipe = first.recipe.model_copy(update={"training": training})
-    lengths = [] if not schedule_depends_on_steps(recipe) else grid.steps_axes()
-    levels = {a: v for a, v in first.levels.items() if a not in grid.steps_axes() or a in lengths}
+    lengths = [] if not schedule_depends_on_steps(recipe) else grid.steps_axes
+    levels = {a: v for a, v in first.levels.items() if a not in grid.steps_axes or a in lengths}
     label = " ".join([*(f"{axis}={level}" for axis, level in levels.items()), f"seed={first.seed}"])
     return _job(
         grid, world, hardware, identity, recipe, kind="train", seed=first.seed, steps=steps, label=label

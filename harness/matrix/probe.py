@@ -49,6 +49,8 @@ def _shortened(job: RunJob) -> RunJob:
         recipe=job.recipe.model_copy(update={"training": training}),
         evaluate=job.evaluate.model_copy(update={"benchmarks": benchmarks}),
         steps=(STEPS,),
+        fork=None,
+        fork_steps=(),
         label=f"probe of {job.label}",
     )
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,9 @@ from harness.matrix.active import Active
 from harness.matrix.budget import Budget, Purse
 from harness.matrix.estimate import Estimator
 from harness.matrix.executors.base import Executor, Slot
+from harness.matrix.forks import trunk_state
 from harness.matrix.invocation import Invocation
+from harness.matrix.outcome import Failure, Outcome
 from harness.matrix.progress import Progress, View, dollars, duration
 from harness.matrix.slots import SlotPool
 from harness.store.atomic import make_folder
@@ -45,34 +47,6 @@ _STOP_SECONDS = 60.0
 BACKOFF_SECONDS = 1.0
 """Before the first retry of a run; twice as long before each further one."""
 _MOST_BACKOFF_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that failed as often as it may, and is left alone for the rest of this call.
-
-    Attributes:
-        job: the run.
-        attempts: how often it was tried since this call began.
-        message: its last words.
-        log: where it says more.
-    """
-
-    job: RunJob
-    attempts: int
-    message: str
-    log: Path
-
-
-@dataclass
-class Outcome:
-    """How a call of the scheduler ended."""
-
-    finished: int = 0
-    started: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    left_out: list[RunJob] = field(default_factory=list)
-    interrupted: bool = False
 
 
 @dataclass
@@ -191,9 +165,9 @@ class Scheduler:
                 return False
             if waiting.not_before > now:
                 continue
-            job, folder = waiting.job, self._store.run(waiting.job.run_id)
-            if self._done_elsewhere(waiting):
+            if self._done_elsewhere(waiting) or self._waits_for_trunk(waiting):
                 continue
+            job, folder = waiting.job, self._store.run(waiting.job.run_id)
             part = None if self._out_of_budget else self._purse.reaches(job, self._active)
             if part is None:
                 self._denied_until = now + _REFRESH_SECONDS
@@ -205,7 +179,7 @@ class Scheduler:
             attempt = folder.claim(self._watch)
             if attempt is None:
                 self._pool.give(slot)
-                self._wait_for_other(waiting)
+                self._wait(waiting, "is at work in another runner")
                 continue
             self._queue.remove(waiting)
             self._start(part, job, folder, attempt, slot)
@@ -230,11 +204,31 @@ class Scheduler:
             return True
         return False
 
-    def _wait_for_other(self, waiting: _Waiting) -> None:
+    def _waits_for_trunk(self, waiting: _Waiting) -> bool:
+        """Whether the job forks from a checkpoint that is still to come; without hope of it, it no longer forks."""
+        fork = waiting.job.fork
+        if fork is None or self._store.run(waiting.job.run_id).checkpoint_steps():
+            return False
+        state = trunk_state(fork, self._store)
+        if state == "ahead" and self._at_work_or_queued(fork.run_id):
+            self._wait(waiting, f"for step {fork.step} of run {fork.run_id}, from which it forks")
+            return True
+        if state != "there":
+            waiting.job = dataclasses.replace(waiting.job, fork=None)
+        return False
+
+    def _at_work_or_queued(self, run_id: str) -> bool:
+        here = (*(w.job for w in self._queue), *(a.job for a in self._active))
+        if any(job.run_id == run_id for job in here):
+            return True
+        attempts = self._store.run(run_id).attempts()
+        return bool(attempts) and self._watch.holds(attempts[-1])
+
+    def _wait(self, waiting: _Waiting, why: str) -> None:
         waiting.not_before = time.monotonic() + _SHOW_SECONDS
         if not waiting.told:
             waiting.told = True
-            self._progress.note(f"waiting [{waiting.job.label}] is at work in another runner")
+            self._progress.note(f"waiting [{waiting.job.label}] {why}")
 
     def _start(
         self, part: RunJob, whole: RunJob, folder: RunFolder, attempt: AttemptFolder, slot: Slot
@@ -254,7 +248,8 @@ class Scheduler:
         self._invocation.begin()
         again = f" (attempt {attempt.number})" if attempt.number > 1 else ""
         only = f", steps up to {part.steps[-1]} for the budget" if part is not whole else ""
-        self._progress.note(f"start   [{whole.label}] {whole.run_id}{again}{only}")
+        forks = f", from step {part.fork.step} of run {part.fork.run_id}" if part.fork else ""
+        self._progress.note(f"start   [{whole.label}] {whole.run_id}{again}{forks}{only}")
 
     def _check_time(self, active: Active) -> None:
         """Stops a run that goes beyond its time limit, and kills what does not stop."""

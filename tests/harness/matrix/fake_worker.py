@@ -17,6 +17,7 @@ import pyarrow.parquet
 
 from harness.matrix import worker
 from harness.spec.errors import SpecError
+from harness.store.folders import RunFolder
 
 
 class Interrupted(Exception):
@@ -47,7 +48,11 @@ def execute(job, run, attempt, stop):
     pause = float(os.environ.get("FAKE_STEP_SECONDS", "0"))
     crash, _, at = os.environ.get("FAKE_CRASH", "@").rpartition("@")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    start = max((int(p.name.removeprefix("step-")) for p in run.checkpoints.iterdir()), default=0)
+    if job.fork and not run.checkpoint_steps():
+        trunk = RunFolder(run.path.parent / job.fork.run_id)
+        for step in {job.fork.step} & {*trunk.checkpoint_steps()}:
+            (run.checkpoints / f"step-{step:06d}").mkdir()
+    start = max(run.checkpoint_steps(), default=0)
     for step in sorted({s for s, _ in run.missing(job)} & {0, *range(start + 1)}):
         evaluate(job, run, attempt, step)
     for step in range(start + 1, max(job.steps) + 1):
@@ -57,7 +62,7 @@ def execute(job, run, attempt, stop):
         attempt.append_step(record(job, step, pause))
         with (run.path / "trained.txt").open("a") as file:
             file.write(f"{step}\n")
-        if step in job.steps or stop():
+        if step in (*job.steps, *job.fork_steps) or stop():
             (run.checkpoints / f"step-{step:06d}").mkdir()
         if stop():
             raise Interrupted

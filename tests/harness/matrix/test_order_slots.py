@@ -20,7 +20,7 @@ def planned(widths, seeds=(0,)):
     for seed in seeds:
         for combination in itertools.product(*(range(w) for w in widths)):
             run_id = f"{seed}{combination}"
-            jobs.append(SimpleNamespace(kind="train", run_id=run_id, seed=seed))
+            jobs.append(SimpleNamespace(kind="train", run_id=run_id, seed=seed, fork=None))
             levels[run_id] = {f"a{i}": str(n) for i, n in enumerate(combination)}
     grid = SimpleNamespace(axes=axes, head=SimpleNamespace(seeds=seeds))
     return SimpleNamespace(grid=grid, jobs=jobs, levels=levels)
@@ -55,6 +55,16 @@ def test_pairs_of_axes_are_balanced_in_half_of_a_two_level_design():
 
 def test_seeds_one_after_the_other():
     assert [job.seed for job in start_order(planned((2, 2), seeds=(5, 1)))] == [5] * 4 + [1] * 4
+
+
+def test_a_run_comes_before_those_that_fork_from_it():
+    plan = planned((2, 2), seeds=(0, 1))
+    before = [job.run_id for job in start_order(plan)]
+    by_id = {job.run_id: job for job in plan.jobs}
+    one, two, three, last = before[:4]
+    by_id[one].fork = SimpleNamespace(run_id=three)
+    by_id[three].fork = SimpleNamespace(run_id=last)
+    assert [job.run_id for job in start_order(plan)] == [last, three, one, two, *before[4:]]
 
 
 def test_runs_side_by_side_fit_into_memory():

@@ -1,0 +1,36 @@
+"""How a call of the scheduler ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.store.job import RunJob
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed as often as it may, and is left alone for the rest of this call.
+
+    Attributes:
+        job: the run.
+        attempts: how often it was tried since this call began.
+        message: its last words.
+        log: where it says more.
+    """
+
+    job: RunJob
+    attempts: int
+    message: str
+    log: Path
+
+
+@dataclass
+class Outcome:
+    """How a call of the scheduler ended."""
+
+    finished: int = 0
+    started: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    left_out: list[RunJob] = field(default_factory=list)
+    interrupted: bool = False
