@@ -231,6 +231,7 @@ SCENARIOS: dict[str, tuple[Callable[..., dict[str, float]], Grid | Curves]] = {
     "flat curve, eight runs": (_curves, Curves(runs=8, shape=(0.0,) * 6)),
     "rising curve, eight runs": (_curves, Curves(runs=8, shape=(0.0, 0.2, 0.4, 0.6, 0.6, 0.6))),
     "curve that rises and falls, eight runs": (_curves, Curves(runs=8, shape=FALLS)),
+    "null 2x2x2, 30 questions, 2.5 points between runs": (_null, Grid(shape=_EIGHT, questions=30, run=0.15)),
 }
 REQUIRED: dict[str, tuple[float, float]] = {
     "family_wise_error": (0.0, 0.06),
