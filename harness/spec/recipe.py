@@ -376,7 +376,7 @@ class OptimizerSpec(Section):
     """Peak learning rate."""
     schedule: Literal["constant", "wsd", "linear", "cosine"] = "constant"
     """Shape after warm-up; `wsd` is constant and falls linearly over the last `decay_fraction` of the steps. Only a
-    constant schedule lets cells of different lengths share a run."""
+    constant schedule lets cells of different lengths share a run; others fork where their rates part."""
     schedule_steps: PositiveInt | None = None
     """Length of the schedule; null for `training.steps`. Where it is given, shorter cells are checkpoints of a
     schedule of so many steps, and share a run."""

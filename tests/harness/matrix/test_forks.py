@@ -20,10 +20,13 @@ from harness.spec.grid import load_grid
 from harness.spec.identity import IDENTITY_FIELDS
 from harness.spec.recipe import OptimizerSpec, Recipe, TrainingSpec
 from harness.spec.schedule import SCHEDULE_FIELDS, learning_rate, learning_rates
+from harness.store.atomic import write_json
+from harness.store.claims import Owner, Watch
 from harness.store.folders import Store
 from harness.store.study import load_study
 
-from .test_ablate import evaluations_made, started, steps_trained
+from . import fake_worker
+from .test_ablate import started, steps_trained, wait_for
 
 WSD = ("  prompt:", "  optimizer: {schedule: wsd}\n  prompt:")
 LENGTHS = ("[2, 4]", "[4, 8]")
@@ -322,13 +325,36 @@ def test_a_fork_that_has_begun_by_itself_does_not_wait(changed, tmp_path, ablate
     assert by_label(out)[fork.label] == ALL[1:4]
 
 
-def test_a_trunk_at_work_in_another_runner_is_waited_for(changed, tmp_path):
-    """Two runners: whoever has the trunk, the fork goes on from its checkpoint, and no step is trained twice."""
+def test_a_trunk_at_work_in_another_runner_is_waited_for_up_to_the_fork(changed, tmp_path):
+    """This test is the other runner: it has the trunk, and finishes it when the fork is done."""
     out = tmp_path / "out"
     grid = changed(WSD, LENGTHS, ("[32, 16]", "[32]"))
-    both = [started(grid, out, "--workers", "1", FAKE_STEP_SECONDS="0.3") for _ in range(2)]
-    texts = [process.communicate(timeout=90)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], texts
-    assert sorted(by_label(out).values()) == [ALL, ["4"]]
-    assert len(evaluations_made(out)) == 1 + 2
-    assert any("waiting [cap=32 steps=4 seed=0] for step 3 of run " in text for text in texts)
+    matrix = prepare(str(grid), out)
+    out.mkdir()
+    _write_plan(matrix)
+    trunk = next(job for job in matrix.plan.jobs if job.fork_steps)
+    fork = next(job for job in matrix.plan.jobs if job.fork)
+    folder = Store(out).run(trunk.run_id)
+    folder.write_job(trunk)
+    attempt = folder.claim(Watch())
+    write_json(attempt.path / "launched", Owner("another/boot/namespace", "another", 7, 1.0).to_json())
+    process = started(grid, out, "--workers", "2")
+    lines = []
+    for line in process.stdout:
+        attempt.beat()
+        lines.append(line)
+        if f"waiting [{fork.label}] for step 3 of run {trunk.run_id}" in line:
+            break
+    assert fork.run_id not in steps_trained(out), lines
+    (folder.checkpoints / "step-000003").mkdir(parents=True)
+
+    def forked():
+        attempt.beat()
+        return Store(out).run(fork.run_id).finished(fork)
+
+    wait_for(forked)
+    fake_worker.evaluate(trunk, folder, attempt, 8)
+    attempt.finish("finished")
+    assert process.communicate(timeout=60) is not None
+    assert process.returncode == 0
+    assert steps_trained(out)[fork.run_id] == ["4"]
