@@ -1,19 +1,26 @@
-"""What the best of several checkpoints would score if they were all the same model."""
+"""What the best of several would score if all were the same, and what the best one scores where it was not chosen."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import integrate, stats
 
+from harness.stats.effects import question_groups, question_weights
+
 FloatArray = npt.NDArray[np.float64]
 
 _SAMPLES_FOR_QUESTION_RATES = 8
 """Samples per question, over all checkpoints, from which a question's own rate is used."""
+
+_FOLDS = 10
+"""Parts of the questions, of which each in turn measures what the others choose."""
+_TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -129,3 +136,63 @@ def question_rates(samples: npt.ArrayLike, correct: npt.ArrayLike) -> FloatArray
     enough = k.sum(axis=0) >= _SAMPLES_FOR_QUESTION_RATES
     own = c.sum(axis=0) / np.maximum(k.sum(axis=0), 1)
     return np.where(enough, own, pooled)
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Accuracy of the best cell, measured on what did not choose it.
+
+    Attributes:
+        accuracy: a fraction.
+        left_out: `runs`: one run of every cell in turn, the luck of runs is taken out; `questions`: a tenth of the
+            questions in turn, that of drawing questions and answers is taken out, that of runs is not.
+    """
+
+    accuracy: float
+    left_out: Literal["runs", "questions"]
+
+
+def corrected_best(
+    y: npt.ArrayLike, cells: npt.ArrayLike, strata: npt.ArrayLike | None = None
+) -> Corrected | None:
+    """The winner's curse taken out: the best cell is chosen on one part of the data and measured on the other.
+
+    Runs are left out where every cell has two at least, otherwise questions. Cells that tie share the measurement.
+
+    Args:
+        y: share of right samples by response, run and question, complete [K, R, Q]; a candidate is a cell's
+            response.
+        cells: of every run, 0 … C − 1 [R]; the first runs of all cells are left out together, then the second.
+        strata: benchmark of every question [Q]; one benchmark if None.
+
+    Returns:
+        None where neither runs nor questions can be left out.
+    """
+    values, cell = np.asarray(y, dtype=np.float64), np.asarray(cells, dtype=np.intp)
+    runs_of = [np.flatnonzero(cell == c) for c in range(int(cell.max()) + 1)]
+    groups = question_groups(values.shape[2], strata)
+    weights = question_weights(values.shape[2], strata)
+    if (repeats := min(map(len, runs_of))) > 1:
+        scores = values @ weights
+        folds = [
+            _measured(
+                np.array([np.delete(scores[:, runs], j, axis=1).mean(axis=1) for runs in runs_of]),
+                scores[:, [runs[j] for runs in runs_of]].T,
+            )
+            for j in range(repeats)
+        ]
+        return Corrected(float(np.mean(folds)), "runs")
+    if (parts := min(_FOLDS, *map(len, groups))) < 2:
+        return None
+    part = np.zeros(len(weights), dtype=np.intp)
+    for group in groups:
+        part[group] = np.arange(len(group)) % parts
+    means = np.array([values[:, runs].mean(axis=1) for runs in runs_of])
+    shares = [np.where(part == fold, weights, 0.0) for fold in range(parts)]
+    total = sum(_measured(means @ (weights - share), means @ share) for share in shares)
+    return Corrected(float(total), "questions")
+
+
+def _measured(chosen_by: FloatArray, measured_by: FloatArray) -> float:
+    """What those score that are best by another measure, both by candidate [C, K]."""
+    return float(measured_by[chosen_by >= chosen_by.max() - _TIE].mean())

@@ -82,11 +82,9 @@ def two_way_effects(
     values, d, c = (np.asarray(a, dtype=np.float64) for a in (y, design, contrasts))
     values = values.reshape(-1, *values.shape[-2:])
     count, runs, questions = values.shape
-    groups = _groups(questions, strata)
-    weights = np.zeros(questions)
-    for group in groups:
-        weights[group] = 1 / (len(groups) * len(group))
-    inverse, per_run, known, df_run = _solve(d, c)
+    groups = question_groups(questions, strata)
+    weights = question_weights(questions, strata)
+    inverse, per_run, known, df_run = solve(d, c)
     b = (per_run @ values).reshape(-1, questions)
     df = max(0, min(df_run, questions - len(groups)))
     spread = per_run @ per_run.T
@@ -133,7 +131,7 @@ def run_effects(
     """
     values, d, c = (np.asarray(a, dtype=np.float64) for a in (y, design, contrasts))
     values = values.reshape(-1, values.shape[-1])
-    inverse, per_run, known, df = _solve(d, c)
+    inverse, per_run, known, df = solve(d, c)
     spread = per_run @ per_run.T
     estimates = (values @ per_run.T).ravel()
     v_run = np.zeros((len(estimates), len(estimates)))
@@ -160,17 +158,27 @@ def run_effects(
 
 def estimable(design: npt.ArrayLike, contrasts: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Which contrasts [C, P] the runs of a design [R, P] determine [C]."""
-    return _solve(np.asarray(design, dtype=np.float64), np.asarray(contrasts, dtype=np.float64))[2]
+    return solve(np.asarray(design, dtype=np.float64), np.asarray(contrasts, dtype=np.float64))[2]
 
 
-def _groups(questions: int, strata: npt.ArrayLike | None) -> list[npt.NDArray[np.intp]]:
+def question_groups(questions: int, strata: npt.ArrayLike | None) -> list[npt.NDArray[np.intp]]:
+    """Places of the questions of every benchmark; one benchmark if `strata` is None."""
     if strata is None:
         return [np.arange(questions)]
     labels = np.asarray(strata)
     return [np.flatnonzero(labels == label) for label in dict.fromkeys(labels.tolist())]
 
 
-def _solve(d: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_], int]:
+def question_weights(questions: int, strata: npt.ArrayLike | None) -> FloatArray:
+    """Weight of every question in the mean over benchmarks, each weighing the same [Q]."""
+    groups = question_groups(questions, strata)
+    weights = np.zeros(questions)
+    for group in groups:
+        weights[group] = 1 / (len(groups) * len(group))
+    return weights
+
+
+def solve(d: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_], int]:
     """Generalised inverse [P, R], contrasts as weights on runs [M, R], which are estimable [M], residual df."""
     inverse: FloatArray = np.asarray(np.linalg.pinv(d), dtype=np.float64)
     per_run: FloatArray = np.asarray(c @ inverse)
