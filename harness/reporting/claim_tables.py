@@ -10,6 +10,7 @@ import pandas as pd
 from harness.reporting import formats
 from harness.reporting.analysis import Analysis
 from harness.reporting.table import Shown, Table, as_text, as_whole, make_table
+from harness.reporting.trajectories import Curve
 
 WITHIN_CHANCE = "within what chance gives"
 ABOVE_CHANCE = "above what chance gives"
@@ -21,70 +22,73 @@ def _span(low: Any, high: Any) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
+_TRAJECTORIES_SHOWN: list[Shown] = [
+    ("benchmark", "benchmark", as_text),
+    ("curve", "scope", as_text),
+    ("peak at step", "peaks", as_text),
+    ("peak %", "peak_accuracy", formats.points),
+    ("last %", "last_accuracy", formats.points),
+    ("degrades", "degrades", as_text),
+    ("last step before", "changes", as_text),
+    ("change", "decline", _SIGNED),
+    ("low", "ci_low", _SIGNED),
+    ("high", "ci_high", _SIGNED),
+    ("p adjusted", "p_adjusted", formats.p_text),
+    ("detectable", "detectable_decline", formats.points),
+    ("runs", "runs", as_whole),
+    ("df", "df", as_whole),
+]
+
+_TRAJECTORIES_NOTE = (
+    "Peak: the highest checkpoint, and in brackets those that the data cannot tell from it. Change: mean of the "
+    "checkpoints after the steepest decline minus that of those before it (in brackets the 95 % set of the last "
+    "step before it); chosen as the steepest, it overstates a small decline. p: one-sided, adjusted for the "
+    "search and by Holm over the curves of a benchmark. Checkpoints before a significant rise are left out. One "
+    "run: what this run did, from questions or, where they are not known, from binomial sampling noise; several: "
+    "what such runs do."
+)
+
+
 def trajectories_table(analysis: Analysis) -> Table:
     """A row per curve and benchmark."""
-    rows = []
-    for c in analysis.trajectories:
-        f = c.figures
-        at = dict(zip(f.steps, f.means))
-        rows.append(
-            {
-                "benchmark": c.benchmark,
-                "kind": c.kind,
-                "scope": c.scope,
-                "runs": c.runs,
-                "questions": c.questions or None,
-                "first_step": f.steps[0],
-                "last_step": f.steps[-1],
-                "peak_step": f.peak,
-                "peak_accuracy": at[f.peak],
-                "last_accuracy": f.means[-1],
-                "peak_low_step": f.peak_low,
-                "peak_high_step": f.peak_high,
-                "peaks": f"{f.peak} ({_span(f.peak_low, f.peak_high)})",
-                "rise_to_step": f.rise_to,
-                "change_step": f.change,
-                "change_low_step": f.change_low,
-                "change_high_step": f.change_high,
-                "changes": f"{f.change} ({_span(f.change_low, f.change_high)})",
-                "decline": f.effect,
-                "ci_low": f.ci_low,
-                "ci_high": f.ci_high,
-                "p_value": f.p_value,
-                "p_adjusted": f.p_adjusted,
-                "degrades": {"hurts": "yes", "no meaningful effect": "no"}.get(f.verdict, "inconclusive"),
-                "detectable_decline": f.detectable_effect,
-                "df": f.df,
-            }
-        )
+    rows = [_trajectory_record(curve) for curve in analysis.trajectories]
     frame = pd.DataFrame(rows)
     if rows:
         frame = frame.astype({"questions": "Int64"})
-    shown: list[Shown] = [
-        ("benchmark", "benchmark", as_text),
-        ("curve", "scope", as_text),
-        ("peak at step", "peaks", as_text),
-        ("peak %", "peak_accuracy", formats.points),
-        ("last %", "last_accuracy", formats.points),
-        ("degrades", "degrades", as_text),
-        ("last step before", "changes", as_text),
-        ("change", "decline", _SIGNED),
-        ("low", "ci_low", _SIGNED),
-        ("high", "ci_high", _SIGNED),
-        ("p adjusted", "p_adjusted", formats.p_text),
-        ("detectable", "detectable_decline", formats.points),
-        ("runs", "runs", as_whole),
-        ("df", "df", as_whole),
-    ]
-    notes = [
-        "Peak: the highest checkpoint, and in brackets those that the data cannot tell from it. Change: mean of the "
-        "checkpoints after the steepest decline minus that of those before it (in brackets the 95 % set of the last "
-        "step before it); chosen as the steepest, it overstates a small decline. p: one-sided, adjusted for the "
-        "search and by Holm over the curves of a benchmark. Checkpoints before a significant rise are left out. One "
-        "run: what this run did, from questions or, where they are not known, from binomial sampling noise; several: "
-        "what such runs do."
-    ]
-    return make_table("trajectories", "Training length: peak and decline", frame, shown, left=2, notes=notes)
+    title = "Training length: peak and decline"
+    return make_table("trajectories", title, frame, _TRAJECTORIES_SHOWN, left=2, notes=[_TRAJECTORIES_NOTE])
+
+
+def _trajectory_record(curve: Curve) -> dict[str, Any]:
+    f = curve.figures
+    return {
+        "benchmark": curve.benchmark,
+        "kind": curve.kind,
+        "scope": curve.scope,
+        "runs": curve.runs,
+        "questions": curve.questions or None,
+        "first_step": f.steps[0],
+        "last_step": f.steps[-1],
+        "peak_step": f.peak,
+        "peak_accuracy": dict(zip(f.steps, f.means))[f.peak],
+        "last_accuracy": f.means[-1],
+        "peak_low_step": f.peak_low,
+        "peak_high_step": f.peak_high,
+        "peaks": f"{f.peak} ({_span(f.peak_low, f.peak_high)})",
+        "rise_to_step": f.rise_to,
+        "change_step": f.change,
+        "change_low_step": f.change_low,
+        "change_high_step": f.change_high,
+        "changes": f"{f.change} ({_span(f.change_low, f.change_high)})",
+        "decline": f.effect,
+        "ci_low": f.ci_low,
+        "ci_high": f.ci_high,
+        "p_value": f.p_value,
+        "p_adjusted": f.p_adjusted,
+        "degrades": {"hurts": "yes", "no meaningful effect": "no"}.get(f.verdict, "inconclusive"),
+        "detectable_decline": f.detectable_effect,
+        "df": f.df,
+    }
 
 
 def best_table(analysis: Analysis) -> Table:

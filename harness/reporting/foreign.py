@@ -52,38 +52,47 @@ def foreign_study(
     runs = frame.drop_duplicates("run")[["run", *axes, "seed"]].reset_index(drop=True)
     _check_runs(frame, runs, axes, files[0])
     varied = [a for a in axes if runs[a].nunique() > 1]
-    steps = sorted(int(s) for s in frame["step"].unique())
-    lengths = [set(part) for _, part in frame.groupby("run")["step"]]
-    common = set.intersection(*lengths)
-    by_length = len(steps) > 1 and bool(common)
+    common = set.intersection(*(set(part) for _, part in frame.groupby("run")["step"]))
+    by_length = frame["step"].nunique() > 1 and bool(common)
     order = {a: [str(v) for v in dict.fromkeys(runs[a])] for a in varied}
     if by_length:
-        order[STEP] = [str(s) for s in steps]
+        order[STEP] = [str(s) for s in sorted(int(s) for s in frame["step"].unique())]
     _check_baselines(baselines or {}, order, files[0])
-    places = frame.drop_duplicates(["run", "step"])[["run", *varied, "seed", "step"]]
-    if not by_length:
-        places = places.sort_values("step").drop_duplicates("run", keep="last")
-    cells = places.assign(**{STEP: places["step"]}).reset_index(drop=True)
-    names = list(dict.fromkeys(frame["benchmark"]))
+    lengths = [STEP] if by_length else []
     grid = {
         "name": out.name or files[0].stem,
         "question": f"What do the results in {', '.join(f.name for f in files)} support?",
         "axes": order,
-        "steps_axes": [STEP] if by_length else [],
+        "steps_axes": lengths,
         "seeds": sorted(set(runs["seed"].tolist())),
         # A length that only some runs have would leave the others out of every comparison.
         "baselines": {STEP: str(min(common))} if by_length else {},
-        "evaluate": {"benchmarks": [{"name": n} for n in names]},
+        "evaluate": {"benchmarks": [{"name": n} for n in dict.fromkeys(frame["benchmark"])]},
         "verdict": {"delta": delta, "alpha": 0.05, "power": 0.8, "baseline": dict(baselines or {})},
     }
+    return _study(frame, runs, varied, grid, out, files)
+
+
+def _study(
+    frame: pd.DataFrame,
+    runs: pd.DataFrame,
+    varied: list[str],
+    grid: dict[str, Any],
+    out: Path,
+    files: Sequence[Path],
+) -> Study:
+    """The study of checked rows; what only runs of ours have (steps, attempts, events, money) is empty."""
+    places = frame.drop_duplicates(["run", "step"])[["run", *varied, "seed", "step"]]
+    if not grid["steps_axes"]:
+        places = places.sort_values("step").drop_duplicates("run", keep="last")
     evaluations, questions = _evaluations(frame)
     return Study(
         out=out,
         grid=grid,
         plan={},
-        axes=[*varied, *([STEP] if by_length else [])],
-        steps_axes=[STEP] if by_length else [],
-        cells=cells,
+        axes=[*varied, *grid["steps_axes"]],
+        steps_axes=grid["steps_axes"],
+        cells=places.assign(**{STEP: places["step"]}).reset_index(drop=True),
         runs=_run_frame(runs, varied),
         steps=pd.DataFrame(columns=["run", "attempt", "step"]),
         evaluations=evaluations,
