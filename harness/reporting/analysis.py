@@ -9,7 +9,9 @@ from itertools import chain
 from typing import Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 
+from harness.reporting.best_cell import BestCell, best_cell
 from harness.reporting.frames import records
 from harness.reporting.metrics import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
 from harness.reporting.responses import (
@@ -61,12 +63,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Guard:
-    """The best checkpoint of a benchmark beside what chance would give."""
+    """The best checkpoint of a benchmark beside what chance would give.
+
+    Attributes:
+        benchmark: a benchmark's name or `all`.
+        run, step: the checkpoint.
+        figures: its score and that of the best of identical ones.
+        variance: of one evaluation of an identical one, from drawing answers anew.
+    """
 
     benchmark: str
     run: str
     step: int
     figures: BestOf
+    variance: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class Analysis:
         accuracy: interval by (run, step, benchmark), `all` among them.
         gain: over step 0 of the same questions, likewise.
         guards: by benchmark, `all` last.
+        best: the best cell; None where there is no choice between cells.
         trajectories: curves over training, by benchmark and scope.
         settings: error rate, power, seeds.
         delta: smallest accuracy difference that matters.
@@ -91,6 +102,7 @@ class Analysis:
     accuracy: Mapping[tuple[str, int, str], Interval]
     gain: Mapping[tuple[str, int, str], Interval]
     guards: tuple[Guard, ...]
+    best: BestCell | None
     trajectories: tuple[Curve, ...]
     settings: Settings
     delta: float
@@ -126,8 +138,18 @@ def analyse(study: Study) -> Analysis:
     ]
     rows += _performance_rows(study, layout, settings)
     accuracy, gain = _intervals(study, layout, measured)
+    guards = _guards(study, accuracy)
     return Analysis(
-        study, layout, tuple(rows), accuracy, gain, _guards(study, accuracy), tuple(curves), settings, delta
+        study=study,
+        layout=layout,
+        rows=tuple(rows),
+        accuracy=accuracy,
+        gain=gain,
+        guards=guards,
+        best=_best(layout, _responses(measured, totals), accuracy, guards, settings) if guards else None,
+        trajectories=tuple(curves),
+        settings=settings,
+        delta=delta,
     )
 
 
@@ -157,23 +179,31 @@ def _accuracy_rows(
 def _tests_of(
     layout: Layout, measured: Mapping[str, Shares], totals: Mapping[str, Figures], delta: float
 ) -> tuple[list[Test], list[Test]]:
-    """Tests of the axes, and of training itself; by question where every benchmark's questions are known."""
-    if set(measured) == set(totals):
-        lookup = _lookup(list(measured.values()))
-        strata = np.repeat(np.arange(len(measured)), [_width(f) for f in measured.values()])
-        noise = None
-    else:
-        figures = mean_figures(list(totals.values()))
-        noise = max((v for _, v in figures.values()), default=0.0)
-        strata = np.zeros(1, dtype=np.intp)
-
-        def lookup(run: str, step: int) -> FloatArray | None:
-            found = figures.get((run, step))
-            return None if found is None else np.array([found[0]])
-
+    """Tests of the axes, and of training itself."""
+    lookup, strata, noise = _responses(measured, totals)
     gain = gain_question(layout, lookup, strata)
     asked = questions_of(layout, lookup, strata)
     return _tests(asked, delta, noise), _tests([gain] if gain else [], delta, noise)
+
+
+def _responses(
+    measured: Mapping[str, Shares], totals: Mapping[str, Figures]
+) -> tuple[Lookup, npt.NDArray[np.intp], float | None]:
+    """Responses by question where every benchmark's are known, else means of runs with their sampling variance.
+
+    Returns:
+        The lookup, the benchmark of every question [Q], and the variance of one evaluation, None by question.
+    """
+    if set(measured) == set(totals):
+        strata = np.repeat(np.arange(len(measured)), [_width(f) for f in measured.values()])
+        return _lookup(list(measured.values())), strata, None
+    figures = mean_figures(list(totals.values()))
+
+    def lookup(run: str, step: int) -> FloatArray | None:
+        found = figures.get((run, step))
+        return None if found is None else np.array([found[0]])
+
+    return lookup, np.zeros(1, dtype=np.intp), max((v for _, v in figures.values()), default=0.0)
 
 
 def _performance_rows(study: Study, layout: Layout, settings: Settings) -> list[Row]:
@@ -294,11 +324,25 @@ def _guards(study: Study, accuracy: Mapping[tuple[str, int, str], Interval]) -> 
         (run, step), best = max(scores.items(), key=lambda item: item[1])
         mean = float(np.mean(list(scores.values())))
         figures = best_of_identical(len(scores), mean, best, rates=rates, samples=tries)
-        guards.append(Guard(benchmark, run, step, figures))
         variance = float((tries * rates * (1 - rates)).sum()) / float(tries.sum()) ** 2
+        guards.append(Guard(benchmark, run, step, figures, variance))
         parts.append((mean, variance))
     every = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == ALL and k[0] in trained}
     if len(parts) > 1 and len(every) > 1:
         (run, step), best = max(every.items(), key=lambda item: item[1])
-        guards.append(Guard(ALL, run, step, best_of_mean(len(every), best, parts)))
+        variance = sum(v for _, v in parts) / len(parts) ** 2
+        guards.append(Guard(ALL, run, step, best_of_mean(len(every), best, parts), variance))
     return tuple(guards)
+
+
+def _best(
+    layout: Layout,
+    responses: tuple[Lookup, npt.NDArray[np.intp], float | None],
+    accuracy: Intervals,
+    guards: tuple[Guard, ...],
+    settings: Settings,
+) -> BestCell | None:
+    lookup, strata, _ = responses
+    scores = {(run, step): found.estimate for (run, step, name), found in accuracy.items() if name == ALL}
+    overall = guards[-1]
+    return best_cell(layout, lookup, strata, scores, overall.figures, overall.variance, settings.alpha)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from harness.reporting.analysis import Analysis
@@ -58,6 +59,7 @@ def json_text(analysis: Analysis, answered: Answer, tables: dict[str, Table], fi
             "inconclusive": list(answered.unknown),
             "costs": list(answered.costs),
         },
+        "best_cell": _plain(asdict(analysis.best) | {"text": filled["best_cell"]}) if analysis.best else None,
         "settings": {
             "alpha": analysis.settings.alpha,
             "power": analysis.settings.power,

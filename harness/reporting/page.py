@@ -3,146 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from harness.reporting import formats
 from harness.reporting.analysis import ALL, Analysis
-from harness.reporting.curves import curve_axes, curves_figure
-from harness.reporting.details import interaction_figure, length_figure, moved, moved_figure
 from harness.reporting.events import most_events, step_events
-from harness.reporting.figures import effects_figure, front, memory_figure, pareto_figure, time_figure
+from harness.reporting.figures import front
 from harness.reporting.frames import column, records
 from harness.reporting.front import Place
 from harness.reporting.lint import findings
 from harness.reporting.metrics import peak
+from harness.reporting.pictures import Picture
 from harness.reporting.run_tables import price_words
 from harness.reporting.samples import examples
 from harness.reporting.table import Table
-from harness.reporting.theme import DARK, LIGHT, Theme, css_variables, drawing, inline_svg
-from harness.reporting.words import Answer, guard_sentence
+from harness.reporting.theme import DARK, LIGHT, css_variables
+from harness.reporting.words import Answer, best_cell_text, guard_sentence
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from matplotlib.figure import Figure
 
 _MOST_ROWS = 2000
 """Rows of a table beyond which the page points to the CSV file."""
 _MOST_EVENTS = 40
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page.
-
-    Attributes:
-        name: file name without suffix, and prefix of its ids.
-        group: section it belongs to.
-        title: above it.
-        caption: below it, how to read it.
-        svg: the element.
-    """
-
-    name: str
-    group: str
-    title: str
-    caption: str
-    svg: str
-
-
-def draw(analysis: Analysis, found: list[Place]) -> list[Picture]:
-    """Every figure for which there are data.
-
-    Args:
-        analysis: of the study.
-        found: cells with accuracy, cost and memory.
-    """
-    settings = analysis.settings
-    plans: list[tuple[str, str, str, str, Callable[[Theme], Figure | None]]] = [
-        (
-            "effects",
-            "effects",
-            "What each choice does to accuracy",
-            f"Thin: interval adjusted for the number of comparisons (family-wise error {settings.alpha:g}). Thick: "
-            f"{1 - 2 * settings.alpha:.0%} interval; inside the band it shows that nothing meaningful changes. Small "
-            "marks: single benchmarks.",
-            partial(effects_figure, analysis),
-        )
-    ]
-    plans.append(
-        (
-            "length",
-            "curves",
-            "Where accuracy peaks and whether it degrades",
-            "Bars: means before and after a decline that the data show; shaded: where it may have begun (95 %). "
-            "No bar: no decline that can be told from noise.",
-            partial(length_figure, analysis),
-        )
-    )
-    for number, axis in enumerate(curve_axes(analysis), 1):
-        plans.append(
-            (
-                f"curves-{number}",
-                "curves",
-                f"Learning, by {axis}" if axis else "Learning",
-                "Thick: mean over runs. Accuracy: every run behind its mean; reward and length: range over runs.",
-                partial(curves_figure, analysis, axis),
-            )
-        )
-    plans += [
-        (
-            "pareto",
-            "costs",
-            "Cost against accuracy",
-            "Every cell with its 95 % interval. In colour and numbered: no other is more accurate at a cost and a "
-            "memory at most 5 % higher.",
-            partial(pareto_figure, analysis, found, memory=False),
-        ),
-        (
-            "pareto-memory",
-            "costs",
-            "Memory against accuracy",
-            "The same cells and front over peak memory.",
-            partial(pareto_figure, analysis, found, memory=True),
-        ),
-        (
-            "time",
-            "costs",
-            "Where the time of a step goes",
-            "Means over steps, without evaluation.",
-            partial(time_figure, analysis),
-        ),
-        ("memory", "costs", "Memory by phase", "Peak of every run.", partial(memory_figure, analysis)),
-        (
-            "interactions",
-            "interactions",
-            "Two choices at once",
-            "Parallel lines: the effect of one does not depend on the other. Only declared interactions "
-            "have verdicts.",
-            partial(interaction_figure, analysis),
-        ),
-    ]
-    for number, part in enumerate(moved(analysis), 1):
-        plans.append(
-            (
-                f"questions-{number}",
-                "questions",
-                f"Questions that moved: {part.benchmark}",
-                f"Shade: share of right samples; rows are questions, the most improved on top. Of {part.total} "
-                f"questions {part.better} got better and {part.worse} got worse by at least half of their samples "
-                "on average.",
-                partial(moved_figure, part),
-            )
-        )
-    pictures = []
-    with drawing() as theme:
-        for name, group, title, caption, make in plans:
-            figure = make(theme)
-            if figure is not None:
-                pictures.append(Picture(name, group, title, caption, inline_svg(figure, name, title)))
-    return pictures
 
 
 def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, str]]:
@@ -256,6 +141,7 @@ def context(
         "lint": findings(analysis.study),
         "foreign": "cost" not in tables,
         "guards": [guard_sentence(g) for g in analysis.guards],
+        "best_cell": best_cell_text(analysis),
         "examples": examples(analysis),
         "tables": tables,
         "provenance": provenance(analysis),

@@ -13,7 +13,8 @@ from harness.reporting.exports import json_text, latex_text
 from harness.reporting.foreign import foreign_study
 from harness.reporting.front import places
 from harness.reporting.merged import merged_study
-from harness.reporting.page import context, draw, html, markdown
+from harness.reporting.page import context, html, markdown
+from harness.reporting.pictures import draw
 from harness.reporting.tables import build_tables
 from harness.reporting.theme import standalone_svg
 from harness.reporting.words import answer

@@ -269,11 +269,8 @@ def _over_lengths(block: Block, levels: Sequence[str], lookup: Lookup) -> FloatA
 def _design(blocks: Sequence[Block], layout: Layout, interactions: Sequence[tuple[str, str]]) -> Design:
     """The design, with seeds as blocks as far as they are crossed with levels.
 
-    A seed that one run alone has shares its random numbers with nobody: such runs form one block. Seeds that
-    are nested in levels, so that blocks would leave contrasts undetermined, are no blocks.
+    Seeds that are nested in levels, so that blocks would leave contrasts undetermined, are no blocks.
     """
-    runs_of = Counter(b.seed for b in blocks)
-    seeds = [b.seed if runs_of[b.seed] > 1 else None for b in blocks]
     made = [
         factorial_design(
             {axis: [b.levels[axis] for b in blocks] for axis in layout.axes},
@@ -282,9 +279,16 @@ def _design(blocks: Sequence[Block], layout: Layout, interactions: Sequence[tupl
             blocks=by,
             interactions=interactions,
         )
-        for by in (seeds, [None] * len(blocks))
+        for by in (seed_blocks(blocks), [None] * len(blocks))
     ]
     return made[0] if _determined(made[0]) >= _determined(made[1]) else made[1]
+
+
+def seed_blocks(blocks: Sequence[Block]) -> list[int | None]:
+    """The block of every run [R]: its seed; seeds that one run alone has share their random numbers with nobody
+    and form one block, None."""
+    runs_of = Counter(b.seed for b in blocks)
+    return [b.seed if runs_of[b.seed] > 1 else None for b in blocks]
 
 
 def _determined(design: Design) -> int:

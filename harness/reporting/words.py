@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from harness.reporting import formats
 from harness.reporting.accuracy_tables import effect_text, verdict_record
 from harness.reporting.analysis import ALL, Analysis, Guard, Row
+from harness.reporting.best_cell import BestCell
+from harness.reporting.claim_tables import ABOVE_CHANCE, WITHIN_CHANCE
 from harness.reporting.metrics import PERFORMANCE
 from harness.reporting.trajectories import Curve
 from harness.stats.verdicts import MIN_DF, Judgement
@@ -181,6 +183,62 @@ def guard_sentence(guard: Guard) -> str:
         f"on {where} the best of {f.checkpoints} checkpoints scores {formats.percent(f.best)}; the best of "
         f"{f.checkpoints} identical ones would be expected at {formats.percent(f.expected)} (95 % of the time at "
         f"most {formats.percent(f.upper)}): {verdict}"
+    )
+
+
+def best_cell_text(analysis: Analysis) -> str:
+    """The best cell, what luck would give, whether it is better than the others, and its corrected figure."""
+    best = analysis.best
+    if best is None:
+        return ""
+    f = best.luck
+    name = ", ".join(f"{axis} = {level}" for axis, level in best.levels.items())
+    runs = f"the mean of {best.runs} runs, " if best.runs > 1 else ""
+    luck = "as their runs do" if best.luck_of == "runs" else "by drawing answers alone"
+    parts = [
+        f"{name} scores {formats.percent(f.best)}, {runs}the highest of {f.checkpoints} cells",
+        f"The best of {f.checkpoints} identical cells that differ {luck} would be expected at "
+        f"{formats.percent(f.expected)} (95 % of the time at most {formats.percent(f.upper)})",
+        _lead_sentence(best, analysis),
+        _baseline_sentence(best),
+        _corrected_sentence(best),
+    ]
+    return " ".join(f"{part}." for part in parts if part)
+
+
+def _lead_sentence(best: BestCell, analysis: Analysis) -> str:
+    others = "the other cells of its training length" if analysis.layout.within else "the other cells"
+    if best.p_value is None:
+        return f"Whether it is better than {others} cannot be told: {best.reason}"
+    reading = ABOVE_CHANCE if best.p_value < analysis.settings.alpha else WITHIN_CHANCE
+    seeds = " within seeds" if analysis.settings.seeds > 1 else ""
+    orders = f"{'all ' if best.exact else ''}{best.permutations:,} permutations of runs{seeds}"
+    return (
+        f"It lies {formats.points(best.lead or 0.0, signed=True)} points from the mean of {others}, "
+        f"p = {formats.p_text(best.p_value)} after the search for the best (max-T over {orders}): {reading}"
+    )
+
+
+def _baseline_sentence(best: BestCell) -> str:
+    if best.is_baseline:
+        return "It is the baseline"
+    if best.baseline_lead is None or best.baseline_p_value is None:
+        return ""
+    return (
+        f"Against the baseline cell: {formats.points(best.baseline_lead, signed=True)} points, "
+        f"p = {formats.p_text(best.baseline_p_value)} after the search over all cells"
+    )
+
+
+def _corrected_sentence(best: BestCell) -> str:
+    if best.corrected is None:
+        return ""
+    score = formats.percent(best.corrected.accuracy)
+    if best.corrected.left_out == "runs":
+        return f"Chosen without one run of every cell and measured on that run, the best cell scores {score}"
+    return (
+        f"Chosen on nine tenths of the questions and measured on the others, the best cell scores {score}; the luck "
+        "of its run is still in that"
     )
 
 
