@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -146,27 +147,22 @@ def _judged(gold: str, answer: str) -> Check | None:
 
 
 class _Worker:
-    """A worker process, started when first asked and replaced when it hangs or dies."""
+    """A worker process, started when first asked. It answers in a fork of itself, which is killed when it hangs."""
 
     def __init__(self, timeout_seconds: float, memory_mib: int) -> None:
         self._timeout_seconds = timeout_seconds
         self._memory_mib = memory_mib
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready = False
+        self._fork: int | None = None  # its process id, once it is ready
         self._buffer = b""
 
     def ask(self, request: dict[str, str]) -> dict[str, Any]:
-        """The worker's reply, or `{"failure": reason}` where it had to be replaced.
+        """The worker's reply, or `{"failure": reason}` where it hung or died.
 
         Raises:
             RuntimeError: workers cannot be started at all.
         """
-        for _ in range(2):
-            self._start()
-            if self._ready:
-                break
-            self._ready = self._line(STARTUP_SECONDS) is not None
-        if not self._ready or self._process is None or self._process.stdin is None:
+        if not (self._prepared() or self._prepared()) or self._process is None or self._process.stdin is None:
             raise RuntimeError(
                 "the answer checker's worker process does not start; is math-verify installed?"
             )
@@ -176,13 +172,31 @@ class _Worker:
             line = self._line(self._timeout_seconds)
         except BrokenPipeError:
             line = None
-        if line is not None:
-            return json.loads(line)
-        reason = "timed out" if self._process.poll() is None else "crashed the checker"
-        self.stop()
-        # The replacement imports while the caller goes on.
+        reply: dict[str, Any] | None = None if line is None else json.loads(line)
+        if reply is not None and "ready" not in reply:
+            return reply
+        if reply is not None:  # the fork died, this is the next one
+            self._fork = reply["pid"]
+            return {"failure": "crashed the checker"}
+        if self._process.poll() is not None:
+            self.stop()
+            return {"failure": "crashed the checker"}
+        assert self._fork is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._fork, signal.SIGKILL)
+        self._fork = None
+        return {"failure": "timed out"}
+
+    def _prepared(self) -> bool:
+        """Sees to a process whose fork waits for a request; whether there is one."""
         self._start()
-        return {"failure": reason}
+        while self._fork is None:
+            line = self._line(STARTUP_SECONDS)
+            if line is None:
+                self.stop()
+                return False
+            self._fork = json.loads(line).get("pid")  # a reply that came too late has none
+        return True
 
     def _start(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -225,12 +239,15 @@ class _Worker:
         return line
 
     def stop(self) -> None:
-        """Kills the process, if there is one."""
+        """Kills the process and its fork, if there is one."""
         if self._process is not None:
             self._process.kill()
+            if self._fork is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._fork, signal.SIGKILL)
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
                     with contextlib.suppress(BrokenPipeError):
                         stream.close()
             self._process.wait()
-        self._process, self._ready, self._buffer = None, False, b""
+        self._process, self._fork, self._buffer = None, None, b""

@@ -1,14 +1,16 @@
 """The process that compares answers by computer algebra: `python -m harness.rewards.worker SECONDS MEBIBYTES`.
 
 One JSON request a line on standard input, `{"gold": …, "answer": …}`, one JSON reply a line on standard output.
-It may hang or die on a hostile answer; its parent kills and replaces it. Should the parent be gone, the alarm ends
-it: math-verify's own timeouts stay off, since they can be missed and would take the alarm over.
+Imports take seconds, so the process imports once and answers in a fork of itself. A hostile answer may hang or kill
+the fork; whoever asked kills it, and the next fork says `{"ready": true, "pid": …}` within milliseconds. Should
+nobody do so, an alarm does: math-verify's own timeouts stay off, since they can be missed and would take it over.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import resource
 import signal
@@ -81,15 +83,27 @@ def parsed(text: str) -> tuple[Any, ...]:
 
 
 def main(arguments: list[str]) -> None:
-    """Answers requests until standard input ends."""
+    """Has forks answer requests, one after the other, until standard input ends."""
     seconds, mebibytes = float(arguments[0]), int(arguments[1])
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     compare("\\frac{1}{2}", "0.5")
+    while True:
+        child = os.fork()
+        if child == 0:
+            serve(seconds)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            return
+
+
+def serve(seconds: float) -> None:
+    """Answers requests until standard input ends, each in at most `seconds` and a second."""
     # Printing goes nowhere: replies have a channel of their own.
     replies, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps({"ready": True}), file=replies, flush=True)
+    print(json.dumps({"ready": True, "pid": os.getpid()}), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, seconds + 1.0)

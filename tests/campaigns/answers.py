@@ -108,8 +108,8 @@ def suffer(answers: dict[str, str], *, gold: str = "x^2+1") -> Hostility:
             if seconds > found.slowest_seconds:
                 found.slowest_seconds, found.slowest = seconds, name
             for worker in checker._workers:
-                if worker._process is not None and worker._process.poll() is None:
-                    held = psutil.Process(worker._process.pid).memory_info().rss / 2**20
+                if worker._fork is not None and psutil.pid_exists(worker._fork):
+                    held = psutil.Process(worker._fork).memory_info().rss / 2**20
                     found.peak_worker_mib = max(found.peak_worker_mib, held)
         found.parent_growth_mib = (own.memory_info().rss - before) / 2**20
         found.alive_afterwards = checker.check("\\boxed{\\frac{2x}{2}+1}", "x+1").correct

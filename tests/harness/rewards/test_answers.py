@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from harness.rewards.answers import AnswerChecker
@@ -113,8 +114,14 @@ def test_workers_end_with_their_checker():
     with AnswerChecker(timeout_seconds=20, workers=2) as checker:
         checks = checker.check_many([(boxed(f"{i}+x"), f"x+{i}") for i in range(6)])
         assert all(check.correct for check in checks)
-        processes = [worker._process for worker in checker._workers]
-    assert all(process is None or process.poll() is not None for process in processes)
+        started = [worker._process.pid for worker in checker._workers if worker._process is not None]
+        forks = [worker._fork for worker in checker._workers if worker._fork is not None]
+    assert started
+    assert len(forks) == len(started)
+    deadline = time.monotonic() + 5
+    while any(psutil.pid_exists(p) for p in (*started, *forks)) and time.monotonic() < deadline:
+        time.sleep(0.01)  # an orphan is reaped by init
+    assert not any(psutil.pid_exists(p) for p in (*started, *forks))
 
 
 def test_no_torch_is_imported():
