@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.reporting.accuracy_tables import accuracy_table, cells_table, verdicts_table
 from harness.reporting.analysis import Analysis
 from harness.reporting.claim_tables import best_table, trajectories_table
+from harness.reporting.plan_table import plan_table
 from harness.reporting.run_tables import cost_table, memory_table, throughput_table
 from harness.reporting.table import Table
 
@@ -24,4 +25,6 @@ def build_tables(analysis: Analysis) -> dict[str, Table]:
             memory_table(analysis.study),
             cost_table(analysis.study),
         ]
+        if (planned := plan_table(analysis.study)) is not None:
+            made.append(planned)
     return {table.name: table for table in made}
