@@ -152,6 +152,7 @@ def write(
 
 
 def _plot(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Per model: time and memory over tokens, or time against memory where there is but one number of tokens."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -159,21 +160,51 @@ def _plot(folder: Path, rows: list[dict[str, Any]]) -> None:
 
     measured = [row for row in rows if row["status"] == "ok" and row["batch"] == "dense"]
     for model in dict.fromkeys(row["shape"].split("@")[0] for row in measured):
-        figure, (time_axis, memory_axis) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
         own = [row for row in measured if row["shape"].split("@")[0] == model]
-        for variant in dict.fromkeys(row["variant"] for row in own):
-            points = sorted((row for row in own if row["variant"] == variant), key=lambda row: row["tokens"])
-            tokens = [row["tokens"] for row in points]
-            style = {"linewidth": 2.2 if variant in OURS else 1.2, "marker": "o", "label": variant}
-            if variant == PRODUCTS:
-                style |= {"linestyle": "--", "color": "black"}
-            time_axis.plot(tokens, [row["full_seconds"] for row in points], **style)
-            if all("extra_mib" in row for row in points):
-                memory_axis.plot(tokens, [row["extra_mib"] for row in points], **style)
-        for axis, label in ((time_axis, "full pass, seconds"), (memory_axis, "peak extra memory, MiB")):
-            axis.set(xlabel="tokens", ylabel=label, xscale="log", yscale="log")
-            axis.grid(alpha=0.3, which="both")
-        time_axis.set_title(f"{model}, {own[0]['dtype']}, dense batch")
-        time_axis.legend(fontsize=8)
+        draw = _over_tokens if len({row["tokens"] for row in own}) > 1 else _time_and_memory
+        figure, axes = pyplot.subplots(
+            1, 2 if draw is _over_tokens else 1, figsize=(11, 4.5), layout="constrained", squeeze=False
+        )
+        draw(list(axes[0]), own)
+        figure.suptitle(f"{own[0]['shape'] if len(axes[0]) == 1 else model}, {own[0]['dtype']}, dense batch")
         figure.savefig(folder / f"bench-{model}.png", dpi=120)
         pyplot.close(figure)
+
+
+def _over_tokens(axes: list[Any], rows: list[dict[str, Any]]) -> None:
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        points = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["tokens"])
+        tokens = [row["tokens"] for row in points]
+        style = {"linewidth": 2.2 if variant in OURS else 1.2, "marker": "o", "label": variant}
+        if variant == PRODUCTS:
+            style |= {"linestyle": "--", "color": "black"}
+        axes[0].plot(tokens, [row["full_seconds"] for row in points], **style)
+        if all("extra_mib" in row for row in points):
+            axes[1].plot(tokens, [row["extra_mib"] for row in points], **style)
+    for axis, label in zip(axes, ("full pass, seconds", "peak extra memory, MiB")):
+        axis.set(xlabel="tokens", ylabel=label, xscale="log", yscale="log")
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend(fontsize=8)
+
+
+def _time_and_memory(axes: list[Any], rows: list[dict[str, Any]]) -> None:
+    axis = axes[0]
+    for row in rows:
+        seconds, low, high = (row[name] for name in ("full_seconds", "full_low", "full_high"))
+        if row["variant"] == PRODUCTS:
+            axis.axvline(seconds, linestyle="--", color="black", label="the three products alone")
+        elif "extra_mib" in row:
+            colour = "tab:blue" if row["variant"] in OURS else "tab:gray"
+            axis.errorbar(
+                seconds, row["extra_mib"], xerr=[[seconds - low], [high - seconds]], fmt="o", color=colour
+            )
+            axis.annotate(
+                row["variant"],
+                (seconds, row["extra_mib"]),
+                xytext=(6, 6 if row["variant"] in OURS else -14),
+                textcoords="offset points",
+                color=colour,
+            )
+    axis.set(xlabel="full pass, seconds (95 % interval)", ylabel="peak extra memory, MiB", yscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
