@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from harness.matrix.cost_model import EVALUATION_QUESTIONS
 from harness.matrix.planner import Plan
-from harness.stats.power import ASSUMED, detectable_effect, planned_error
-from harness.stats.verdicts import MIN_DF
+from harness.stats.power import ASSUMED, MIN_DF, detectable_effect, planned_error
 
 
 @dataclass(frozen=True)

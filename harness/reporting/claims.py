@@ -19,7 +19,7 @@ from harness.reporting.table import Shown, Table, as_text, make_table
 from harness.spec.errors import SpecError
 from harness.stats.bestof import expected_normal_maximum
 from harness.stats.intervals import Interval, difference_interval, mean_interval
-from harness.stats.verdicts import MIN_DF
+from harness.stats.power import MIN_DF
 
 SUPPORTED, NOT_SUPPORTED, OPEN = "supported", "not supported", "can't tell"
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.reporting.responses import Block, Figures, Layout, Shares, mean_figures
 from harness.stats.multiplicity import holm
+from harness.stats.power import MIN_DF
 from harness.stats.trajectory import (
     Trajectory,
     adjusted,
@@ -20,7 +21,7 @@ from harness.stats.trajectory import (
     curve_of_runs,
     read_trajectory,
 )
-from harness.stats.verdicts import MIN_DF, Judgement, Settings
+from harness.stats.verdicts import Judgement, Settings
 
 Kind = Literal["all runs", "level", "run"]
 

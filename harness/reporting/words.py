@@ -11,7 +11,8 @@ from harness.reporting.best_cell import BestCell
 from harness.reporting.claim_tables import ABOVE_CHANCE, WITHIN_CHANCE
 from harness.reporting.metrics import PERFORMANCE
 from harness.reporting.trajectories import Curve
-from harness.stats.verdicts import MIN_DF, Judgement
+from harness.stats.power import MIN_DF
+from harness.stats.verdicts import Judgement
 
 _MOST_LUCKY = 4
 _MOST_SCOPES = 3

@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
+
+MIN_DF = 3
+"""Below this no verdict but `inconclusive`: a variance from two or fewer residuals says next to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,8 @@ def detectable_effect(
     if df < 1:
         return math.nan
     if critical is None:
-        critical = float(stats.t.isf(alpha / (2 * comparisons), df))
-    return (critical + float(stats.t.ppf(power, df))) * standard_error
+        critical = -float(special.stdtrit(df, alpha / (2 * comparisons)))
+    return (critical + float(special.stdtrit(df, power))) * standard_error
 
 
 @dataclass(frozen=True, kw_only=True)

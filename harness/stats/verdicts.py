@@ -19,12 +19,9 @@ from harness.stats.multiplicity import (
     holm,
     holm_factors,
 )
-from harness.stats.power import Components, detectable_effect, needed
+from harness.stats.power import MIN_DF, Components, detectable_effect, needed
 
 VerdictWord = Literal["works", "hurts", "no meaningful effect", "inconclusive"]
-
-MIN_DF = 3
-"""Below this no verdict but `inconclusive`: a variance from two or fewer residuals says next to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
