@@ -87,7 +87,7 @@ class Checkpoints:
         }
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
         self._publish(temporary, step)
-        self._thin(keep, whole)
+        self.thin(keep, whole)
 
     def take_over(self, other: Checkpoints, step: int, *, first: Callable[[], None]) -> None:
         """Makes the checkpoint of `step` of another run one of this run's, by hard links where they can be made.
@@ -134,7 +134,9 @@ class Checkpoints:
         sync_path(self._folder)
         self.sweep()
 
-    def _thin(self, keep: frozenset[int], whole: frozenset[int]) -> None:
+    def thin(self, keep: frozenset[int], whole: frozenset[int]) -> None:
+        """Removes what `save` with these arguments does; where it was killed, what it left."""
+        self.sweep()
         resumable = self.resumable()
         for step in self.steps():
             if step in resumable[-2:] or step in whole:

@@ -62,6 +62,10 @@ class _Run:
         own = cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
         return self.taken_over_usd + own
 
+    def kept(self) -> frozenset[int]:
+        """Steps whose weights stay: what is asked for, and what has been evaluated, whoever asked for it."""
+        return frozenset({*self.job.steps, *(step for step, *_ in self.folder.evaluated())})
+
     def event(self, kind: str, message: str, **figures: Any) -> None:
         if not self.ranks.lead:
             return
@@ -152,7 +156,7 @@ def _train(
     state.event("flops_model", trainer.flops.words, peak_flops=trainer.peak_flops)
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
-    state.ranks.together(checkpoints.sweep)
+    state.ranks.together(lambda: checkpoints.thin(state.kept(), frozenset(job.fork_steps)))
     state.ranks.together(lambda: fork(job, state.folder, state.attempt, checkpoints, state.event))
     state.taken_over_usd = taken_over_usd(state.folder)
     # Evaluated or damaged checkpoints may pass through the policy's weights.
@@ -203,7 +207,7 @@ def _steps(
             sinks.write(record)
             continue
         if saving:
-            _save(state, trainer, checkpoints, keep, record)
+            _save(state, trainer, checkpoints, record)
         sinks.write(record)
         if stopping:
             raise Interrupted
@@ -227,15 +231,13 @@ def _append(state: _Run, record: dict[str, Any]) -> None:
     )
 
 
-def _save(
-    state: _Run, trainer: Trainer, checkpoints: Checkpoints, keep: frozenset[int], record: dict[str, Any]
-) -> None:
+def _save(state: _Run, trainer: Trainer, checkpoints: Checkpoints, record: dict[str, Any]) -> None:
     """Writes a checkpoint, and the step's record again with the seconds that this took."""
     with trainer.clock.phase("checkpoint"):
         state.attempt.check()
         if state.ranks.lead:
             sync_path(state.attempt.steps_file)
-        trainer.save(checkpoints, keep, frozenset(state.job.fork_steps))
+        trainer.save(checkpoints, state.kept(), frozenset(state.job.fork_steps))
     seconds = trainer.clock.seconds["checkpoint"]
     timing = record["timing"]
     timing["seconds"]["checkpoint"] = seconds
