@@ -243,8 +243,10 @@ def check_output(grid: Grid, out: Path, *, given: bool) -> None:
     store = Store(out)
     if not store.grid_file.exists():
         raise error("holds something else than results", "choose an empty or new folder with --out")
+    # Both have the name; the plan is much the smaller file, and written second.
+    record = store.plan_file if store.plan_file.exists() else store.grid_file
     try:
-        there = current(read_json(store.grid_file), "output", store.grid_file).get("name")
+        there = current(read_json(record), "output", record).get("name")
     except StoreError as unreadable:
         raise error(str(unreadable), "choose another with --out") from None
     if there != grid.head.name:

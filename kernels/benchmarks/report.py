@@ -205,6 +205,8 @@ def _time_and_memory(axes: list[Any], rows: list[dict[str, Any]]) -> None:
                 textcoords="offset points",
                 color=colour,
             )
-    axis.set(xlabel="full pass, seconds (95 % interval)", ylabel="peak extra memory, MiB", yscale="log")
+    axis.set(xlabel="full pass, seconds (95 % interval)", ylabel="peak extra memory, MiB")
+    axis.set_yscale("symlog", linthresh=1)  # a small head needs less than is seen
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
