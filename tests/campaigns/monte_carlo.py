@@ -266,9 +266,9 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
         "through the statistics of the report. Percent. Required: family-wise error at most 6 at a nominal 5, "
         "coverage of 95 % intervals 93 to 97, effects of 1.5 × the stated detectable effect found in at least 80. "
         "`±` is the Monte Carlo standard error of an error rate of 5 %. Where runs hardly differ beyond sampling "
-        "noise (`between runs`, `1 sample`) the floors of the variance widen intervals beyond 95 %; the upper bound on "
-        "coverage is not asked of these scenarios. Elsewhere runs differ by 0.3 logits, about 5 points, a choice made "
-        "after coverage at 0.15 had been seen: with 30 questions it is above 97 % there (last row).",
+        "noise (`between runs`, `1 sample`) the floors of the variance widen intervals beyond 95 %; the upper bound "
+        "on coverage is not asked of these scenarios. Elsewhere runs differ by 0.3 logits, about 5 points, a choice "
+        "made after coverage at 0.15 had been seen: with 30 questions it is above 97 % there (last row).",
         "",
         "| scenario | repetitions | ± | family-wise error | coverage | power | decline found | change in its set |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
