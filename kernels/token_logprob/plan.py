@@ -62,9 +62,9 @@ def product_dtype(dtype: torch.dtype, device_type: str) -> torch.dtype:
 def plan_slabs(
     tokens: int, vocab: int, dtype: torch.dtype, device: torch.device, logit_bytes: int | None
 ) -> SlabPlan:
-    """The plan for `tokens` rows to compute and V = `vocab`, a function of its arguments and the kind of machine alone.
+    """The plan for `tokens` rows to compute and V = `vocab`: a function of its arguments and the kind of machine.
 
-    Few rows get wide slabs, so that a tile has always as much work: padding costs nothing, in overhead neither.
+    Few rows get wide slabs, so that a tile always has as much work and padding costs no overhead either.
     """
     budget = DEFAULT_LOGIT_BYTES if logit_bytes is None else logit_bytes
     rows = max(1, min(tokens, TILE_ROWS))
