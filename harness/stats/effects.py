@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.stats.fiducial import MOST_DF, fiducial_t
+
 FloatArray = npt.NDArray[np.float64]
 
-_MOST_DF = 1e6
-"""From here on t is normal to every digit shown."""
 _ROUNDING = 1e-12
 """Effects and standard errors below this are rounding errors of differences of fractions."""
 
@@ -23,16 +23,14 @@ class Effects:
 
     Attributes:
         effects: estimates [M]; NaN where the runs at hand do not determine the contrast.
-        errors: standard errors [M], the floored ones.
+        errors: standard errors [M]: what the quantiles of t on t_df are multiplied with.
         correlation: of the estimates [M, M].
         run_variance: V_run [M]: between runs, and what of run × question it contains.
         question_variance: V_q [M]: between questions, likewise.
         interaction_variance: V_obs [M]: the run × question term that both contain.
         leverage: variance of each estimate in units of one run's [M]: 4/N for a balanced two-level axis.
         df: degrees of freedom that the runs leave, min(df_run, n_q − 1): what decides whether a verdict is given.
-        t_df: degrees of freedom of t; at least df. The floors and V_q make the variance steadier than its part
-            between runs alone, so that t on df would cover 98 to 99.6 % where sampling noise rules; these are
-            Satterthwaite's (1946) for the sum, the least over the contrasts.
+        t_df: degrees of freedom of t; at least df, one for all contrasts.
         runs: runs used.
         questions: questions used; 0 where none are known.
     """
@@ -61,11 +59,13 @@ def two_way_effects(
 
         V_run = residual mean square of the run means × (DᵀD)⁻¹,
         V_q   = var(b_q) / n_q,
-        V_obs = residual mean square of the run × question interaction / n_q × (DᵀD)⁻¹,
+        V_obs = residual mean square of the run × question interaction / n_q × (DᵀD)⁻¹.
 
-    and t on the degrees of freedom that Satterthwaite's formula gives for that sum, between min(df_run, n_q − 1)
-    and n_q − 1. With several benchmarks each weighs the same, whatever
-    its number of questions: variances over questions are taken within each.
+    t on min(df_run, n_q − 1) would cover 98 to 99.6 % where sampling noise rules: only V_run has so few degrees of
+    freedom. The reference is therefore the estimate's fiducial distribution (generalised pivot, Weerahandi 1993), in
+    which V_run is V_run·df/χ²_df; `errors` and `t_df` are those of the t that has its quantiles, √V and df where runs
+    differ much. With several benchmarks each weighs the same, whatever its number of questions:
+    variances over questions are taken within each.
 
     Several responses of the same runs, such as the differences of two checkpoints to a third, are fitted
     together, so that their correlation is known; contrasts are then ordered response by response.
@@ -104,9 +104,10 @@ def two_way_effects(
             products = _mean_products(cell.reshape(count, -1), df_run * (len(group) - 1))
             v_obs += share * np.kron(products, spread)
     leverage = np.tile(np.diag(spread), count)
-    counted = (df_run, questions - len(groups), df_run * (questions - len(groups)))
+    run, question, both = (np.diag(v) for v in (v_run, v_q, v_obs))
+    errors, t_df = fiducial_t(run, question, both, df_run, questions - len(groups), np.tile(known, count))
     return _effects(
-        b @ weights, v_run, v_q, v_obs, np.tile(known, count), leverage, df, counted, (runs, questions)
+        b @ weights, (v_run, v_q, v_obs), errors, t_df, np.tile(known, count), leverage, df, (runs, questions)
     )
 
 
@@ -141,18 +142,18 @@ def run_effects(
     if sampling_variance is not None:
         noise = np.asarray(sampling_variance, dtype=np.float64).reshape(values.shape)
         v_q = np.diag(np.concatenate([(per_run**2) @ row for row in noise]))
-    # The sampling noise of runs is part of their spread already: it floors V_run, it does not add to it.
     leverage = np.tile(np.diag(spread), len(values))
+    known = np.tile(known, len(values))
+    # The sampling noise of runs is part of their spread already: it floors V_run, it does not add to it.
+    run, noise_floor = np.diag(v_run), np.diag(v_q)
+    variance = np.maximum(run, noise_floor)
+    t_df = float(df)
+    usable = known & (run > 0)
+    if df > 0 and usable.any():
+        # The floor is known, V_run has df: V² / (V_run²/df).
+        t_df = float(np.clip((df * (variance[usable] / run[usable]) ** 2).min(), df, MOST_DF))
     return _effects(
-        estimates,
-        v_run,
-        v_q,
-        v_q,
-        np.tile(known, len(values)),
-        leverage,
-        df,
-        (df, math.inf, math.inf),
-        (values.shape[1], 0),
+        estimates, (v_run, v_q, v_q), np.sqrt(variance), t_df, known, leverage, df, (values.shape[1], 0)
     )
 
 
@@ -193,53 +194,31 @@ def _mean_products(residual: npt.NDArray[Any], df: int) -> npt.NDArray[Any]:
 
 def _effects(
     estimates: FloatArray,
-    v_run: FloatArray,
-    v_q: FloatArray,
-    v_obs: FloatArray,
+    variances: tuple[FloatArray, FloatArray, FloatArray],
+    errors: FloatArray,
+    t_df: float,
     known: npt.NDArray[np.bool_],
     leverage: FloatArray,
     df: int,
-    counted: tuple[float, float, float],
-    shape: tuple[int, ...],
+    shape: tuple[int, int],
 ) -> Effects:
-    """Effects from their variances; `counted`: degrees of freedom of V_run, V_q and V_obs."""
-    run, question, both = (np.diag(v).copy() for v in (v_run, v_q, v_obs))
-    errors = np.sqrt(np.maximum(np.maximum(run + question - both, run), np.maximum(question, 0.0)))
+    """Effects with what does not depend on how errors were found; `variances`: V_run, V_q and V_obs [M, M]."""
+    run, question, both = (np.diag(v).copy() for v in variances)
     errors = np.where(errors < _ROUNDING, 0.0, errors)
     estimates = np.where(np.abs(estimates) < _ROUNDING, 0.0, estimates)
-    if df == 0:
-        errors = np.full_like(errors, math.nan)
     return Effects(
         effects=np.where(known, estimates, math.nan),
-        errors=np.where(known, errors, math.nan),
-        correlation=_correlation(v_run + v_q),
+        errors=np.where(known & (df > 0), errors, math.nan),
+        correlation=_correlation(variances[0] + variances[1]),
         run_variance=run,
         question_variance=question,
         interaction_variance=both,
         leverage=leverage,
         df=df,
-        t_df=_effective_df(errors**2, (run, question, both), counted, df, known),
+        t_df=t_df if df > 0 else 0.0,
         runs=shape[0],
         questions=shape[1],
     )
-
-
-def _effective_df(
-    variance: FloatArray,
-    parts: tuple[FloatArray, FloatArray, FloatArray],
-    counted: tuple[float, float, float],
-    df: int,
-    known: npt.NDArray[np.bool_],
-) -> float:
-    """V² / Σ V_i²/df_i, at least df and at most that of V_q (Satterthwaite 1946)."""
-    if df == 0:
-        return 0.0
-    spread = np.sum([part**2 / n for part, n in zip(parts, counted)], axis=0)
-    usable = known & (variance > 0) & (spread > 0)
-    if not usable.any():
-        return float(df)
-    least = float((variance[usable] ** 2 / spread[usable]).min())
-    return float(np.clip(least, df, min(max(counted[1], df), _MOST_DF)))
 
 
 def _correlation(covariance: FloatArray) -> FloatArray:

@@ -88,7 +88,12 @@ def test_two_way_variance_by_hand():
     assert found.run_variance == pytest.approx([v_run])
     assert found.question_variance == pytest.approx([v_q])
     assert found.interaction_variance == pytest.approx([v_obs])
-    assert found.errors == pytest.approx([np.sqrt(max(v_run + v_q - v_obs, v_run, v_q))])
+    fraction = np.random.default_rng(3).chisquare(2, 400_000) / 2
+    v = np.maximum(v_run / fraction + max(v_q - v_obs, 0), 0.4 * v_q)
+    draws = np.abs(np.random.default_rng(4).standard_t(4 / np.minimum(v_q / v, 1) ** 2) * np.sqrt(v))
+    for level in (0.05, 0.01):
+        shown = stats.t.isf(level / 2, found.t_df) * found.errors[0]
+        assert shown == pytest.approx(np.quantile(draws, 1 - level), rel=0.02)
     assert (found.df, found.runs, found.questions) == (2, 4, 5)
 
 
@@ -141,7 +146,10 @@ def test_several_responses_give_each_its_own_result_and_their_correlation():
     for k in range(2):
         alone = two_way_effects(y[k], design.matrix, weights)
         assert joint.effects[k] == pytest.approx(alone.effects[0])
-        assert joint.errors[k] == pytest.approx(alone.errors[0])
+        # The response that needs fewer degrees of freedom gives them to both; intervals stay.
+        assert joint.errors[k] * stats.t.isf(0.025, joint.t_df) == pytest.approx(
+            alone.errors[0] * stats.t.isf(0.025, alone.t_df), rel=1e-5
+        )
     assert 0.2 < joint.correlation[0, 1] < 0.8
 
 
