@@ -7,6 +7,7 @@ can. N weights, B sequences decoded together, T tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from harness.matrix.machine import Hardware
 from harness.matrix.memory_model import MemoryParts, memory_parts
@@ -102,7 +103,7 @@ class CostModel:
         """Assumed rates of one device."""
         return rates(self.hardware, self.recipe.model.dtype)
 
-    @property
+    @cached_property
     def prompt_tokens(self) -> float:
         """Assumed mean prompt length: the text around the question, and the question."""
         prompt, sources = self.recipe.prompt, self.recipe.data.sources
@@ -122,6 +123,7 @@ class CostModel:
         prefill = 2 * weights * sequences * self.prompt_tokens / (device.train_flops * width)
         return cap * (max(compute, read) + overhead) + prefill
 
+    @cached_property
     def step_seconds(self) -> float:
         """Time of a training step."""
         rollout, training = self.recipe.rollout, self.recipe.training
@@ -136,6 +138,7 @@ class CostModel:
         generation = self.generation_seconds(sequences, rollout.max_completion_tokens)
         return self.rates.step_overhead_seconds + generation + update
 
+    @cached_property
     def memory(self) -> MemoryParts:
         """Peak of one training device (of a training process on a CPU), part by part."""
         return memory_parts(self.recipe, self.model, self.hardware, prompt_tokens=self.prompt_tokens)

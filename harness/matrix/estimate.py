@@ -33,12 +33,14 @@ class Estimate:
         usd: money.
         gib: peak memory of a device.
         measured: whether this folder's records went into it.
+        evaluations: how many it still has to make.
     """
 
     seconds: float
     usd: float
     gib: float
     measured: bool
+    evaluations: int
 
 
 class Estimator:
@@ -58,7 +60,11 @@ class Estimator:
         self._jobs = list(jobs)
         self._hardware = hardware
         self._models = models
-        self._costs = {j.run_id: CostModel(j.recipe, models[j.run_id], hardware) for j in self._jobs}
+        shared: dict[int, CostModel] = {}  # by recipe object: seeds have theirs in common
+        self._costs = {
+            j.run_id: shared.setdefault(id(j.recipe), CostModel(j.recipe, models[j.run_id], hardware))
+            for j in self._jobs
+        }
         self._records: dict[str, Observed] | None = None
 
     @property
@@ -120,7 +126,7 @@ class Estimator:
         own = self._seen.get(job.run_id)
         if own and len(own.steps) >= 3:
             return statistics.fmean(own.steps)
-        return self._costs[job.run_id].step_seconds() * self._ratios["step"]
+        return self._costs[job.run_id].step_seconds * self._ratios["step"]
 
     def evaluation_seconds(self, job: RunJob, benchmark: BenchmarkSpec) -> float:
         """Time of one benchmark on one checkpoint."""
@@ -148,13 +154,19 @@ class Estimator:
         gib = self.gib(job)
         measured = self._measured
         if not missing:
-            return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured)
+            return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured, evaluations=0)
         steps = max(0, max(job.steps) - (step or self._trained(job)))
         by_name = {b.name: b for b in job.evaluate.benchmarks}
         evaluations = sum(self.evaluation_seconds(job, by_name[name]) for _, name in missing)
         startup = self._startup if not step else 0.0
         seconds = startup + steps * self.step_seconds(job) + evaluations
-        return Estimate(seconds=seconds, usd=seconds * job.device_usd_per_second, gib=gib, measured=measured)
+        return Estimate(
+            seconds=seconds,
+            usd=seconds * job.device_usd_per_second,
+            gib=gib,
+            measured=measured,
+            evaluations=len(missing),
+        )
 
     def _trained(self, job: RunJob) -> int:
         """The last step known to be kept, or to be had from the run from which the job forks."""
@@ -169,16 +181,16 @@ class Estimator:
         own = self._seen.get(job.run_id)
         if own and own.gib:
             return max(own.gib)
-        return self._costs[job.run_id].memory().total_gib * self._ratios["gib"]
+        return self._costs[job.run_id].memory.total_gib * self._ratios["gib"]
 
     def _learned(self, evidence: list[Evidence]) -> dict[str, float]:
         """Measured over modelled time and memory, medians over runs."""
         ratios: dict[str, list[float]] = {"step": [], "evaluation": [], "gib": []}
         for job, cost, seen in evidence:
             if seen.steps:
-                ratios["step"].append(statistics.fmean(seen.steps) / cost.step_seconds())
+                ratios["step"].append(statistics.fmean(seen.steps) / cost.step_seconds)
             if seen.gib:
-                ratios["gib"].append(max(seen.gib) / cost.memory().total_gib)
+                ratios["gib"].append(max(seen.gib) / cost.memory.total_gib)
             for benchmark in job.evaluate.benchmarks:
                 for seconds in seen.evaluations.get(benchmark.name, []):
                     ratio = seconds / _modelled_evaluation(cost, job, benchmark)
@@ -198,7 +210,7 @@ class Estimator:
         if evidence:
             steps = sum(len(seen.steps) for _, _, seen in evidence)
             return [lines[0], f"times and memory of a probe of {steps} steps on this machine, scaled by size"]
-        largest = max((c.memory() for c in self._costs.values()), key=lambda m: m.total_gib, default=None)
+        largest = max((c.memory for c in self._costs.values()), key=lambda m: m.total_gib, default=None)
         return lines if largest is None else [*lines, f"memory: {largest.words()}"]
 
 

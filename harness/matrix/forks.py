@@ -25,10 +25,13 @@ other parts is rounded otherwise."""
 
 def with_forks(jobs: Sequence[RunJob]) -> list[RunJob]:
     """The jobs, each with its fork and with the steps from which others fork."""
-    families: dict[tuple[int, float, str], list[RunJob]] = {}
+    families: dict[tuple[int, tuple[float, str] | None], list[RunJob]] = {}
+    of_recipe: dict[int, tuple[float, str] | None] = {}  # by the recipe object, which seeds have in common
     for job in jobs:
-        if job.kind == "train" and not _rolls_back(job.recipe):
-            families.setdefault(_family(job), []).append(job)
+        if id(job.recipe) not in of_recipe:
+            of_recipe[id(job.recipe)] = None if _rolls_back(job.recipe) else _family(job.recipe)
+        if job.kind == "train" and of_recipe[id(job.recipe)] is not None:
+            families.setdefault((job.seed, of_recipe[id(job.recipe)]), []).append(job)
     forks: dict[str, Fork] = {}
     for family in families.values():
         if len(family) > 1:
@@ -50,11 +53,10 @@ def _rolls_back(recipe: Recipe) -> bool:
     return any(isinstance(d, dict) and d["policy"] == "rollback" for d in detectors)
 
 
-def _family(job: RunJob) -> tuple[int, float, str]:
-    """What runs must have in common to share their first step."""
-    recipe = job.recipe
+def _family(recipe: Recipe) -> tuple[float, str]:
+    """What runs of a seed must have in common to share their first step."""
     rate = learning_rate(recipe.optimizer, step=1, steps=recipe.training.steps)
-    return job.seed, rate, recipe.model_dump_json(exclude=_ALIKE)
+    return rate, recipe.model_dump_json(exclude=_ALIKE)
 
 
 def _forks(family: Sequence[RunJob]) -> dict[str, Fork]:

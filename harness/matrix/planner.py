@@ -125,7 +125,11 @@ def make_plan(
     for cell in cells:
         groups.setdefault(cell.run_id, []).append(cell)
     bases = _base_jobs(grid, world, hardware, groups) if grid.head.evaluate.base else []
-    runs = [_train_job(grid, world, hardware, group, identities[run_id]) for run_id, group in groups.items()]
+    recipes: dict[tuple[int, int], Recipe] = {}
+    runs = [
+        _train_job(grid, world, hardware, group, identities[run_id], recipes)
+        for run_id, group in groups.items()
+    ]
     runs.sort(key=lambda job: grid.head.seeds.index(job.seed))
     jobs = with_forks([*bases, *runs])
     free = [axis for axis in grid.axes if axis not in grid.steps_axes]
@@ -201,12 +205,21 @@ def _job(
 
 
 def _train_job(
-    grid: Grid, world: World, hardware: Hardware, group: list[PlannedCell], identity: Identity
+    grid: Grid,
+    world: World,
+    hardware: Hardware,
+    group: list[PlannedCell],
+    identity: Identity,
+    recipes: dict[tuple[int, int], Recipe],
 ) -> RunJob:
     steps = tuple(sorted({c.step for c in group}))
     first = group[0].cell
-    training = first.recipe.training.model_copy(update={"steps": steps[-1]})
-    recipe = first.recipe.model_copy(update={"training": training})
+    # The seeds of a cell share their recipe, and so do their jobs: what follows from it is found once.
+    key = id(first.recipe), steps[-1]
+    if key not in recipes:
+        training = first.recipe.training.model_copy(update={"steps": steps[-1]})
+        recipes[key] = first.recipe.model_copy(update={"training": training})
+    recipe = recipes[key]
     lengths = [] if not schedule_depends_on_steps(recipe) else grid.steps_axes
     levels = {a: v for a, v in first.levels.items() if a not in grid.steps_axes or a in lengths}
     label = " ".join([*(f"{axis}={level}" for axis, level in levels.items()), f"seed={first.seed}"])

@@ -13,7 +13,6 @@ from rich.text import Text
 from harness.matrix.estimate import Estimator
 from harness.matrix.planner import Plan
 from harness.matrix.progress import dollars, duration
-from harness.store.folders import Store
 
 _MOST_ROWS = 40
 _MOST_WARNINGS = 10
@@ -24,21 +23,19 @@ def plan_data(plan: Plan, estimator: Estimator, slots: int) -> dict[str, Any]:
     # Imported here: scipy takes most of a second, which a finished matrix does without.
     from harness.matrix.detectable import detectable_effects, noise_text
 
-    store = Store(plan.out)
     estimates = {job.run_id: estimator.remaining(job) for job in plan.jobs}
     data = plan.to_json()
     for entry in data["jobs"]:
         estimate = estimates[entry["run"]]
         entry["estimate"] = {"seconds": estimate.seconds, "usd": estimate.usd, "gib": estimate.gib}
-    missing = [store.run(job.run_id).missing(job) for job in plan.jobs]
     total = sum(e.seconds for e in estimates.values())
     data["totals"] = {
         "cells": len(plan.cells),
         "runs": sum(job.kind == "train" for job in plan.jobs),
         "base_models": sum(job.kind == "base" for job in plan.jobs),
         "evaluations": sum(len(job.steps) * len(job.evaluation_ids) for job in plan.jobs),
-        "runs_to_do": sum(bool(m) for m in missing),
-        "evaluations_to_do": sum(map(len, missing)),
+        "runs_to_do": sum(e.evaluations > 0 for e in estimates.values()),
+        "evaluations_to_do": sum(e.evaluations for e in estimates.values()),
         "estimate": {
             "wall_hours": _wall_seconds(estimates.values(), slots) / 3600,
             "device_hours": total * plan.hardware.devices / 3600,

@@ -103,13 +103,14 @@ class Grid:
 
     def resolved(self) -> dict[str, Any]:
         """The grid with every default written out, as JSON-ready data."""
+        recipes = {id(c.recipe): c.recipe for c in self.cells}  # which seeds have in common
+        dumped = {key: recipe.model_dump(mode="json") for key, recipe in recipes.items()}
         return {
             **self.head.model_dump(mode="json"),
             "axes": {axis: [level.name for level in levels] for axis, levels in self.axes.items()},
             "steps_axes": self.steps_axes,
             "cells": [
-                {"levels": c.levels, "seed": c.seed, "recipe": c.recipe.model_dump(mode="json")}
-                for c in self.cells
+                {"levels": c.levels, "seed": c.seed, "recipe": dumped[id(c.recipe)]} for c in self.cells
             ],
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
@@ -235,6 +236,12 @@ def _experimental(data: Any, name: str = "") -> Any:
     return data
 
 
+@lru_cache(maxsize=4096)
+def _section_fields(name: str, section: str) -> dict[str, Any]:
+    """What a section of a recipe, as JSON, adds to a run's identity; most cells have most sections in common."""
+    return flattened(_experimental({name: json.loads(section)}))
+
+
 def schedule_depends_on_steps(recipe: Recipe) -> bool:
     """Whether the learning rate at a step depends on how many steps follow."""
     return recipe.optimizer.schedule != "constant" and recipe.optimizer.schedule_steps is None
@@ -245,7 +252,9 @@ def experiment_fields(recipe: Recipe) -> dict[str, Any]:
 
     `training.steps` is left out under a schedule that does not look ahead: shorter cells are its checkpoints.
     """
-    fields = flattened(_experimental(recipe.model_dump(mode="json")))
+    fields: dict[str, Any] = {}
+    for name in Recipe.model_fields:
+        fields |= _section_fields(name, getattr(recipe, name).model_dump_json())
     if not schedule_depends_on_steps(recipe):
         del fields["training.steps"]
     return fields

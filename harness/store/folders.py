@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +93,7 @@ class RunFolder:
 
     def attempts(self) -> list[AttemptFolder]:
         """All attempts, the earliest first."""
-        if not self.path.exists():
-            return []
-        folders = [AttemptFolder(p) for p in self.path.iterdir() if _ATTEMPT.fullmatch(p.name)]
+        folders = [AttemptFolder(self.path / name) for name in _names(self.path) if _ATTEMPT.fullmatch(name)]
         return sorted(folders, key=lambda a: a.number)
 
     def attempt(self, number: int) -> AttemptFolder:
@@ -186,13 +183,8 @@ class RunFolder:
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluation records, by step and benchmark; also those under settings no longer asked for."""
-        return [current(read_json(path), "evaluation", path) for _, _, _, path in self._evaluation_files()]
-
-    def _evaluation_files(self) -> Iterator[tuple[int, str, str, Path]]:
-        folder = self.path / "evaluations"
-        for path in sorted(folder.iterdir()) if folder.exists() else ():
-            if match := _EVALUATION.fullmatch(path.name):
-                yield int(match[1]), match[2], match[3], path
+        paths = [self._evaluation_file(*key) for key in sorted(self.evaluated())]
+        return [current(read_json(path), "evaluation", path) for path in paths]
 
     def save_evaluation(self, record: dict[str, Any], samples: pd.DataFrame) -> None:
         """Saves an evaluation: its samples first, so that a record's presence means both are whole.
@@ -224,7 +216,8 @@ class RunFolder:
 
     def evaluated(self) -> set[tuple[int, str, str]]:
         """The evaluations on file: step, benchmark and evaluation identity."""
-        return {(step, benchmark, identity) for step, benchmark, identity, _ in self._evaluation_files()}
+        matches = map(_EVALUATION.fullmatch, _names(self.path / "evaluations"))
+        return {(int(match[1]), match[2], match[3]) for match in matches if match}
 
     def missing(self, job: RunJob) -> list[tuple[int, str]]:
         """The evaluations (step, benchmark) that `job` asks for and this folder lacks, and could still have."""
@@ -249,6 +242,14 @@ class RunFolder:
     def finished(self, job: RunJob) -> bool:
         """Whether nothing that `job` asks for is missing."""
         return not self.missing(job)
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 class Store:
