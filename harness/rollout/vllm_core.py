@@ -82,6 +82,9 @@ class VllmCore:
                     "block_size": BLOCK_TOKENS,
                     "kv_cache_memory_bytes": int(options.cache_gib * 2**30),
                     "enforce_eager": True,
+                    # After a part of a prompt vLLM takes back the draw of a request's own generator, which a CPU
+                    # generator cannot.
+                    "enable_chunked_prefill": False,
                 }
                 if options.device == "cpu"
                 else {

@@ -86,6 +86,26 @@ def test_logprobs_are_the_trainers_at_the_sampling_temperature(setup, temperatur
         torch.testing.assert_close(torch.tensor(completion.logprobs), truth, rtol=1e-4, atol=1e-4)
 
 
+def test_more_prompts_than_one_batch_of_vllm_holds(setup):
+    """With a part of a prompt in a batch, vLLM would set back the request's generator, which fails on a CPU."""
+    core = setup.engine._awake()._llm.llm_engine.vllm_config.scheduler_config
+    # Each begins in its own way, so that none finds its blocks in the cache; the last ones do not fit whole.
+    length, encode = 64, setup.loaded.tokenizer.encode
+    count = core.max_num_batched_tokens // length + 2
+    prompts = ["+".join(f"{derive_seed('prompt', i):020d}"[-20:]) * 3 for i in range(count)]
+    requests = [
+        Request(tuple(encode(prompt))[: length - 1], derive_seed("many", i))
+        for i, prompt in enumerate(prompts)
+    ]
+    assert count <= core.max_num_seqs
+    assert len({r.prompt_ids[:32] for r in requests}) == count
+    assert sum(len(r.prompt_ids) for r in requests) > core.max_num_batched_tokens
+    completions = setup.engine.generate(requests, Sampling(3, 1.0, 1.0))
+    for request, completion in list(zip(requests, completions))[-3:]:
+        truth = setup.truth(request, completion, 1.0)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), truth, rtol=1e-4, atol=1e-4)
+
+
 def test_greedy_ends_and_caps_are_those_of_the_transformers_engine(setup):
     other = TransformersEngine(
         setup.policy, end_ids=setup.end_ids, pad_id=setup.loaded.tokenizer.pad_token_id
