@@ -103,7 +103,7 @@ def _sentence(judgement: Judgement, analysis: Analysis) -> str:
         )
         return (
             f"{compared(judgement)}: {effect} seen, but {runs} {freedom}, and no verdict is "
-            f"given below {MIN_DF}.{found} {_what_it_takes(judgement, analysis)}{noise}"
+            f"given below {MIN_DF}.{found} {_what_it_takes(judgement, analysis)}"
         )
     return (
         f"{compared(judgement)}: {effect}, interval {_range(judgement)}; effects from "
@@ -114,14 +114,16 @@ def _sentence(judgement: Judgement, analysis: Analysis) -> str:
 
 def _what_it_takes(judgement: Judgement, analysis: Analysis) -> str:
     delta = formats.points(judgement.delta)
+    noise = " at the noise that plans assume" if judgement.assumed else ""
     if judgement.seeds_needed is None:
-        return f"No number of seeds up to 100 would settle an effect of {delta} points at this noise"
+        noise = noise or " at this noise"
+        return f"No number of seeds up to 100 would settle an effect of {delta} points{noise}"
     seeds = (
         f"{judgement.seeds_needed} seed{'s' * (judgement.seeds_needed != 1)} (now {analysis.settings.seeds})"
     )
     if (judgement.questions_needed or 0) > judgement.questions:
-        return f"An effect of {delta} points would take {judgement.questions_needed:,} questions and {seeds}"
-    return f"An effect of {delta} points would take {seeds}"
+        seeds = f"{judgement.questions_needed:,} questions and {seeds}"
+    return f"An effect of {delta} points would take {seeds}{noise}"
 
 
 def _nothing(analysis: Analysis, primary: list[Judgement]) -> tuple[str, ...]:
