@@ -11,6 +11,7 @@ from harness.reporting.best_cell import BestCell
 from harness.reporting.claim_tables import ABOVE_CHANCE, WITHIN_CHANCE
 from harness.reporting.metrics import PERFORMANCE
 from harness.reporting.trajectories import Curve
+from harness.stats.intervals import Interval
 from harness.stats.power import MIN_DF
 from harness.stats.verdicts import Judgement
 
@@ -138,6 +139,14 @@ def _training(analysis: Analysis) -> str:
     judgement = analysis.training()
     if judgement is None:
         return ""
+    if judgement.runs == 1 and (gains := _gains_at_the_end(analysis)):
+        low, gain, high = (
+            formats.points(v, signed=True) for v in (gains[0].low, gains[0].estimate, gains[0].high)
+        )
+        return (
+            f"The one run ends {gain} points over step 0, interval {low} to {high} for these questions; what another "
+            "seed would give it cannot say."
+        )
     change = f"{formats.points(judgement.effect, signed=True)} points over step 0 on average over runs"
     span = "" if formats.is_empty(judgement.ci_low) else f", interval {_range(judgement)}"
     word = {
@@ -149,10 +158,15 @@ def _training(analysis: Analysis) -> str:
     return f"{word}: {change}{span}.{_apart(analysis)}"
 
 
+def _gains_at_the_end(analysis: Analysis) -> list[Interval]:
+    """What the last checkpoint of every run gained over step 0."""
+    ends = [max(block.checkpoints.values(), key=lambda c: c[1]) for block in analysis.layout.blocks]
+    return [gain for run, step in ends if (gain := analysis.gain.get((run, step, ALL))) is not None]
+
+
 def _apart(analysis: Analysis) -> str:
     """How many runs end clearly above and below step 0, where there are both: an average hides that."""
-    ends = [max(block.checkpoints.values(), key=lambda c: c[1]) for block in analysis.layout.blocks]
-    gains = [gain for run, step in ends if (gain := analysis.gain.get((run, step, ALL))) is not None]
+    gains = _gains_at_the_end(analysis)
     above, below = sum(g.low > 0 for g in gains), sum(g.high < 0 for g in gains)
     if not above or not below:
         return ""

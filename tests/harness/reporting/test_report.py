@@ -230,3 +230,14 @@ def test_reporting_and_statistics_load_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_run_is_told_with_its_interval_and_without_a_verdict(study_at, tmp_path):
+    out = study_at(tmp_path / "study", **SMALL, axes={"length_cap": ("16",)}, seeds=(0,))
+    build(out, echo=False)
+    (row,) = [r for r in _read(out, "verdicts") if (r["family"], r["benchmark"]) == ("training", "all")]
+    assert row["verdict"] == "inconclusive"
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "The one run ends " in text
+    assert "what another seed would give it cannot say" in text
+    assert "Whether training helps" not in text
