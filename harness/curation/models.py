@@ -23,8 +23,9 @@ from harness.rollout.build import end_ids
 from harness.rollout.engine import Request, Sampling
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.curation import DifficultyStage, JudgeStage
+from harness.spec.data import SumsSource
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
-from harness.spec.recipe import ModelSpec, SumsSource
+from harness.spec.recipe import ModelSpec
 
 Progress = Callable[[int, int], None]
 

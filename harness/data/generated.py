@@ -17,7 +17,7 @@ from harness.data.errors import SourceNotFound
 from harness.data.problem import Problem
 from harness.data.seeding import seeded_rng
 from harness.models.tiny.sums import HELD_OUT_SHARE, draw_sum, held_out, sum_question, sum_terms
-from harness.spec.recipe import ReasoningGymSource, SumsSource
+from harness.spec.data import ReasoningGymSource, SumsSource
 from harness.spec.source import nearest
 
 Split = Literal["train", "test"]

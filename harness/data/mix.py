@@ -10,9 +10,9 @@ from typing import Any
 from harness.data.problem import Problem, content_sha256
 from harness.data.seeding import seeded_rng
 from harness.data.sources import load_source
+from harness.spec.data import DataSpec, SourceSpec
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
-from harness.spec.recipe import DataSpec, SourceSpec
 
 MANIFEST_VERSION = 1
 

@@ -7,14 +7,7 @@ from harness.data.errors import SourceNotFound
 from harness.data.generated import Split
 from harness.data.problem import Problem
 from harness.data.seeding import seeded_rng
-from harness.spec.recipe import (
-    ChampSource,
-    FileSource,
-    HubSource,
-    ReasoningGymSource,
-    SourceSpec,
-    SumsSource,
-)
+from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SourceSpec, SumsSource
 from harness.spec.source import nearest
 
 __all__ = ["SourceNotFound", "Split", "check_source", "load_source", "source_fingerprint"]

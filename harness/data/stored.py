@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.data.errors import SourceNotFound
 from harness.data.problem import Problem
-from harness.spec.recipe import FileSource, HubSource
+from harness.spec.data import FileSource, HubSource
 from harness.spec.source import nearest
 
 HUB_TIMEOUT_SECONDS = 5.0

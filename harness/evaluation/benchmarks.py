@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SourceSpec, SumsSource
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
-from harness.spec.recipe import ChampSource, FileSource, HubSource, ReasoningGymSource, SourceSpec, SumsSource
 from harness.spec.source import nearest
 
 FILE_SUFFIXES = (".jsonl", ".parquet", ".csv")

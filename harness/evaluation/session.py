@@ -14,19 +14,11 @@ from harness.data.mix import build_benchmark
 from harness.data.problem import Problem
 from harness.data.sources import check_source, source_fingerprint
 from harness.models.catalog import ModelSource, resolve_model
+from harness.spec.data import DataSpec, SumsSource
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.identity import base_identity, evaluation_identity
-from harness.spec.recipe import (
-    DataSpec,
-    ModelSpec,
-    PromptSpec,
-    Recipe,
-    RewardFunctionSpec,
-    RewardSpec,
-    RolloutSpec,
-    SumsSource,
-)
+from harness.spec.recipe import ModelSpec, PromptSpec, Recipe, RewardFunctionSpec, RewardSpec, RolloutSpec
 from harness.store.atomic import make_folder
 from harness.store.folders import RunFolder, Store
 

@@ -6,7 +6,8 @@ import dataclasses
 
 from harness.models.catalog import ModelSource
 from harness.models.known import known_architecture
-from harness.spec.recipe import HubSource, ModelSpec, SourceSpec
+from harness.spec.data import HubSource, SourceSpec
+from harness.spec.recipe import ModelSpec
 
 PREFIX = "assumed:"
 """Begins every fingerprint of content that nobody has seen."""

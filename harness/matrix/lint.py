@@ -15,11 +15,12 @@ from harness.models.catalog import resolve_model
 from harness.models.errors import ModelNotFound
 from harness.models.known import known_architecture
 from harness.rewards.answers import AnswerChecker
+from harness.spec.data import DataSpec
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
 from harness.spec.lint import foreign, grids
 from harness.spec.lint.finding import Finding, Place, ordered, with_waivers
-from harness.spec.recipe import DataSpec, RewardSpec
+from harness.spec.recipe import RewardSpec
 from harness.spec.source import Path_, read_yaml
 from harness.store.folders import OUTPUT_SCHEMA
 

@@ -15,11 +15,12 @@ from harness.matrix.assumed import PREFIX, assumed_fingerprint, assumed_model
 from harness.models.catalog import ModelSource, resolve_model
 from harness.models.errors import ModelNotFound
 from harness.rewards.composite import UnknownReward, validate_rewards
+from harness.spec.data import SourceSpec
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import Identity
-from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec, SourceSpec
+from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec
 from harness.spec.source import Path_
 from harness.spec.validate import dotted
 from harness.store.atomic import read_json

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from harness.spec.data import SourceSpec
 from harness.spec.evaluation import BenchmarkSpec
-from harness.spec.recipe import ModelSpec, PromptSpec, SourceSpec
+from harness.spec.recipe import ModelSpec, PromptSpec
 from harness.spec.section import (
     Fraction,
     Listed,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from harness.spec.data import DataSpec
 from harness.spec.section import (
     Fraction,
     Listed,
@@ -65,137 +66,6 @@ class ModelSpec(Section):
     """Train low-rank adapters alone, the model without them being the reference policy; null trains all weights."""
     liger: bool = False
     """Liger's kernels for RMSNorm, SwiGLU and rotary embeddings; needs a GPU and liger-kernel."""
-
-
-class SumsSource(Section):
-    """The project's own generated sums, `12+7+35=`, answered in `\\boxed{}`."""
-
-    source: Literal["sums"]
-    terms: Annotated[tuple[PositiveInt, ...], Listed] = (2, 3, 4)
-    """Numbers of terms, drawn uniformly."""
-    digits: Annotated[tuple[PositiveInt, ...], Listed] = (1, 2)
-    """Numbers of digits of a term, drawn uniformly per question."""
-    weight: PositiveFloat = 1.0
-    """Share of this source in the mix, relative to the others."""
-    quota: PositiveInt | None = None
-    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
-
-
-class ReasoningGymSource(Section):
-    """A reasoning-gym family (https://github.com/open-thought/reasoning-gym)."""
-
-    source: Literal["reasoning_gym"]
-    family: str
-    """Dataset name in reasoning-gym, such as `chain_sum`."""
-    params: dict[str, Any] = {}
-    """Parameters of the family's configuration."""
-    weight: PositiveFloat = 1.0
-    """Share of this source in the mix, relative to the others."""
-    quota: PositiveInt | None = None
-    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
-
-
-class FileSource(Section):
-    """A local JSONL, Parquet or CSV file, by its suffix."""
-
-    source: Literal["file"]
-    path: str
-    """Path, relative to the current folder."""
-    question: str = "question"
-    """Column with the question."""
-    answer: str = "answer"
-    """Column with the reference answer."""
-    difficulty_column: str | None = None
-    """Column with each question's difficulty, such as a grade or a measured pass rate; null for none."""
-    difficulty: Annotated[tuple[str, ...], Listed] | None = None
-    """Difficulty labels to keep; null for all of them."""
-    difficulty_range: Annotated[tuple[float, float], Listed] | None = None
-    """Lowest and highest difficulty to keep, both included, where the column holds numbers; null for all."""
-    weight: PositiveFloat = 1.0
-    """Share of this source in the mix, relative to the others."""
-    quota: PositiveInt | None = None
-    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
-
-    @model_validator(mode="after")
-    def _difficulty(self) -> FileSource:
-        _banded(self)
-        return self
-
-
-class HubSource(Section):
-    """A dataset on the Hugging Face hub."""
-
-    source: Literal["hub"]
-    dataset: str
-    """Hub id."""
-    config: str | None = None
-    """Dataset configuration."""
-    split: str = "train"
-    """Split name."""
-    revision: str | None = None
-    """Hub revision: a commit, tag or branch."""
-    question: str = "problem"
-    """Column with the question."""
-    answer: str = "answer"
-    """Column with the reference answer."""
-    difficulty_column: str | None = None
-    """Column with each question's difficulty, such as a grade or a measured pass rate; null for none."""
-    difficulty: Annotated[tuple[str, ...], Listed] | None = None
-    """Difficulty labels to keep; null for all of them."""
-    difficulty_range: Annotated[tuple[float, float], Listed] | None = None
-    """Lowest and highest difficulty to keep, both included, where the column holds numbers; null for all."""
-    weight: PositiveFloat = 1.0
-    """Share of this source in the mix, relative to the others."""
-    quota: PositiveInt | None = None
-    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
-
-    @model_validator(mode="after")
-    def _difficulty(self) -> HubSource:
-        _banded(self)
-        return self
-
-
-class ChampSource(Section):
-    """CHAMP, 270 competition problems, from the package `champ-dataset`."""
-
-    source: Literal["champ"]
-    difficulty: Annotated[tuple[str, ...], Listed] | None = None
-    """Categories to keep; null for all of them."""
-    weight: PositiveFloat = 1.0
-    """Share of this source in the mix, relative to the others."""
-    quota: PositiveInt | None = None
-    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
-
-
-SourceSpec = Annotated[
-    SumsSource | ReasoningGymSource | FileSource | HubSource | ChampSource, Field(discriminator="source")
-]
-
-
-def _banded(source: FileSource | HubSource) -> None:
-    limits = source.difficulty_range
-    if source.difficulty_column is None and (limits is not None or source.difficulty is not None):
-        raise ValueError("a difficulty band needs the `difficulty_column` that it is a band of")
-    if limits is not None and limits[0] > limits[1]:
-        raise ValueError(f"`difficulty_range` must rise, got {list(limits)}")
-
-
-class DataSpec(Section):
-    """Training questions: a seeded mix of sources."""
-
-    sources: Annotated[tuple[SourceSpec, ...], Listed, Field(min_length=1)]
-    """The sources and their weights."""
-    size: PositiveInt = 7000
-    """Number of distinct training questions, quotas included; fewer where a source has fewer."""
-    seed: NonNegativeInt = 0
-    """Seed of the mix (the run's seed decides the order, not the content)."""
-
-    @model_validator(mode="after")
-    def _quotas_fit(self) -> DataSpec:
-        quotas = sum(source.quota or 0 for source in self.sources)
-        if quotas > self.size:
-            raise ValueError(f"the sources' quotas come to {quotas}, more than `size`, {self.size}")
-        return self
 
 
 class PromptSpec(Section):

@@ -101,7 +101,7 @@ def test_exact_duplicates_ignore_case_and_punctuation_and_name_the_first():
     ngram=st.integers(2, 13), before=st.integers(0, 20), after=st.integers(0, 20), extra=st.integers(0, 10),
     seed=st.integers(0, 10**6),
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_planted_overlap_is_found(ngram, before, after, extra, seed):
     """Recall is one: a run of n words of a benchmark, wherever it stands, however it is dressed."""
     rng = random.Random(seed)
@@ -181,7 +181,7 @@ def test_answers_that_cannot_be_given_are_dropped():
     st.one_of(st.none(), st.integers(1, 30)),
     st.integers(0, 5),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_quotas_hold_and_waste_nothing(sources, limits, total, seed):
     items = [item(i, f"q{i}", source=s) for i, s in enumerate(sources)]
     spec = QuotaStage(stage="quotas", quotas=limits, total=total, seed=seed)

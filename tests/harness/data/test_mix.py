@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from harness.data.mix import build_benchmark, build_mix, quotas, shares_of
 from harness.data.problem import content_sha256
+from harness.spec.data import DataSpec, FileSource, SumsSource
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
-from harness.spec.recipe import DataSpec, FileSource, SumsSource
 
 
 def sums(terms, digits, weight=1.0) -> SumsSource:

@@ -14,7 +14,7 @@ import pytest
 from harness.data.champ import plain_answer
 from harness.data.sources import SourceNotFound, check_source, load_source, source_fingerprint
 from harness.models.tiny.sums import held_out
-from harness.spec.recipe import ChampSource, FileSource, HubSource, ReasoningGymSource, SumsSource
+from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SumsSource
 
 ROWS = [{"question": f"{i}+{i}=", "answer": str(2 * i)} for i in range(20)]
 

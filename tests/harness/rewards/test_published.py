@@ -80,7 +80,7 @@ def test_accuracy_as_published_is_not_symmetric():
 
 
 @pytest.mark.parametrize("name", [n for n in DIRECTIONS if n != "cosine_characters"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cap=st.integers(2, 5000))
 def test_declared_directions_hold_over_the_whole_range(name, cap):
     shape = curve(spec((name, 1.0)), cap)

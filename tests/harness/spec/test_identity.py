@@ -131,7 +131,7 @@ def test_length_counts_under_a_schedule_that_looks_ahead():
     assert digest(**cosine, training={"steps": 10}) != digest(**cosine, training={"steps": 20})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rate=st.floats(1e-9, 1.0), other=st.floats(1e-9, 1.0))
 def test_digests_are_equal_exactly_when_values_are(rate, other):
     one, two = (digest(optimizer={"learning_rate": r}) for r in (rate, other))

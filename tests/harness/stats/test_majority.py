@@ -37,7 +37,7 @@ def brute_force(classes, right, k):
     ),
     st.data(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_majority_is_the_count_by_hand(classes, data):
     k = data.draw(st.integers(1, len(classes[0])))
     table = np.array(classes)

@@ -12,7 +12,7 @@ from harness.stats.multiplicity import benjamini_hochberg, dunnett_critical, dun
 P_VALUES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(P_VALUES)
 def test_holm_and_benjamini_hochberg_agree_with_statsmodels(p):
     assert holm(p)[0] == pytest.approx(multipletests(p, method="holm")[1])

@@ -66,7 +66,7 @@ def narrow(batch):
 
 
 @given(objectives(), batches(), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_sequences_does_not_matter(objective, batch, random):
     order = list(range(len(batch["mask"])))
     random.shuffle(order)
@@ -77,7 +77,7 @@ def test_the_order_of_sequences_does_not_matter(objective, batch, random):
 
 
 @given(objectives(), batches(), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_batch_split_in_two_adds_up(objective, batch, at):
     if objective.resolved().aggregation == "local_token_mean":  # defined by the split itself
         objective = Objective(**{**vars(objective), "aggregation": "token_mean"})
@@ -90,7 +90,7 @@ def test_a_batch_split_in_two_adds_up(objective, batch, at):
 
 
 @given(objectives(), batches())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_mask_of_zeros_gives_zero_loss_and_gradient(objective, batch):
     empty = {k: torch.full_like(v, torch.nan) for k, v in batch.items() if k != "mask"}
     loss, grad = evaluate({**empty, "mask": torch.zeros_like(batch["mask"])}, objective)
@@ -99,7 +99,7 @@ def test_a_mask_of_zeros_gives_zero_loss_and_gradient(objective, batch):
 
 
 @given(objectives(beta=0.0, importance="none"), batches())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_ratio_of_one_gives_the_policy_gradient(objective, batch):
     """At ρ = 1 every variant's gradient is −A times its token weight: a policy gradient."""
     batch = {**batch, "old_logprob": batch["logprob"]}
@@ -117,7 +117,7 @@ def test_a_ratio_of_one_gives_the_policy_gradient(objective, batch):
 
 
 @given(objectives(), batches())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_padding_never_matters(objective, batch):
     loss, grad = evaluate(batch, objective)
     mask = batch["mask"]
@@ -128,7 +128,7 @@ def test_padding_never_matters(objective, batch):
 
 
 @given(objectives(), batches())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fused_equals_torch(objective, batch):
     loss, grad = evaluate(narrow(batch), objective)
     fused_loss, fused_grad = evaluate(narrow(batch), objective, implementation="fused")

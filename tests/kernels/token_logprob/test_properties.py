@@ -11,7 +11,7 @@ from kernels.token_logprob import gradients, token_logprob
 from tests.kernels.token_logprob.problems import make_problem, small_tiles, solve  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
-FAST = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FEW = settings(FAST, max_examples=6)
 PROBLEMS = st.builds(
     make_problem,

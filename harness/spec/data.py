@@ -1,0 +1,119 @@
+"""Training questions: sources, and the mix of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from harness.spec.section import Listed, NonNegativeInt, PositiveFloat, PositiveInt, Section
+
+
+class _Source(Section):
+    """What every source has."""
+
+    weight: PositiveFloat = 1.0
+    """Share of this source in the mix, relative to the others."""
+    quota: PositiveInt | None = None
+    """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
+
+
+class _Tabled(_Source):
+    """A source with columns, one of which may hold the difficulty."""
+
+    difficulty_column: str | None = None
+    """Column with each question's difficulty, such as a grade or a measured pass rate; null for none."""
+    difficulty: Annotated[tuple[str, ...], Listed] | None = None
+    """Difficulty labels to keep; null for all of them."""
+    difficulty_range: Annotated[tuple[float, float], Listed] | None = None
+    """Lowest and highest difficulty to keep, both included, where the column holds numbers; null for all."""
+
+    @model_validator(mode="after")
+    def _band(self) -> Self:
+        limits = self.difficulty_range
+        if self.difficulty_column is None and (limits is not None or self.difficulty is not None):
+            raise ValueError("a difficulty band needs the `difficulty_column` that it is a band of")
+        if limits is not None and limits[0] > limits[1]:
+            raise ValueError(f"`difficulty_range` must rise, got {list(limits)}")
+        return self
+
+
+class SumsSource(_Source):
+    """The project's own generated sums, `12+7+35=`, answered in `\\boxed{}`."""
+
+    source: Literal["sums"]
+    terms: Annotated[tuple[PositiveInt, ...], Listed] = (2, 3, 4)
+    """Numbers of terms, drawn uniformly."""
+    digits: Annotated[tuple[PositiveInt, ...], Listed] = (1, 2)
+    """Numbers of digits of a term, drawn uniformly per question."""
+
+
+class ReasoningGymSource(_Source):
+    """A reasoning-gym family (https://github.com/open-thought/reasoning-gym)."""
+
+    source: Literal["reasoning_gym"]
+    family: str
+    """Dataset name in reasoning-gym, such as `chain_sum`."""
+    params: dict[str, Any] = {}
+    """Parameters of the family's configuration."""
+
+
+class FileSource(_Tabled):
+    """A local JSONL, Parquet or CSV file, by its suffix."""
+
+    source: Literal["file"]
+    path: str
+    """Path, relative to the current folder."""
+    question: str = "question"
+    """Column with the question."""
+    answer: str = "answer"
+    """Column with the reference answer."""
+
+
+class HubSource(_Tabled):
+    """A dataset on the Hugging Face hub."""
+
+    source: Literal["hub"]
+    dataset: str
+    """Hub id."""
+    config: str | None = None
+    """Dataset configuration."""
+    split: str = "train"
+    """Split name."""
+    revision: str | None = None
+    """Hub revision: a commit, tag or branch."""
+    question: str = "problem"
+    """Column with the question."""
+    answer: str = "answer"
+    """Column with the reference answer."""
+
+
+class ChampSource(_Source):
+    """CHAMP, 270 competition problems, from the package `champ-dataset`."""
+
+    source: Literal["champ"]
+    difficulty: Annotated[tuple[str, ...], Listed] | None = None
+    """Categories to keep; null for all of them."""
+
+
+SourceSpec = Annotated[
+    SumsSource | ReasoningGymSource | FileSource | HubSource | ChampSource, Field(discriminator="source")
+]
+
+
+class DataSpec(Section):
+    """Training questions: a seeded mix of sources."""
+
+    sources: Annotated[tuple[SourceSpec, ...], Listed, Field(min_length=1)]
+    """The sources and their weights."""
+    size: PositiveInt = 7000
+    """Number of distinct training questions, quotas included; fewer where a source has fewer."""
+    seed: NonNegativeInt = 0
+    """Seed of the mix (the run's seed decides the order, not the content)."""
+
+    @model_validator(mode="after")
+    def _quotas_fit(self) -> DataSpec:
+        quotas = sum(source.quota or 0 for source in self.sources)
+        if quotas > self.size:
+            raise ValueError(f"the sources' quotas come to {quotas}, more than `size`, {self.size}")
+        return self
