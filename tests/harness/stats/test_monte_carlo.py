@@ -38,6 +38,8 @@ def _slack(rate, repetitions):
         ("null 2x2x2", 400),
         ("null 2x2x2, 30 questions", 400),
         ("null 2x2x2, 500 questions", 250),
+        ("null 2x2x2, 5 points between runs", 300),
+        ("null 2x2x2, nothing but sampling noise", 400),
         ("null 2x2x2, unequal seeds", 300),
         ("null 2x2x2, a missing run", 400),
         ("null 2x3x3", 120),
