@@ -150,11 +150,14 @@ def _write_plan(matrix: Matrix) -> None:
     store, grid = matrix.store, grid_json(matrix.plan.grid)
     lint = store.root / "lint.json"
     changed = not store.grid_file.exists() or read_json(store.grid_file) != grid
-    # A finished matrix is only reprinted: looking at its data again takes seconds.
-    if changed or not lint.exists():
-        write_json(lint, lint_json(matrix.plan.grid))
     if changed:
+        if lint.exists():
+            lint.unlink()  # which would be of another grid, were this process killed in between
+        # First of all: by this file a folder is known to hold results.
         write_json(store.grid_file, grid)
+    # A finished matrix is only reprinted: looking at its data again takes seconds.
+    if not lint.exists():
+        write_json(lint, lint_json(matrix.plan.grid))
     if store.plan_file.exists() and _bare(read_json(store.plan_file)) == _bare(matrix.plan.to_json()):
         return
     write_json(store.plan_file, plan_data(matrix.plan, matrix.estimator, matrix.slots))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from harness.matrix import matrix as matrix_module
 from harness.matrix.detectable import detectable_effects
 from harness.matrix.estimate import Estimator
 from harness.matrix.machine import Machine, resolve_hardware, slot_count, usable_cores
-from harness.matrix.matrix import Matrix, slots_of
+from harness.matrix.matrix import Matrix, _write_plan, prepare, slots_of
 from harness.matrix.planner import grid_json, make_plan
 from harness.matrix.scheduler import Budget
 from harness.matrix.show import plan_data
@@ -258,3 +261,29 @@ def test_slots_divide_the_devices(planned):
 def test_a_container_s_quota_counts(tmp_path, text, most):
     (tmp_path / "cpu.max").write_text(text)
     assert 1 <= usable_cores(tmp_path / "cpu.max") <= most
+
+
+@pytest.mark.parametrize("last", ["grid.resolved.json", "lint.json", "plan.json"])
+def test_a_kill_between_the_first_files_leaves_a_folder_that_the_same_command_takes(
+    grid, tmp_path, monkeypatch, last
+):
+    out, write = tmp_path / "out", matrix_module.write_json
+
+    def killed_after(path, data):
+        write(path, data)
+        if path.name == last:
+            raise KeyboardInterrupt
+
+    for text in (grid.read_text(), grid.read_text().replace("seeds: [0]", "seeds: [0, 1]")):
+        grid.write_text(text)
+        monkeypatch.setattr(matrix_module, "write_json", killed_after)
+        out.mkdir(exist_ok=True)
+        with pytest.raises(KeyboardInterrupt):
+            _write_plan(prepare(str(grid), out))
+        monkeypatch.setattr(matrix_module, "write_json", write)
+        _write_plan(prepare(str(grid), out))
+        cells = [
+            json.loads((out / name).read_text())["cells"] for name in ("grid.resolved.json", "plan.json")
+        ]
+        assert [len(c) for c in cells] == [4 * text.count(", 1]") + 4] * 2
+        assert (out / "lint.json").exists()
