@@ -98,7 +98,10 @@ def measured(steps):
     undo += [watch.wrap(PhaseClock, name) for name in ("reset", "with_other", "move")]
     undo += [watch.wrap(EnergyMeter, name) for name in ("reset", "read")]
     undo += [watch.wrap(module.Trainer, name) for name in ("_timing", "_text_record")]
-    undo += [watch.wrap(module, name) for name in ("_reward_record", "_completion_record", "_token_record")]
+    undo += [
+        watch.wrap(module, name)
+        for name in ("reward_record", "completion_record", "token_record", "figures_of")
+    ]
     rows = []
     try:
         with CompositeReward(recipe.reward) as rewards, tempfile.TemporaryDirectory() as folder:
