@@ -64,7 +64,7 @@ def test_seeds_decide_the_questions(spec):
 
 def test_sums_do_not_depend_on_the_hash_seed():
     code = (
-        "from harness.data.sources import load_source; from harness.spec.recipe import SumsSource\n"
+        "from harness.data.sources import load_source; from harness.spec.data import SumsSource\n"
         "print(load_source(SumsSource(source='sums'), split='train', count=40, seed=5))"
     )
     outputs = {
@@ -210,7 +210,7 @@ def test_a_hub_dataset_without_a_hub(tmp_path, monkeypatch):
 
 def test_checking_imports_no_torch():
     code = (
-        "import sys; from harness.data.sources import *; from harness.spec.recipe import *\n"
+        "import sys; from harness.data.sources import *; from harness.spec.data import *\n"
         "for s in (SumsSource(source='sums'), ChampSource(source='champ'),\n"
         "          ReasoningGymSource(source='reasoning_gym', family='chain_sum')):\n"
         "    check_source(s), source_fingerprint(s)\n"
