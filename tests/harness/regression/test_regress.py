@@ -11,6 +11,7 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.regression.measure import CANDIDATE, Trees
@@ -214,21 +215,21 @@ class TestBenchmarkFiles:
         assert "Traceback" not in done.stderr
 
 
+def commit(folder, message):
+    settings = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    for words in (["add", "."], ["commit", "-q", "-m", message]):
+        subprocess.run(["git", *settings, *words], cwd=folder, check=True, capture_output=True)
+
+
 @pytest.fixture
 def repository(tmp_path):
-    """A git repository with two commits that look like this product."""
+    """A git repository that looks like this product."""
     folder = tmp_path / "repository"
     for package in ("kernels", "harness"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("")
-
-    def git(*words):
-        settings = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", *settings, *words], cwd=folder, check=True, capture_output=True)
-
-    git("init", "-q", "-b", "main")
-    git("add", ".")
-    git("commit", "-q", "-m", "one")
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True, capture_output=True)
+    commit(folder, "one")
     return folder
 
 
@@ -251,6 +252,11 @@ def test_refs_are_put_away_after_a_failure(repository, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_refs_are_put_away_after_an_interruption(repository, tmp_path, number):
+    # What is measured writes who it is and never ends: the gate cannot be done before the signal comes.
+    mark = f"pathlib.Path({str(tmp_path)!r}, f'measured-{{os.getpid()}}').touch()"
+    endless = f"import os, pathlib, time\n{mark}\ntime.sleep(600)\n"
+    (repository / "kernels" / "__init__.py").write_text(endless)
+    commit(repository, "endless")
     process = subprocess.Popen(
         [sys.executable, "-m", "harness.regress", "--baseline", "main", "--candidate", "HEAD", "--quick"],
         cwd=repository,
@@ -258,12 +264,15 @@ def test_refs_are_put_away_after_an_interruption(repository, tmp_path, number):
         stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + 60
-    while len(list(tmp_path.glob("harness-regress-*/tree/kernels"))) < 2:
+    while not (measured := list(tmp_path.glob("measured-*"))):
         assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)
     assert process.wait(60) == 130
+    pids = [int(path.name.removeprefix("measured-")) for path in measured]
+    assert process.pid not in pids
+    assert not any(map(psutil.pid_exists, pids))
     assert len(worktrees(repository)) == 1
     assert not list(tmp_path.glob("harness-regress-*"))
 
