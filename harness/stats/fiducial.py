@@ -33,9 +33,22 @@ def fiducial_t(
 ) -> tuple[FloatArray, float]:
     """Standard errors [M] and degrees of freedom of the t that stands for the fiducial distribution.
 
-    Given w ~ df/χ²_df the variance is V(w) = max(w·V_run + max(V_q − V_obs, 0), 2/5 V_q) and the estimate t on the
-    degrees of freedom that V_q has in it (Satterthwaite 1946). One t_df serves all contrasts, the least that the
-    ratio of the two quantiles of one of them asks for; errors then give each its quantile at the first level.
+    By the generalised pivot (Weerahandi 1993) the variance between runs is w·V_run, with w ~ df/χ²_df. Given w, the
+    variance is V(w) = max(w·V_run + max(V_q − V_obs, 0), 2/5 V_q) and the estimate t on the degrees of freedom that
+    V_q has in it (Satterthwaite 1946). One t_df serves all contrasts, the least that the ratio of the two quantiles
+    of one of them asks for; errors then give each its quantile at the first level.
+
+    Args:
+        run: V_run [M].
+        question: V_q [M].
+        both: V_obs [M].
+        df_run: residual degrees of freedom of the runs.
+        df_questions: of the questions, within benchmarks.
+        known: contrasts that the runs determine [M]; the others have no say in t_df.
+
+    Returns:
+        Errors in the unit of the estimates, and t_df between the least and the greatest of the two; √V and the least
+        of the two where one of them is 0.
     """
     least = min(df_run, df_questions)
     scale = np.maximum(run + np.maximum(question - both, 0.0), question)
