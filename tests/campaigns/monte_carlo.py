@@ -294,8 +294,8 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
         "through the statistics of the report. Percent. Required: family-wise error at most 6 at a nominal 5, "
         "coverage of 95 % intervals 93 to 97, effects of 1.5 × the stated detectable effect found in at least 80. "
         "`±` is the Monte Carlo standard error of an error rate of 5 %. Runs differ by 2.5 points unless the name "
-        "says otherwise. The scenarios after the curves were chosen after the method had been settled on those before; "
-        "in them runs differ by 0.05 to 0.4 logits, and effects by question by 0.4 to 1.",
+        "says otherwise. The scenarios after the curves were chosen after the method had been settled on those "
+        "before; in them runs differ by 0.05 to 0.4 logits, and effects by question by 0.4 to 1.",
         "",
         "| scenario | repetitions | ± | family-wise error | coverage | power | decline found | change in its set |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
