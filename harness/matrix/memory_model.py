@@ -83,9 +83,9 @@ def memory_parts(
         cached = sequences * (prompt_tokens + recipe.rollout.max_completion_tokens)
         parts["keys and values"] = 2 * cached * model.kv_heads * model.head_dim * model.layers * item
     elif recipe.rollout.vllm.placement == "colocated":
-        parts["vLLM"] = _vllm(recipe, hardware)
+        parts["vLLM"] = _vllm(recipe, hardware, weights * item)
     # Rollouts and updates take turns: only the larger of what they hold meanwhile counts.
-    asleep = ("vLLM",) if recipe.rollout.vllm.sleep_level and hardware.on_gpu else ()
+    asleep = ("vLLM",) if recipe.rollout.vllm.sleep_level else ()
     taking_turns = ("activations", "logits of the fused head"), ("keys and values", *asleep)
     update, rollout = (sum(parts.get(name, 0.0) for name in names) for names in taking_turns)
     for name in taking_turns[update >= rollout]:
@@ -130,8 +130,8 @@ def lora_weights(recipe: Recipe, model: ModelSource) -> float:
     return float(model.layers * spec.r * sum(ends.get(target, 2 * hidden) for target in spec.targets))
 
 
-def _vllm(recipe: Recipe, hardware: Hardware) -> float:
+def _vllm(recipe: Recipe, hardware: Hardware, weights: float) -> float:
     settings = recipe.rollout.vllm
     if not hardware.on_gpu:
-        return settings.cache_gib * GIB
+        return settings.cache_gib * GIB + weights
     return settings.memory_utilization * (hardware.profile.memory_gib or 0.0) * GIB

@@ -62,6 +62,10 @@ class Engine(Protocol):
         """Makes the engine sample from the policy's current weights."""
         ...
 
+    def rest(self) -> None:
+        """Gives back the memory that an update has use for; the next `sync` or `generate` takes it again."""
+        ...
+
     def close(self) -> None:
         """Releases what the engine holds."""
         ...

@@ -62,6 +62,9 @@ class TransformersEngine:
             if name in mine:  # a tied head is named twice and held once
                 mine[name].copy_(tensor)
 
+    def rest(self) -> None:
+        """Nothing to give back: keys and values go with each call."""
+
     def close(self) -> None:
         """Nothing to release."""
 

@@ -6,6 +6,7 @@ B requests, V vocabulary.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib.util
 import json
@@ -155,12 +156,19 @@ class VllmCore:
         self._llm.reset_prefix_cache()
 
     def sleep(self, level: int) -> None:
-        """Frees the device: at level 1 weights move to the host, at 2 they are dropped. Nothing on a CPU."""
-        self._llm.sleep(level=level)
+        """Frees cache and weights: at level 1 these move to the host, at 2, and on a CPU, they are dropped."""
+        if self._options.device == "cpu":
+            (self._cache_bytes,) = self._llm.collective_rpc(_drop_weights_and_cache)
+            _return_to_system()
+        else:
+            self._llm.sleep(level=level)
 
     def wake(self) -> None:
-        """Ends the sleep. After level 2 the weights must be loaded again."""
-        self._llm.wake_up()
+        """Ends the sleep. Weights that were dropped must be loaded again."""
+        if self._options.device == "cpu":
+            self._llm.collective_rpc(_make_cache, args=(self._cache_bytes,))
+        else:
+            self._llm.wake_up()
 
     def close(self) -> None:
         """Releases vLLM's process group, its cache and its weights."""
@@ -218,6 +226,32 @@ def _repack_tied_head(worker: Any) -> None:
     head.cpu_linear = None
     head.weight = embedding.weight
     head.quant_method.process_weights_after_loading(head)
+
+
+def _drop_weights_and_cache(worker: Any) -> list[int]:
+    """What vLLM's sleep does on a GPU; returns the bytes of each layer's storage. The embedding stays, for loading
+    writes into it."""
+    for module in worker.model_runner.get_model().modules():
+        if getattr(module, "cpu_linear", None) is not None:
+            module.cpu_linear = None  # held the packed weight
+    storages = [cache.untyped_storage() for cache in worker.model_runner.kv_caches]
+    sizes = [storage.nbytes() for storage in storages]
+    for storage in storages:
+        storage.resize_(0)
+    return sizes
+
+
+def _make_cache(worker: Any, sizes: Sequence[int]) -> None:
+    for cache, size in zip(worker.model_runner.kv_caches, sizes, strict=True):
+        if not cache.untyped_storage().nbytes():  # layers share one, and resizing copies
+            cache.untyped_storage().resize_(size)
+        cache.zero_()  # a masked key that is not a number would still make a sum that is none
+
+
+def _return_to_system() -> None:
+    """glibc keeps what was freed for this process; the system, and the peak that is measured, see it still in use."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager

@@ -54,8 +54,7 @@ class VllmEngine:
     If the engine raises or its process dies, it is built anew, given the policy's weights, and asked for the same
     requests again: the step goes on with the completions that it would have had.
 
-    Colocated on a GPU, the engine sleeps from the end of `generate` to the next `sync` or `generate`, so that the
-    update has its memory.
+    Colocated, the engine sleeps from `rest` to the next `sync` or `generate`, so that the update has its memory.
 
     Args:
         model: the policy, on its device.
@@ -85,7 +84,7 @@ class VllmEngine:
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         distributed = several and torch.distributed.get_world_size() > 1
         self._own_process = spec.placement == "own" or distributed
-        self._sleeps = spec.sleep_level if device == "cuda" and spec.placement == "colocated" else 0
+        self._sleeps = spec.sleep_level if spec.placement == "colocated" else 0
         self._folder = Path(tempfile.mkdtemp(prefix="grpo-vllm-"))
         config = copy.deepcopy(model.config.get_text_config())
         config.architectures = config.architectures or [type(model).__name__]
@@ -109,6 +108,7 @@ class VllmEngine:
         """Mean absolute difference of the probe's log-probs, trainer to engine, after the last sync."""
         self._core: _Core | None = None
         self._asleep = False
+        self._holds_weights = False
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Samples one completion per request in one pooled call, in the order of the requests.
@@ -124,11 +124,7 @@ class VllmEngine:
                 f"`temperature` must be at most {VLLM_MAX_TEMPERATURE:g} for vLLM, got {sampling.temperature}"
             )
         self._make_room(max(len(r.prompt_ids) for r in requests) + sampling.max_tokens)
-        completions = self._persistently(lambda: self._awake().generate(requests, sampling))
-        if self._sleeps and self._core is not None:
-            self._core.sleep(self._sleeps)
-            self._asleep = True
-        return completions
+        return self._persistently(lambda: self._awake().generate(requests, sampling))
 
     def sync(self) -> None:
         """Loads the policy's weights and compares the log-probs of a fixed probe with the policy's.
@@ -136,14 +132,18 @@ class VllmEngine:
         Raises:
             EngineFailed: they differ by more than `MISMATCH_LIMIT`.
         """
+        self._persistently(lambda: self._load(self._awake(loaded=False)))
 
-        def load() -> None:
-            fresh = self._core is None
-            core = self._awake()
-            if not fresh:
-                self._load(core)
+    def rest(self) -> None:
+        """Puts a colocated engine to sleep, as `sleep_level` says."""
+        if self._sleeps and not self._asleep:
+            self._persistently(self._fall_asleep)
 
-        self._persistently(load)
+    def _fall_asleep(self) -> None:
+        if self._core is not None:  # one that failed is built when it is used again
+            self._core.sleep(self._sleeps)
+            self._asleep = True
+            self._holds_weights = self._sleeps == 1 and self._options.device == "cuda"
 
     def _make_room(self, tokens: int) -> None:
         """Builds the engine anew if it has no room for a sequence of `tokens` tokens."""
@@ -154,7 +154,7 @@ class VllmEngine:
     def close(self) -> None:
         """Ends the engine and frees what it holds. It starts anew when it is used again."""
         core, self._core = self._core, None
-        self._asleep = False
+        self._asleep = self._holds_weights = False
         if core is not None:
             core.close()
 
@@ -177,18 +177,17 @@ class VllmEngine:
         self._policy.train(was_training)
         return logits.float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].cpu()
 
-    def _awake(self) -> _Core:
-        """The core, built and woken if need be, with weights."""
+    def _awake(self, *, loaded: bool = True) -> _Core:
+        """The core, built and woken if need be, with weights unless they are not wanted."""
         if self._core is None:
             self._core = (
                 ProcessCore(self._options, self._devices()) if self._own_process else VllmCore(self._options)
             )
-            self._load(self._core)
         elif self._asleep:
             self._core.wake()
             self._asleep = False
-            if self._sleeps == 2:
-                self._load(self._core)
+        if loaded and not self._holds_weights:
+            self._load(self._core)
         return self._core
 
     def _devices(self) -> tuple[int, ...]:
@@ -200,6 +199,7 @@ class VllmEngine:
         core.load_weights(
             [(n, t.detach()) for n, t in merged_weights(self._policy) if not (tied and n == "lm_head.weight")]
         )
+        self._holds_weights = True
         difference = torch.tensor(core.score(self.probe)) - self.policy_scores()
         self.mismatch = float(difference.abs().mean())
         if not self.mismatch <= MISMATCH_LIMIT[self._dtype] and bool(

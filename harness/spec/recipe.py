@@ -94,8 +94,8 @@ class VllmSpec(Section):
     """Where and how vLLM runs, with `engine: vllm`."""
 
     placement: Literal["colocated", "own"] = "colocated"
-    """`colocated` shares the trainer's process and device, and sleeps during the update where that is a GPU; `own`
-    is a process of its own, on `devices`."""
+    """`colocated` shares the trainer's process and device, and sleeps during the update; `own` is a process of its
+    own, on `devices`."""
     devices: Annotated[tuple[NonNegativeInt, ...], Listed] = ()
     """With `own`: the GPU of the engine, by index; empty for the trainer's. The paper's layout on four GPUs is three
     that train and `[3]` here."""
@@ -104,8 +104,8 @@ class VllmSpec(Section):
     cache_gib: PositiveFloat = 1.0
     """Room for keys and values on a CPU, in GiB."""
     sleep_level: Literal[0, 1, 2] = 1
-    """Colocated on a GPU, while the update runs: 0 keeps everything in place, 1 moves the weights to the host and
-    drops the cache, 2 drops both."""
+    """Colocated, while the update runs: 0 keeps everything in place, 1 moves the weights to the host and drops the
+    cache, 2 drops both, as 1 does on a CPU."""
     max_sequences: PositiveInt = 256
     """Sequences decoded together."""
     cuda_graphs: bool = True

@@ -239,6 +239,11 @@ class _SharedEngine:
         if self._own is not None:
             self._own.sync()
 
+    def rest(self) -> None:
+        """Every rank's engine makes room for the update."""
+        if self._own is not None:
+            self._own.rest()
+
     def close(self) -> None:
         """Releases what this rank's engine holds."""
         if self._own is not None:

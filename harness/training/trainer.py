@@ -165,6 +165,8 @@ class Trainer:
         waited = self._ranks.waited_seconds
         drawn = self._ranks.together(self._draw)
         self.clock.move("rollout", "idle", self._ranks.waited_seconds - waited)
+        with self.clock.phase("sync"):
+            self._engine.rest()
         with self.clock.phase("reward"):
             rewards = drawn.rewards()
             advantages = group_advantages(rewards[drawn.kept], self.recipe.advantage).flatten().tolist()

@@ -7,6 +7,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from scipy import stats
@@ -259,10 +260,64 @@ def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
     assert engine._core is None
 
 
+def test_a_resting_engine_holds_neither_cache_nor_packed_weights_and_wakes_as_it_was(setup):
+    sampling = Sampling(40, 1.0)
+    setup.engine.sync()
+    first, restarts = setup.engine.generate(setup.requests, sampling), setup.engine.restarts
+    runner = setup.engine._core._llm.llm_engine.model_executor.driver_worker.model_runner
+    assert all(module.cpu_linear for module in linears(runner))
+    held = cache_bytes(runner)
+    assert held > 0.2 * 2**30
+
+    resident = psutil.Process().memory_info().rss
+    setup.engine.rest()
+    setup.engine.rest()  # already asleep
+    assert resident - psutil.Process().memory_info().rss > 0.9 * held
+    assert cache_bytes(runner) == 0
+    assert not any(module.cpu_linear for module in linears(runner))
+    assert setup.engine.generate(setup.requests, sampling) == first
+    assert cache_bytes(runner) == held
+
+    setup.engine.rest()
+    with torch.no_grad():
+        setup.policy.get_input_embeddings().weight.mul_(1.5)
+    setup.engine.sync()
+    assert setup.engine.mismatch < 1e-4
+    assert setup.engine.generate(setup.requests, sampling) != first
+    assert setup.engine.restarts == restarts
+
+
+def linears(runner):
+    """Modules with a packed weight; the embedding, which is never multiplied with, may have one that is not used."""
+    model = runner.get_model()
+    return [m for m in model.modules() if hasattr(m, "cpu_linear") and m is not model.model.embed_tokens]
+
+
+def cache_bytes(runner):
+    storages = {c.untyped_storage().data_ptr(): c.untyped_storage() for c in runner.kv_caches}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def test_an_engine_that_fails_to_rest_is_built_anew(setup, monkeypatch):
+    sampling = Sampling(8, 1.0)
+    setup.events.clear()
+    engine = setup.build(VllmSpec(cache_gib=0.1))
+    try:
+        first = engine.generate(setup.requests, sampling)
+        monkeypatch.setattr(engine._core, "sleep", lambda level: 1 / 0)
+        engine.rest()
+        assert engine.restarts == 1
+        assert engine.generate(setup.requests, sampling) == first
+        assert [kind for kind, _ in setup.events] == ["engine_restarted"]
+    finally:
+        engine.close()
+        setup.events.clear()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("level", [1, 2])
-def test_a_colocated_engine_on_a_gpu_sleeps_between_calls_and_wakes_with_its_weights(level):
+def test_a_colocated_engine_on_a_gpu_rests_and_wakes_with_its_weights(level):
     spec = ModelSpec(name="tiny", dtype="bfloat16")
     loaded = load_model(resolve_model(spec), spec, device="cuda")
     engine = VllmEngine(
@@ -276,6 +331,7 @@ def test_a_colocated_engine_on_a_gpu_sleeps_between_calls_and_wakes_with_its_wei
         ids = tuple(loaded.tokenizer.encode("12+7="))
         requests = [Request(ids, derive_seed("sleep", i)) for i in range(16)]
         first = engine.generate(requests, Sampling(24, 1.0))
+        engine.rest()
         asleep, total = torch.cuda.mem_get_info()
         assert engine.generate(requests, Sampling(24, 1.0)) == first
         assert total - asleep < 0.1 * total

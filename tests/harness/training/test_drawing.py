@@ -46,6 +46,9 @@ class Scripted:
     def sync(self):
         pass
 
+    def rest(self):
+        pass
+
     def close(self):
         pass
 
