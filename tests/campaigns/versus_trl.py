@@ -66,11 +66,11 @@ def recipe(engine, arguments):
                 "prompts_per_step": PROMPTS,
                 "completions_per_prompt": GROUP,
                 "max_completion_tokens": arguments.cap,
-                "vllm": {"cache_gib": 0.25},
+                "vllm": {"cache_gib": 0.2},
             },
             "reward": {"functions": [{"name": arguments.reward}]},
             "optimizer": {"learning_rate": LEARNING_RATE},
-            "training": {"microbatch_tokens": 1024},
+            "training": {"microbatch_tokens": 256},
         }
     )
 
