@@ -62,7 +62,7 @@ class Alone:
         self, model: PreTrainedModel, batch: MicroBatch, *, temperature: float, bf16: bool
     ) -> tuple[Tensor, Tensor]:
         """`completion_logprobs` of a model that `shard` returned."""
-        return completion_logprobs(model, batch, temperature=temperature, bf16=bf16)
+        return completion_logprobs(model, batch, temperature=temperature, bf16=bf16, in_place=True)
 
     def budget(self, tokens: int, budget_tokens: int) -> int:
         """Padded tokens of a micro-batch, so that every rank gets one."""

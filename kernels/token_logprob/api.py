@@ -34,6 +34,7 @@ def token_logprob(
     return_entropy: bool = False,
     implementation: Implementation = "auto",
     logit_bytes: int | None = None,
+    accumulate_in_place: bool = False,
 ) -> TokenLogprob:
     """Log-prob of each target, and the entropy if asked for, under the head `weight`.
 
@@ -59,6 +60,10 @@ def token_logprob(
         logit_bytes: what the forward pass may keep for the backward pass. Slabs of logits that fit are kept
             in the dtype of `hidden` (three products a pass), the others are recomputed (four). 0 keeps
             none; None is a fixed default, so that rounding does not depend on what else is running.
+        accumulate_in_place: the backward pass adds the weight's gradient to `weight.grad`, slab by slab, and hands
+            autograd none: over several micro-batches that saves a tensor of the weight's size and two passes over
+            it. `weight` must be a leaf; `torch.autograd.grad` and hooks on its gradient see nothing. Not by
+            `reference`.
 
     Returns:
         `TokenLogprob(logprob, entropy)`, each [N] fp32 (fp64 for fp64 inputs); entropy None unless asked for.
@@ -80,8 +85,13 @@ def token_logprob(
         "lora": pair,
         "return_entropy": return_entropy,
     }
+    if accumulate_in_place and not (weight.is_leaf and weight.requires_grad):
+        raise ValueError("`weight` must be a leaf that requires a gradient for `accumulate_in_place`")
     if implementation == "reference":
+        if accumulate_in_place:
+            raise ValueError("`accumulate_in_place` is not for `implementation` reference")
         return reference_token_logprob(hidden, weight, targets, **options)
+    options["in_place"] = accumulate_in_place
     if implementation == "fused" or (
         implementation == "auto" and hidden.is_cuda and hidden.dtype != torch.float64
     ):

@@ -6,7 +6,7 @@ N tokens, H hidden, V vocabulary in use, R rows that are computed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,6 +50,8 @@ class Settings:
     lora_scale: float
     entropy: bool
     grad_enabled: bool
+    in_place: bool
+    """Add the weight's gradient to its `grad`."""
 
 
 class _TokenLogprob(torch.autograd.Function):
@@ -69,7 +71,7 @@ class _TokenLogprob(torch.autograd.Function):
         active = None if bool(wanted.all()) else wanted.nonzero()[:, 0]
         keep = settings.plan.kept_slabs if settings.grad_enabled and any(ctx.needs_input_grad) else 0
         result = settings.engine.forward(head, targets, active, settings.entropy, keep)
-        ctx.settings, ctx.kept = settings, len(result.kept)
+        ctx.settings, ctx.parameter = settings, weight if settings.in_place else None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             hidden,
@@ -103,8 +105,13 @@ class _TokenLogprob(torch.autograd.Function):
             head = _head(tuple(tensors), settings)
             upstream = (d_logprob, d_entropy)
             live = live_rows(targets, active, log_sum_exp, entropy, upstream, settings.transform.temperature)
-            wanted = Wanted(*ctx.needs_input_grad[:5])
-            return (*settings.engine.backward(head, live, kept, wanted), None, None)
+            parameter: Tensor | None = ctx.parameter
+            into = None if parameter is None else parameter.grad
+            wanted = replace(Wanted(*ctx.needs_input_grad[:5]), into=into)
+            d_hidden, d_weight, *others = settings.engine.backward(head, live, kept, wanted)
+            if parameter is not None and into is None:
+                parameter.grad, d_weight = d_weight, None
+            return (d_hidden, d_weight, *others, None, None)
 
 
 def _head(tensors: tuple[Tensor | None, ...], settings: Settings) -> Head:
@@ -134,6 +141,7 @@ def slabbed_token_logprob(
     vocab_size: int,
     lora: Lora | None = None,
     return_entropy: bool = False,
+    in_place: bool = False,
 ) -> TokenLogprob:
     """`token_logprob` by `engine` under `plan`; arguments otherwise as there, already validated."""
     settings = Settings(
@@ -144,6 +152,7 @@ def slabbed_token_logprob(
         lora_scale=1.0 if lora is None else float(lora.scale),
         entropy=return_entropy,
         grad_enabled=torch.is_grad_enabled(),
+        in_place=in_place,
     )
     a, b = (None, None) if lora is None else (lora.a, lora.b)
     with torch.autocast(hidden.device.type, enabled=False):

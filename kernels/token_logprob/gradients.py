@@ -1,6 +1,6 @@
 """The backward pass over vocabulary slabs, whoever makes the tiles of d logits: torch or a Triton kernel.
 
-Sums over slabs are fp32; what belongs to one slab (dW, d bias) is written once.
+Sums over slabs are fp32; what belongs to one slab (dW, d bias) is written, or added to a gradient there, once.
 
 N tokens, H hidden, V vocabulary in use, R live rows, C rows of a tile, S vocabulary rows of a slab, K LoRA rank.
 """
@@ -26,6 +26,8 @@ class Wanted:
     bias: bool
     lora_a: bool
     lora_b: bool
+    into: Tensor | None = None
+    """Where the weight's gradient is added [V or more, H], instead of being returned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +103,16 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, factor: float = 1.0)
 
 
 class SlabSum:
-    """A gradient [V, ·] made of products dzᵀ · right, one slab at a time, each row written once."""
+    """A gradient [V, ·] made of products dzᵀ · right, one slab at a time, each row written once.
 
-    def __init__(self, like: Tensor, head: Head, live_rows: int) -> None:
-        self.out = torch.empty_like(like)
-        self.out[head.vocab if live_rows else 0 :].zero_()
+    With `into` it is added to what that holds, slab by slab.
+    """
+
+    def __init__(self, like: Tensor, head: Head, live_rows: int, into: Tensor | None = None) -> None:
+        self._adds = into is not None
+        self.out = torch.empty_like(like) if into is None else into
+        if into is None:
+            self.out[head.vocab if live_rows else 0 :].zero_()
         self._accumulate = accumulate_dtype(head.plan.compute)
         self._one_tile = live_rows <= head.plan.rows
         self._scratch: Tensor | None = None
@@ -114,7 +121,7 @@ class SlabSum:
     def add(self, span: Span, rows: Span, dz: Tensor, right: Tensor, factor: float) -> None:
         """Adds the tile dz [C, S] of token rows `rows` to the slab `span`."""
         slab = self.out[span[0] : span[1]]
-        if self._one_tile and dz.dtype == slab.dtype:
+        if self._one_tile and dz.dtype == slab.dtype and not self._adds:
             torch.mm(dz.T, right, out=slab)
             if factor != 1.0:
                 slab.mul_(factor)
@@ -124,22 +131,22 @@ class SlabSum:
             if self._scratch is None:
                 self._scratch = slab.new_empty(slab.shape, dtype=self._accumulate)
             total = self._scratch[: slab.shape[0]]
-        if rows[0] == 0:
+        if rows[0] == 0 and not (self._adds and total is slab):
             total.zero_()
         add_product(total, dz.T, right, factor)
         if rows[1] == self._rows and total is not slab:
-            slab.copy_(total)
+            slab.copy_(total + slab if self._adds else total)
 
 
 class Gradients:
     """Everything a backward pass adds up, for the gradients that are wanted."""
 
     def __init__(self, head: Head, live: Upstream, wanted: Wanted) -> None:
-        self.head, self.live, rows = head, live, live.count
+        self.head, self.live, self._into, rows = head, live, wanted.into, live.count
         lora, width = head.lora, head.hidden.shape[1]
         accumulate, device = accumulate_dtype(head.plan.compute), head.hidden.device
         self.inner = head.inner(live.index, rows)
-        self.weight = SlabSum(head.weight, head, rows) if wanted.weight else None
+        self.weight = SlabSum(head.weight, head, rows, wanted.into) if wanted.weight else None
         self.lora_b = SlabSum(lora.b, head, rows) if lora is not None and wanted.lora_b else None
         self.bias = (
             torch.zeros_like(head.bias, dtype=accumulate) if head.bias is not None and wanted.bias else None
@@ -196,7 +203,7 @@ class Gradients:
                 d_hidden = torch.zeros_like(head.hidden).index_copy_(0, self.live.index, d_hidden)
         return (
             d_hidden,
-            None if self.weight is None else self.weight.out,
+            None if self.weight is None or self._into is not None else self.weight.out,
             None if self.bias is None or head.bias is None else self.bias.to(head.bias.dtype),
             None if self.d_lora_a is None or lora is None else self.d_lora_a.to(lora.a.dtype),
             None if self.lora_b is None else self.lora_b.out,

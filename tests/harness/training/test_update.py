@@ -8,6 +8,7 @@ import torch
 
 from harness.meters.clock import PhaseClock
 from harness.spec.recipe import Recipe
+from harness.training import policy
 from harness.training.batch import Sample, micro_batches
 from harness.training.update import Updater
 
@@ -192,3 +193,30 @@ def test_microbatches_hold_every_row_once_within_the_budget():
         flat = batch.padded(torch.arange(1.0, len(batch.targets) + 1))
         assert torch.equal(flat[batch.mask], torch.arange(1.0, len(batch.targets) + 1))
         assert (flat[~batch.mask] == 0).all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_large_embeddings_and_heads_accumulate_in_place_to_the_same_gradient(random_model, monkeypatch, tied):
+    model = random_model if tied else untied(random_model)
+    model.get_input_embeddings().padding_idx = make_samples()[0].prompt_ids[0]
+    recipe = make_recipe(training={"microbatch_tokens": 12}, objective={"entropy_bonus": 0.1})
+    _, expected = run(model, recipe)
+    dense = torch.nn.functional.embedding
+    monkeypatch.setattr(policy, "IN_PLACE_FROM", 1)
+    calls = []
+    monkeypatch.setattr(policy.F, "embedding", lambda ids, weight: calls.append(1) or dense(ids, weight))
+    _, found = run(model, recipe)
+    assert len(calls) >= 3
+    assert found[0].keys() == expected[0].keys()
+    assert_same(found[0], expected[0], tolerance=1e-6)
+
+
+def untied(model):
+    config = copy.deepcopy(model.config)
+    config.tie_word_embeddings = False
+    made = type(model)(config).eval()
+    made.load_state_dict(copy.deepcopy(model.state_dict()))
+    with torch.no_grad():
+        made.lm_head.weight.mul_(1.1)
+    assert made.lm_head.weight is not made.get_input_embeddings().weight
+    return made

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.token_logprob import gradients, token_logprob
+from kernels.token_logprob import Lora, gradients, token_logprob
 from tests.kernels.token_logprob.problems import make_problem, small_tiles, solve  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
@@ -160,3 +160,71 @@ def test_log_probs_of_all_targets_sum_to_one():
     targets = torch.arange(50)
     out = token_logprob(problem.hidden.expand(50, -1), problem.weight, targets, softcap=2.0, temperature=0.5)
     assert out.logprob.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["slabs", "fused"])
+@pytest.mark.parametrize("features", [{}, {"padded": True, "lora": True, "bias": True, "entropy": True}])
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.float16])
+@pytest.mark.usefixtures("small_tiles")
+def test_accumulating_in_place_adds_what_autograd_would(implementation, features, weight_dtype):
+    """Two micro-batches, several tiles each: once through autograd, once into `weight.grad`."""
+    found = []
+    for in_place in (False, True):
+        weight = make_problem(**features).weight.to(weight_dtype).requires_grad_()
+        others = []
+        for seed in (1, 2):
+            problem = make_problem(**features, seed=seed).to(torch.float32)
+            leaves = {
+                name: leaf.detach().clone().requires_grad_()
+                for name, leaf in problem.leaves().items()
+                if name != "weight"
+            }
+            lora = problem.lora and Lora(leaves["lora.a"], leaves["lora.b"], problem.lora.scale)
+            out = token_logprob(
+                leaves["hidden"], weight, problem.targets, bias=leaves.get("bias"), lora=lora,
+                vocab_size=problem.vocab_size, return_entropy=problem.d_entropy is not None,
+                implementation=implementation, accumulate_in_place=in_place,
+            )  # fmt: skip
+            loss = (out.logprob * problem.d_logprob).sum()
+            (loss if out.entropy is None else loss + (out.entropy * problem.d_entropy).sum()).backward()
+            assert weight.grad.dtype == weight_dtype
+            others += [leaf.grad for leaf in leaves.values()]
+        found.append((weight.grad, others))
+    (through, others), (into, same) = found
+    assert all(torch.equal(a, b) for a, b in zip(others, same, strict=True))
+    tolerance = 1e-6 if weight_dtype == torch.float32 else 2e-3
+    torch.testing.assert_close(into, through, rtol=tolerance, atol=tolerance * float(through.abs().max()))
+
+
+def test_accumulating_in_place_makes_no_tensor_of_the_weights_size():
+    hidden, weight = torch.randn(8, 4, requires_grad=True), torch.randn(50, 4, requires_grad=True)
+    weight.grad = torch.ones_like(weight)
+    own, seen = weight.grad, []
+    weight.register_hook(seen.append)
+    token_logprob(hidden, weight, torch.arange(8), accumulate_in_place=True).logprob.sum().backward()
+    assert weight.grad is own
+    assert all(gradient is None for gradient in seen)
+    assert not torch.equal(own, torch.ones_like(own))
+
+
+def test_accumulating_in_place_leaves_a_gradient_alone_where_no_row_is_live():
+    hidden, weight = torch.randn(8, 4, requires_grad=True), torch.randn(50, 4, requires_grad=True)
+    weight.grad = torch.ones_like(weight)
+    (token_logprob(hidden, weight, torch.arange(8), accumulate_in_place=True).logprob * 0).sum().backward()
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+
+@pytest.mark.parametrize(
+    ("weight", "implementation", "words"),
+    [
+        (torch.randn(50, 4), "slabs", "must be a leaf that requires a gradient"),
+        (torch.randn(50, 4, requires_grad=True) * 2, "slabs", "must be a leaf that requires a gradient"),
+        (torch.randn(50, 4, requires_grad=True), "reference", "not for `implementation` reference"),
+    ],
+)
+def test_accumulating_in_place_needs_a_leaf_and_slabs(weight, implementation, words):
+    with pytest.raises(ValueError, match=words):
+        token_logprob(
+            torch.randn(8, 4), weight, torch.arange(8),
+            implementation=implementation, accumulate_in_place=True,
+        )  # fmt: skip
