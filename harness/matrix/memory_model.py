@@ -18,6 +18,8 @@ from harness.spec.recipe import Recipe
 GIB = 2**30
 _PROCESS_GIB = {True: 0.8, False: 0.6}
 """What a process takes before any tensor, on a GPU (context, kernels) and on a CPU (libraries)."""
+_VLLM_LIBRARIES_GIB = 0.4
+"""What importing vLLM adds to that on a CPU."""
 _HEAD_SLAB = 2048
 """Vocabulary columns of which the fused head holds logits at a time; peers hold them all."""
 
@@ -84,6 +86,7 @@ def memory_parts(
         parts["keys and values"] = 2 * cached * model.kv_heads * model.head_dim * model.layers * item
     elif recipe.rollout.vllm.placement == "colocated":
         parts["vLLM"] = _vllm(recipe, hardware, weights * item)
+        parts["process"] += 0.0 if hardware.on_gpu else _VLLM_LIBRARIES_GIB * GIB
     # Rollouts and updates take turns: only the larger of what they hold meanwhile counts.
     asleep = ("vLLM",) if recipe.rollout.vllm.sleep_level else ()
     taking_turns = ("activations", "logits of the fused head"), ("keys and values", *asleep)

@@ -98,6 +98,31 @@ def test_adapters_need_no_reference_and_few_moments():
     assert found.parts["optimiser moments"] == pytest.approx(8 * 28 * 16 * ends / 3 / 2**30)
 
 
+def test_vllm_beside_the_trainer_on_a_cpu_and_the_update_take_turns():
+    # results/baselines/versus-trl-fp32.json: 32 completions of at most 64 tokens, 256 tokens a pass: 3.86 GiB.
+    def parts(**vllm):
+        made = recipe(
+            model={"name": "tiny"},
+            rollout={
+                "engine": "vllm",
+                "vllm": {"cache_gib": 0.2, **vllm},
+                "prompts_per_step": 4,
+                "completions_per_prompt": 8,
+                "max_completion_tokens": 64,
+            },
+            prompt={"max_tokens": 96},
+            training={"microbatch_tokens": 256},
+        )
+        return memory_parts(made, SMOLLM2, hardware(device="cpu"), prompt_tokens=46)
+
+    found, awake = parts(), parts(sleep_level=0)
+    assert found.total_gib == pytest.approx(3.86, rel=0.1)
+    # Cache and weights are larger than the activations of 256 tokens, which come on top where vLLM stays awake.
+    assert found.parts["vLLM"] == pytest.approx(0.2 + 4 * SMOLLM2.parameters / 2**30)
+    assert "activations" not in found.parts
+    assert awake.total_gib - found.total_gib == pytest.approx(awake.parts["activations"], rel=0.01)
+
+
 def test_the_estimate_is_near_what_a_committed_study_measured():
     # results/studies/smollm2-cpu: 24 completions of at most 20 tokens, fp32, 1024 tokens a pass: 4.96 GiB resident.
     made = recipe(
