@@ -10,7 +10,9 @@ import ctypes
 import gc
 import importlib.util
 import json
+import mmap
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +26,9 @@ from harness.rollout.engine import Completion, Request, Sampling
 
 BLOCK_TOKENS = 32
 """Tokens in a block of the key-value cache on a CPU: a prompt's whole blocks are computed once for its group."""
+
+_TRIM_FROM_BYTES = 64 * 2**20
+"""Weights from which handing freed memory back is worth the page faults that follow."""
 
 
 def vllm_available() -> bool:
@@ -74,6 +79,7 @@ class VllmCore:
 
     def __init__(self, options: CoreOptions) -> None:
         self._options = options
+        self._weight_bytes = 0
         with _quiet_start():
             from vllm import LLM
 
@@ -150,6 +156,7 @@ class VllmCore:
 
     def load_weights(self, weights: Sequence[tuple[str, Tensor]]) -> None:
         """Replaces all weights by `weights`, in the checkpoint's names and shapes."""
+        self._weight_bytes = sum(tensor.nbytes for _, tensor in weights)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
         if self._options.device == "cpu":
             self._llm.collective_rpc(_repack_tied_head)
@@ -158,16 +165,15 @@ class VllmCore:
     def sleep(self, level: int) -> None:
         """Frees cache and weights: at level 1 these move to the host, at 2, and on a CPU, they are dropped."""
         if self._options.device == "cpu":
-            (self._cache_bytes,) = self._llm.collective_rpc(_drop_weights_and_cache)
-            _return_to_system()
+            self._llm.collective_rpc(_drop_weights_and_cache)
+            if self._weight_bytes >= _TRIM_FROM_BYTES:
+                _return_to_system()
         else:
             self._llm.sleep(level=level)
 
     def wake(self) -> None:
         """Ends the sleep. Weights that were dropped must be loaded again."""
-        if self._options.device == "cpu":
-            self._llm.collective_rpc(_make_cache, args=(self._cache_bytes,))
-        else:
+        if self._options.device != "cpu":
             self._llm.wake_up()
 
     def close(self) -> None:
@@ -228,24 +234,27 @@ def _repack_tied_head(worker: Any) -> None:
     head.quant_method.process_weights_after_loading(head)
 
 
-def _drop_weights_and_cache(worker: Any) -> list[int]:
-    """What vLLM's sleep does on a GPU; returns the bytes of each layer's storage. The embedding stays, for loading
-    writes into it."""
+def _drop_weights_and_cache(worker: Any) -> None:
+    """What vLLM's sleep does on a GPU. The embedding stays, for loading writes into it."""
     for module in worker.model_runner.get_model().modules():
         if getattr(module, "cpu_linear", None) is not None:
             module.cpu_linear = None  # held the packed weight
-    storages = [cache.untyped_storage() for cache in worker.model_runner.kv_caches]
-    sizes = [storage.nbytes() for storage in storages]
-    for storage in storages:
-        storage.resize_(0)
-    return sizes
+    storages = {cache.untyped_storage().data_ptr(): cache for cache in worker.model_runner.kv_caches}
+    for start, cache in storages.items():  # layers share one
+        _drop_pages(start, cache.untyped_storage().nbytes())
 
 
-def _make_cache(worker: Any, sizes: Sequence[int]) -> None:
-    for cache, size in zip(worker.model_runner.kv_caches, sizes, strict=True):
-        if not cache.untyped_storage().nbytes():  # layers share one, and resizing copies
-            cache.untyped_storage().resize_(size)
-        cache.zero_()  # a masked key that is not a number would still make a sum that is none
+def _drop_pages(start: int, size: int) -> None:
+    """Gives whole pages from `start` on back to the system, which fills in zeros as they are touched again.
+
+    The address stays valid, so nothing that looks there needs to know, and no page costs anything before its use.
+    """
+    if sys.platform != "linux":
+        return
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > first:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
 
 
 def _return_to_system() -> None:

@@ -1,6 +1,7 @@
 """The vLLM engine on a CPU, against transformers and against itself."""
 
 import copy
+import mmap
 import os
 import signal
 import threading
@@ -266,17 +267,20 @@ def test_a_resting_engine_holds_neither_cache_nor_packed_weights_and_wakes_as_it
     first, restarts = setup.engine.generate(setup.requests, sampling), setup.engine.restarts
     runner = setup.engine._core._llm.llm_engine.model_executor.driver_worker.model_runner
     assert all(module.cpu_linear for module in linears(runner))
-    held = cache_bytes(runner)
+    caches = runner.kv_caches
+    for cache in caches:
+        cache.fill_(1.0)
+    held = caches[0].untyped_storage().nbytes()
     assert held > 0.2 * 2**30
 
     resident = psutil.Process().memory_info().rss
     setup.engine.rest()
     setup.engine.rest()  # already asleep
     assert resident - psutil.Process().memory_info().rss > 0.9 * held
-    assert cache_bytes(runner) == 0
+    # The first and the last page may hold something else too.
+    assert sum(int(cache.count_nonzero()) for cache in caches) <= 2 * mmap.PAGESIZE // caches[0].itemsize
     assert not any(module.cpu_linear for module in linears(runner))
     assert setup.engine.generate(setup.requests, sampling) == first
-    assert cache_bytes(runner) == held
 
     setup.engine.rest()
     with torch.no_grad():
@@ -291,11 +295,6 @@ def linears(runner):
     """Modules with a packed weight; the embedding, which is never multiplied with, may have one that is not used."""
     model = runner.get_model()
     return [m for m in model.modules() if hasattr(m, "cpu_linear") and m is not model.model.embed_tokens]
-
-
-def cache_bytes(runner):
-    storages = {c.untyped_storage().data_ptr(): c.untyped_storage() for c in runner.kv_caches}
-    return sum(storage.nbytes() for storage in storages.values())
 
 
 def test_an_engine_that_fails_to_rest_is_built_anew(setup, monkeypatch):
