@@ -19,8 +19,8 @@ class PeakMemory:
     """Peaks since the last `reset`, in GiB.
 
     On Linux the kernel keeps the resident peak exactly (`VmHWM`, reset through `clear_refs`). Where it cannot
-    be reset, the resident set at the reading stands in, a lower bound. Both files stay open, a fifth of the cost of
-    a phase: they are those of the process that made the meter, so a fork needs its own.
+    be reset, the resident set at the reading stands in, a lower bound. Both files stay open, for opening them
+    costs four times the rest; they are those of the process that made the meter, so a fork needs its own.
 
     Args:
         device: a CUDA device index to watch, or None.
