@@ -154,12 +154,20 @@ class VllmCore:
         at: Any = output.prompt_logprobs
         return [float(at[i][ids[i]].logprob) for i in range(1, len(ids))]
 
-    def load_weights(self, weights: Sequence[tuple[str, Tensor]]) -> None:
-        """Replaces all weights by `weights`, in the checkpoint's names and shapes."""
+    def load_weights(self, weights: Sequence[tuple[str, Tensor]], *, shared: bool = False) -> None:
+        """Replaces all weights by `weights`, in the checkpoint's names and shapes.
+
+        Where `shared`, on a CPU the embedding is not copied but looked up in the tensor that was given, which must
+        then stay as it is until the next call.
+        """
         self._weight_bytes = sum(tensor.nbytes for _, tensor in weights)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
         if self._options.device == "cpu":
             self._llm.collective_rpc(_repack_tied_head)
+            if shared:
+                self._llm.collective_rpc(_share_embedding, args=(dict(weights),))
+            if self._weight_bytes >= _TRIM_FROM_BYTES:
+                _return_to_system()
         self._llm.reset_prefix_cache()
 
     def sleep(self, level: int) -> None:
@@ -232,6 +240,16 @@ def _repack_tied_head(worker: Any) -> None:
     head.cpu_linear = None
     head.weight = embedding.weight
     head.quant_method.process_weights_after_loading(head)
+
+
+def _share_embedding(worker: Any, weights: dict[str, Tensor]) -> None:
+    """The one weight that a CPU does not pack: vLLM's copy of it would be the largest tensor of a small model."""
+    for name, parameter in worker.model_runner.get_model().named_parameters():
+        given = weights.get(name)
+        if not name.endswith("embed_tokens.weight") or given is None or not given.is_contiguous():
+            continue
+        if (given.shape, given.dtype) == (parameter.shape, parameter.dtype):
+            parameter.data = given
 
 
 def _drop_weights_and_cache(worker: Any) -> None:

@@ -100,8 +100,9 @@ class ProcessCore:
         result: list[float] = self._call("score", list(ids))
         return result
 
-    def load_weights(self, weights: Sequence[tuple[str, Tensor]]) -> None:
-        """See `VllmCore.load_weights`; the tensors pass through a file in memory, in the engine's dtype."""
+    def load_weights(self, weights: Sequence[tuple[str, Tensor]], *, shared: bool = False) -> None:
+        """See `VllmCore.load_weights`; the tensors pass through a file in memory, in the engine's dtype, and none
+        is shared."""
         folder = _MEMORY if _MEMORY.is_dir() else None
         with tempfile.TemporaryDirectory(prefix="grpo-weights-", dir=folder) as work:
             path = Path(work) / "model.safetensors"

@@ -162,14 +162,12 @@ def _attention(
     **_unused: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a packed row; query [1, h, N, d], key and value [1, h_kv, N, d] → [1, N, h, d]."""
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    options: dict[str, Any] = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     rows = []
     for group in shared_prompts.groups:
         prompt = slice(group.prompt.start, group.prompt.end)
         k, v = key[:, :, prompt], value[:, :, prompt]
-        rows.append(scaled_dot_product_attention(query[:, :, prompt], k, v, is_causal=True, scale=scaling))
+        rows.append(scaled_dot_product_attention(query[:, :, prompt], k, v, is_causal=True, **options))
         for span in group.completions:
             if not span.length:  # a completion of one token, which the prompt predicts
                 continue
@@ -180,7 +178,7 @@ def _attention(
                     torch.cat([k, key[:, :, own]], 2),
                     torch.cat([v, value[:, :, own]], 2),
                     attn_mask=shared_prompts.mask(group.prompt.length, span.length, query),
-                    scale=scaling,
+                    **options,
                 )
             )
     return torch.cat(rows, 2).transpose(1, 2).contiguous(), None

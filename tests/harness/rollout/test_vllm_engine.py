@@ -182,7 +182,7 @@ def test_weights_that_do_not_arrive_are_told(setup, monkeypatch):
     core = setup.engine._core
     with torch.no_grad():
         setup.policy.get_input_embeddings().weight.mul_(2)
-    monkeypatch.setattr(core, "load_weights", lambda weights: None)
+    monkeypatch.setattr(core, "load_weights", lambda weights, shared: None)
     with pytest.raises(EngineFailed, match="after the weights were loaded"):
         setup.engine.sync()
     monkeypatch.undo()
@@ -295,6 +295,28 @@ def linears(runner):
     """Modules with a packed weight; the embedding, which is never multiplied with, may have one that is not used."""
     model = runner.get_model()
     return [m for m in model.modules() if hasattr(m, "cpu_linear") and m is not model.model.embed_tokens]
+
+
+def test_an_embedding_as_vllm_lays_it_is_the_policys_own(setup):
+    config = copy.deepcopy(setup.policy.config)
+    config.vocab_size = 320  # vLLM pads a vocabulary to a multiple of 64
+    torch.manual_seed(0)
+    policy = type(setup.policy)(config).eval()
+    engine = VllmEngine(policy, end_ids=(0,), spec=VllmSpec(cache_gib=0.1), bf16=False, context_tokens=128)
+    try:
+        embedding = policy.get_input_embeddings().weight
+        for _ in range(2):
+            with torch.no_grad():
+                embedding.mul_(3.0)
+            before = embedding.detach().clone()
+            engine.sync()
+            assert engine.mismatch < 1e-4
+            runner = engine._core._llm.llm_engine.model_executor.driver_worker.model_runner
+            assert runner.get_model().model.embed_tokens.weight.data_ptr() == embedding.data_ptr()
+            engine.generate(setup.requests, Sampling(4))
+            assert torch.equal(embedding, before)
+    finally:
+        engine.close()
 
 
 def test_an_engine_that_fails_to_rest_is_built_anew(setup, monkeypatch):
