@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from kernels.token_logprob.autograd import slabbed_token_logprob
+from kernels.token_logprob.autograd import Engine, slabbed_token_logprob
 from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform
-from kernels.token_logprob.plan import DEFAULT_LOGIT_BYTES, plan_slabs
+from kernels.token_logprob.plan import DEFAULT_LOGIT_BYTES, SlabPlan, plan_slabs
 from kernels.token_logprob.reference import reference_token_logprob
 from kernels.token_logprob.slabs import SLABS
 
@@ -85,33 +85,39 @@ def token_logprob(
         "lora": pair,
         "return_entropy": return_entropy,
     }
-    if accumulate_in_place and not (weight.is_leaf and weight.requires_grad):
-        raise ValueError("`weight` must be a leaf that requires a gradient for `accumulate_in_place`")
+    if accumulate_in_place:
+        _check_in_place(weight, implementation)
     if implementation == "reference":
-        if accumulate_in_place:
-            raise ValueError("`accumulate_in_place` is not for `implementation` reference")
         return reference_token_logprob(hidden, weight, targets, **options)
-    options["in_place"] = accumulate_in_place
     if implementation == "fused" or (
         implementation == "auto" and hidden.is_cuda and hidden.dtype != torch.float64
     ):
-        # Imported late: planning and CPU runs need no Triton.
-        from kernels.token_logprob.launch import FUSED, fused_available, plan_fused
+        engine, plan = _fused(hidden, tokens, logit_bytes)
+    else:
+        computed = int((targets != IGNORE_INDEX).sum())
+        engine, plan = SLABS, plan_slabs(computed, tokens, hidden.dtype, hidden.device, logit_bytes)
+    return slabbed_token_logprob(
+        hidden, weight, targets, engine=engine, plan=plan, in_place=accumulate_in_place, **options
+    )
 
-        if not fused_available(hidden.device):
-            raise RuntimeError(
-                f"`implementation` fused needs a GPU or TRITON_INTERPRET=1, got {hidden.device}"
-            )
-        if hidden.dtype == torch.float64:
-            raise ValueError(
-                "`hidden` must be fp16, bf16 or fp32 for `implementation` fused, got torch.float64"
-            )
-        budget = DEFAULT_LOGIT_BYTES if logit_bytes is None else logit_bytes
-        plan = plan_fused(hidden.shape[0], tokens, hidden.dtype, budget)
-        return slabbed_token_logprob(hidden, weight, targets, engine=FUSED, plan=plan, **options)
-    computed = int((targets != IGNORE_INDEX).sum())
-    plan = plan_slabs(computed, tokens, hidden.dtype, hidden.device, logit_bytes)
-    return slabbed_token_logprob(hidden, weight, targets, engine=SLABS, plan=plan, **options)
+
+def _fused(hidden: Tensor, vocab: int, logit_bytes: int | None) -> tuple[Engine, SlabPlan]:
+    # Imported late: planning and CPU runs need no Triton.
+    from kernels.token_logprob.launch import FUSED, fused_available, plan_fused
+
+    if not fused_available(hidden.device):
+        raise RuntimeError(f"`implementation` fused needs a GPU or TRITON_INTERPRET=1, got {hidden.device}")
+    if hidden.dtype == torch.float64:
+        raise ValueError("`hidden` must be fp16, bf16 or fp32 for `implementation` fused, got torch.float64")
+    budget = DEFAULT_LOGIT_BYTES if logit_bytes is None else logit_bytes
+    return FUSED, plan_fused(hidden.shape[0], vocab, hidden.dtype, budget)
+
+
+def _check_in_place(weight: Tensor, implementation: str) -> None:
+    if not (weight.is_leaf and weight.requires_grad):
+        raise ValueError("`weight` must be a leaf that requires a gradient for `accumulate_in_place`")
+    if implementation == "reference":
+        raise ValueError("`accumulate_in_place` is not for `implementation` reference")
 
 
 def _check_tensors(
