@@ -331,14 +331,16 @@ def machine(arguments):
 def markdown(found):
     """The comparison for people."""
     about, base = found["machine"], found["contenders"]["trl"]
-    bf16 = "has" if about["bf16_instructions"] else "has no"
+    emulates = about["dtype"] == "bfloat16" and not about["bf16_instructions"]
+    emulation = (
+        "; it has no bfloat16 instructions: our side computes in float32, trl emulates" if emulates else ""
+    )
     lines = [
         "# One GRPO step against trl's GRPOTrainer",
         "",
         f"{about['model']}, {about['batch']}, reward `{about['reward']}`, {about['dtype']}; "
         f"trl {about['trl']} with its defaults. {about['processor']}, {about['cores']} cores, "
-        f"{about['instructions']}; it {bf16} bfloat16 "
-        "instructions, without which our side computes in float32 and trl emulates.",
+        f"{about['instructions']}{emulation}.",
         "",
         "| | tokens/s | range over steps | against trl | peak GiB | against trl | s a step | groups without spread |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
