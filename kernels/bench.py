@@ -12,7 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ QUICK_SHAPES = ("small@512",)
 GPU_SHAPES = ("smollm2-135m@8192", "qwen2.5-1.5b@8192", "qwen2.5-1.5b@32768")
 BATCHES = ("dense", "half-masked", "recorded")
 PEERS = ("trl", "torch", "compiled", "checkpoint", "lce", "liger", "cce")
-DTYPES = ("bf16", "fp16", "fp32")
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""Name → torch's name."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -48,6 +49,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=900, help="seconds for one process; default %(default)s"
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=60,
+        help="seconds: a first pass that takes longer is not repeated; default %(default)s",
+    )
     parser.add_argument("--quick", action="store_true", help="a small shape, seconds instead of minutes")
     parser.add_argument("--out", type=Path, help="folder to write to; default: print only")
     return parser.parse_args(arguments)
@@ -62,7 +69,7 @@ def resolve(options: argparse.Namespace) -> list[dict[str, Any]]:
     import torch
 
     from kernels.benchmarks.batches import recorded_batch
-    from kernels.benchmarks.variants import OURS, PRODUCTS, available
+    from kernels.benchmarks.variants import OURS, PRODUCTS, PRODUCTS_AS_GIVEN, available
     from kernels.token_logprob.cases import head_shape
     from kernels.token_logprob.plan import product_dtype
 
@@ -89,8 +96,11 @@ def resolve(options: argparse.Namespace) -> list[dict[str, Any]]:
     missing = [name for name in peers if not available(name, device)]
     if missing:
         print(f"not installed, not measured: {', '.join(missing)}", file=sys.stderr)
-    variants = [PRODUCTS, *(name for name in (*OURS, *peers) if available(name, device))]
-    common = {"device": device, "dtype": dtype, "threads": options.threads, "repeats": options.repeats}
+    given = getattr(torch, DTYPES[dtype])
+    alone = [PRODUCTS] if product_dtype(given, device) == given else [PRODUCTS, PRODUCTS_AS_GIVEN]
+    variants = [*alone, *(name for name in (*OURS, *peers) if available(name, device))]
+    common = {"device": device, "dtype": dtype}
+    common |= {name: getattr(options, name) for name in ("threads", "repeats", "patience")}
     return [
         {"shape": shape, "batch": batch, "variant": variant, **common}
         for shape in shapes
@@ -112,11 +122,17 @@ def run_worker(job: dict[str, Any], timeout: float) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(jobs: list[dict[str, Any]], rounds: int, timeout: float) -> list[dict[str, Any]]:
-    """Every job `rounds` times, the order of the variants reversed from round to round within each case."""
+def measure(
+    jobs: list[dict[str, Any]], rounds: int, timeout: float, save: Callable[[list[dict[str, Any]]], None]
+) -> list[dict[str, Any]]:
+    """Every job `rounds` times, the order of the variants reversed from round to round within each case.
+
+    `save` is given the jobs that have run after each of them, so that nothing is lost when somebody interrupts.
+    """
+    results = [{**job, "runs": []} for job in jobs]
     cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for job in jobs:
-        cases.setdefault((job["shape"], job["batch"]), []).append({**job, "runs": []})
+    for job in results:
+        cases.setdefault((job["shape"], job["batch"]), []).append(job)
     for case, variants in cases.items():
         for number in range(rounds):
             for job in variants if number % 2 == 0 else reversed(variants):
@@ -135,7 +151,8 @@ def measure(jobs: list[dict[str, Any]], rounds: int, timeout: float) -> list[dic
                     file=sys.stderr,
                     flush=True,
                 )
-    return [job for variants in cases.values() for job in variants]
+                save([job for job in results if job["runs"]])
+    return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,13 +165,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results = measure(jobs, options.rounds, options.timeout)
-    from kernels.benchmarks.report import machine, markdown, summarise, write
+    from kernels.benchmarks.report import machine, markdown, plot, summarise, write
 
+    origin = machine(jobs[0])
+
+    def save(results: list[dict[str, Any]]) -> None:
+        if options.out is not None:
+            write(options.out, origin, results, summarise(results))
+
+    try:
+        results = measure(jobs, options.rounds, options.timeout, save)
+    except KeyboardInterrupt:
+        where = "nothing written" if options.out is None else f"{options.out} holds what was measured"
+        print(f"interrupted; {where}", file=sys.stderr)
+        return 130
     rows = summarise(results)
     print(markdown(rows))
     if options.out is not None:
-        write(options.out, machine(jobs[0]), results, rows)
+        plot(options.out, rows)
     return 1 if any("failed" in run or "wrong" in run for job in results for run in job["runs"]) else 0
 
 

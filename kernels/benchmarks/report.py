@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from kernels.benchmarks.variants import OURS, PRODUCTS
+from kernels.benchmarks.variants import OURS, PRODUCTS, PRODUCTS_ALONE
 from kernels.token_logprob.cases import head_shape
 
 SCHEMA = 1
@@ -20,7 +20,7 @@ MIB = 1 << 20
 COLUMNS = (
     "shape", "batch", "dtype", "variant", "tokens", "live_rows", "full_seconds", "full_low", "full_high",
     "forward_seconds", "forward_low", "forward_high", "times_products", "times_products_low", "times_products_high",
-    "tflops", "extra_mib", "samples", "error", "status",
+    "tflops", "extra_mib", "samples", "once", "error", "status",
 )  # fmt: skip
 FLOPS_PER_CLOCK = {(8, 0): 2048, (8, 6): 1024, (8, 9): 1024, (9, 0): 4096}
 """Dense 16-bit tensor-core operations of an SM per clock, from NVIDIA's architecture papers."""
@@ -48,7 +48,8 @@ def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row |= {"status": "ok", "tokens": runs[0]["tokens"], "live_rows": runs[0]["live_rows"]}
         samples = {name: [s for run in runs for s in run["samples"][name]] for name in runs[0]["samples"]}
         row["samples"] = len(samples["full"])
-        for name in ("full", "forward"):
+        row["once"] = any(run["once"] for run in runs)
+        for name in (name for name in ("full", "forward") if samples[name]):
             row[f"{name}_seconds"], row[f"{name}_low"], row[f"{name}_high"] = median_interval(samples[name])
         pairs = [a / b for a, b in zip(samples["full"], samples["products"])]
         row["times_products"], row["times_products_low"], row["times_products_high"] = median_interval(pairs)
@@ -120,10 +121,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
                 continue
             extra = f"{row['extra_mib']:.0f}" if "extra_mib" in row else ""
             error = f"{row['error']:.1e}" if "error" in row else ""
+            forward = f"{row['forward_seconds']:.3f}" if "forward_seconds" in row else ""
+            name = f"{row['variant']} (once)" if row["once"] else row["variant"]
             ratio, low, high = (row[f"times_products{end}"] for end in ("", "_low", "_high"))
             lines.append(
-                f"| {row['variant']} | {row['full_seconds']:.3f} | {row['full_low']:.3f}–{row['full_high']:.3f} "
-                f"| {row['forward_seconds']:.3f} | {ratio:.2f} | {low:.2f}–{high:.2f} "
+                f"| {name} | {row['full_seconds']:.3f} | {row['full_low']:.3f}–{row['full_high']:.3f} "
+                f"| {forward} | {ratio:.2f} | {low:.2f}–{high:.2f} "
                 f"| {row['tflops']:.3f} | {extra} | {error} |"
             )
     return "\n".join(lines)
@@ -132,7 +135,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def write(
     folder: Path, origin: dict[str, Any], results: list[dict[str, Any]], rows: list[dict[str, Any]]
 ) -> None:
-    """`bench.json` with every sample, `bench.csv`, `bench.md` and one plot per model in `folder`."""
+    """`bench.json` with every sample, `bench.csv` and `bench.md` in `folder`."""
     (folder / "bench.json").write_text(
         json.dumps({"machine": origin, "results": results, "table": rows}, indent=1)
     )
@@ -145,14 +148,16 @@ def write(
     notes = (
         "Medians over all processes. `× products alone` pairs each timing with one of the three matrix products "
         "in the same process, into buffers made beforehand. `extra` is peak memory above the inputs and the "
-        "gradients returned."
+        "gradients returned. `once`: the first pass took too long to repeat, and includes what it compiled."
     )
     (folder / "bench.md").write_text(f"{facts}\n\n{notes}\n{markdown(rows)}\n", encoding="utf-8")
-    _plot(folder, rows)
 
 
-def _plot(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Per model: time and memory over tokens, or time against memory where there is but one number of tokens."""
+def plot(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """`bench-MODEL.png` for each model: time and memory over tokens.
+
+    Where there is but one number of tokens, time against memory.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -176,7 +181,7 @@ def _over_tokens(axes: list[Any], rows: list[dict[str, Any]]) -> None:
         points = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["tokens"])
         tokens = [row["tokens"] for row in points]
         style = {"linewidth": 2.2 if variant in OURS else 1.2, "marker": "o", "label": variant}
-        if variant == PRODUCTS:
+        if variant in PRODUCTS_ALONE:
             style |= {"linestyle": "--", "color": "black"}
         axes[0].plot(tokens, [row["full_seconds"] for row in points], **style)
         if all("extra_mib" in row for row in points):

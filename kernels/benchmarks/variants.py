@@ -19,6 +19,10 @@ from kernels.token_logprob import token_logprob
 
 Loss = Callable[[Batch], Tensor]
 PRODUCTS = "products"
+"""The three matrix products alone, in the machine's best dtype for them."""
+PRODUCTS_AS_GIVEN = "products-as-given"
+"""The same in the dtype of the tensors, where that is another one."""
+PRODUCTS_ALONE = (PRODUCTS, PRODUCTS_AS_GIVEN)
 OURS = {
     "slabs-keep": ("slabs", 1 << 40),
     "slabs-lean": ("slabs", 0),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kernels.benchmarks.batches import Batch, make_batch
-from kernels.benchmarks.variants import PRODUCTS, loss_of, relative_error
+from kernels.benchmarks.variants import PRODUCTS, PRODUCTS_ALONE, loss_of, relative_error
 from kernels.token_logprob.cases import head_shape
 from kernels.token_logprob.plan import product_dtype
 
@@ -54,9 +54,8 @@ class Clock:
         return begin.elapsed_time(end) / 1e3
 
 
-def products(batch: Batch) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The forward product, and all three, into buffers made beforehand, in the machine's best dtype for them."""
-    dtype = product_dtype(batch.hidden.dtype, batch.hidden.device.type)
+def products(batch: Batch, dtype: torch.dtype) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The forward product, and all three, in `dtype` into buffers made beforehand."""
     x, w = batch.hidden.detach().to(dtype), batch.weight.detach().to(dtype)
     z, dx, dw = x.new_empty(x.shape[0], w.shape[0]), torch.empty_like(x), torch.empty_like(w)
 
@@ -134,50 +133,78 @@ def sm_clock_mhz(device: str) -> float | None:
         return None
 
 
+def passes(variant: str, batch: Batch) -> tuple[Callable[[], None], Callable[[], tuple[Tensor, ...]]]:
+    """The forward pass of one variant, and its full pass, which gives the gradients of hidden and weight.
+
+    Products alone have no gradients and give none.
+    """
+    dtype = batch.hidden.dtype
+    if variant in PRODUCTS_ALONE:
+        best = product_dtype(dtype, batch.hidden.device.type)
+        forward_products, all_products = products(batch, best if variant == PRODUCTS else dtype)
+
+        def no_gradients() -> tuple[Tensor, ...]:
+            all_products()
+            return ()
+
+        return forward_products, no_gradients
+    batch.hidden.requires_grad_()
+    batch.weight.requires_grad_()
+    loss = loss_of(variant, batch)
+
+    def forward() -> None:
+        with torch.no_grad():
+            loss(batch)
+
+    return forward, lambda: torch.autograd.grad(loss(batch), (batch.hidden, batch.weight))
+
+
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
-    """Measures one variant of one case; the keys of `job` are those `kernels.bench` writes."""
+    """Measures one variant of one case; the keys of `job` are those `kernels.bench` writes.
+
+    A first pass of more than `patience` seconds is not repeated: it is the sample, compiling included.
+    """
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
     device, variant = job["device"], job["variant"]
     batch = make_batch(head_shape(job["shape"]), job["batch"], DTYPES[job["dtype"]], device)
-    tokens = batch.hidden.shape[0]
-    forward_products, all_products = products(batch)
-    result: dict[str, Any] = {"tokens": tokens, "live_rows": int((batch.coefficients != 0).sum())}
-    if variant == PRODUCTS:
-        forward, full = forward_products, all_products
-    else:
-        batch.hidden.requires_grad_()
-        batch.weight.requires_grad_()
-        loss = loss_of(variant, batch)
-
-        def gradients() -> tuple[Tensor, ...]:
-            return torch.autograd.grad(loss(batch), (batch.hidden, batch.weight))
-
-        def forward() -> None:
-            with torch.no_grad():
-                loss(batch)
-
-        def full() -> None:
-            gradients()
-
-        found = gradients()
-        if job["check"]:
-            result["error"] = check(batch, found)
-            if max(result["error"].values()) > TOLERANCE[job["dtype"]]:
-                return result | {"wrong": True, "tolerance": TOLERANCE[job["dtype"]]}
-        del found
-        result["extra_bytes"] = peak_extra_bytes(gradients, device)
-    clock = Clock(device)
+    result: dict[str, Any] = {
+        "tokens": batch.hidden.shape[0],
+        "live_rows": int((batch.coefficients != 0).sum()),
+    }
+    clock, found = Clock(device), list[Tensor]()
+    forward_products, all_products = passes(PRODUCTS, batch)
+    forward, full = passes(variant, batch)
     samples: dict[str, list[float]] = {"full": [], "forward": [], "products": [], "products_forward": []}
-    calls = {"full": full, "products": all_products, "forward": forward, "products_forward": forward_products}
-    # Both ways round, so that neither side always runs after the other.
-    orders = (list(calls), list(reversed(calls)))
-    forward()
+
+    def first() -> tuple[Tensor, ...]:
+        samples["full"].append(clock.seconds(lambda: found.extend(full())))
+        return tuple(found)
+
+    extra = peak_extra_bytes(first, device)
+    if job["check"] and found:
+        result["error"] = check(batch, tuple(found))
+        if max(result["error"].values()) > TOLERANCE[job["dtype"]]:
+            return result | {"wrong": True, "tolerance": TOLERANCE[job["dtype"]]}
+    found.clear()
     all_products()
-    for repeat in range(job["repeats"]):
-        for name in orders[repeat % 2]:
-            samples[name].append(clock.seconds(calls[name]))
+    result["once"] = samples["full"][0] > job["patience"]
+    if result["once"]:
+        samples["products"].append(clock.seconds(all_products))
+    else:
+        extra = peak_extra_bytes(full, device)
+        forward()
+        samples["full"].clear()
+        calls = {
+            "full": full, "products": all_products, "forward": forward, "products_forward": forward_products,
+        }  # fmt: skip
+        # Both ways round, so that neither side always runs after the other.
+        orders = (list(calls), list(reversed(calls)))
+        for repeat in range(job["repeats"]):
+            for name in orders[repeat % 2]:
+                samples[name].append(clock.seconds(calls[name]))
+    result["extra_bytes"] = None if variant in PRODUCTS_ALONE else extra
     result["samples"] = samples
     result["sm_clock_mhz"] = sm_clock_mhz(device)
     result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -13,6 +13,7 @@ import torch
 from kernels import bench
 from kernels.benchmarks import batches, report, worker
 from kernels.benchmarks.variants import loss_of
+from kernels.token_logprob.cases import head_shape
 
 JOB = {
     "shape": "tiny@64",
@@ -21,6 +22,7 @@ JOB = {
     "device": "cpu",
     "threads": 1,
     "repeats": 2,
+    "patience": 60,
     "check": True,
 }
 
@@ -36,8 +38,6 @@ def test_help_is_light():
 )
 @pytest.mark.parametrize("batch", ["dense", "half-masked"])
 def test_every_variant_computes_the_same_gradients(variant, batch):
-    from kernels.token_logprob.cases import head_shape
-
     problem = batches.make_batch(head_shape("tiny@64"), batch, torch.float32, "cpu")
     problem.hidden.requires_grad_()
     problem.weight.requires_grad_()
@@ -86,6 +86,7 @@ def test_job_gives_paired_samples_and_figures(tmp_path):
     stored = json.loads((tmp_path / "bench.json").read_text())
     assert stored["results"][0]["runs"][0]["samples"] == result["samples"]
     assert len(stored["machine"]["commit"]) == 40
+    report.plot(tmp_path, rows)
     assert (tmp_path / "bench-tiny.png").stat().st_size > 5000
     assert (tmp_path / "bench.csv").read_text().startswith("shape,batch,dtype,variant,tokens")
 
@@ -96,8 +97,67 @@ def test_variants_run_in_one_order_and_then_the_other(monkeypatch):
         bench, "run_worker", lambda job, timeout: seen.append(job["variant"]) or {"ratio": 1.0}
     )
     jobs = [{**JOB, "variant": name} for name in "abc"]
-    bench.measure(jobs, 2, 1.0)
+    saved = []
+    bench.measure(jobs, 2, 1.0, lambda results: saved.append(sum(len(job["runs"]) for job in results)))
     assert seen == ["a", "b", "c", "c", "b", "a"]
+    assert saved == [1, 2, 3, 4, 5, 6]
+
+
+def test_long_pass_is_checked_metered_and_timed_at_once(monkeypatch):
+    calls = []
+
+    def counted(variant, batch):
+        right = loss_of(variant, batch)
+        return lambda batch: calls.append(variant) or right(batch)
+
+    monkeypatch.setattr(worker, "loss_of", counted)
+    result = worker.run_job({**JOB, "variant": "torch", "patience": 0})
+    assert calls == ["torch"]
+    assert result["once"]
+    assert max(result["error"].values()) < 1e-5
+    assert result["extra_bytes"] >= 0
+    assert {name: len(values) for name, values in result["samples"].items()} == {
+        "full": 1, "forward": 0, "products": 1, "products_forward": 0,
+    }  # fmt: skip
+    (row,) = report.summarise([{**JOB, "variant": "torch", "runs": [result]}])
+    assert row["full_seconds"] == result["samples"]["full"][0]
+    assert "forward_seconds" not in row
+    assert "| torch (once) |" in report.markdown([row])
+
+
+def test_products_are_measured_in_the_given_dtype_too_where_the_machine_prefers_another(monkeypatch):
+    from kernels.token_logprob import plan
+
+    selection = ["--shapes", "tiny@64", "--batches", "dense", "--against", "", "--device", "cpu"]
+    for best, expected in (
+        (torch.float32, ["products", "products-as-given"]),
+        (torch.bfloat16, ["products"]),
+    ):
+        monkeypatch.setattr(plan, "product_dtype", lambda dtype, device, best=best: best)
+        jobs = bench.resolve(bench.parse([*selection, "--dtype", "bf16"]))
+        assert [job["variant"] for job in jobs] == [*expected, "slabs-keep", "slabs-lean"]
+    batch = batches.make_batch(head_shape("tiny@64"), "dense", torch.bfloat16, "cpu")
+    made = []
+    monkeypatch.setattr(worker, "products", lambda batch, dtype: made.append(dtype) or (None, None))
+    monkeypatch.setattr(worker, "product_dtype", lambda dtype, device: torch.float32)
+    for variant in ("products", "products-as-given"):
+        worker.passes(variant, batch)
+    assert made == [torch.float32, torch.bfloat16]
+
+
+def test_interrupted_benchmark_keeps_what_it_measured(tmp_path, monkeypatch, capsys):
+    def run(job, timeout):
+        if job["variant"] == "torch":
+            raise KeyboardInterrupt
+        return worker.run_job(job)
+
+    monkeypatch.setattr(bench, "run_worker", run)
+    selection = ["--shapes", "tiny@64", "--batches", "dense", "--against", "torch", "--device", "cpu"]
+    assert bench.main([*selection, "--rounds", "1", "--dtype", "fp32", "--out", str(tmp_path)]) == 130
+    assert "holds what was measured" in capsys.readouterr().err
+    stored = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["variant"] for row in stored["table"]] == ["products", "slabs-keep", "slabs-lean"]
+    assert all(row["full_seconds"] > 0 for row in stored["table"])
 
 
 def test_interval_contains_the_median_and_is_reproducible():
@@ -134,8 +194,6 @@ def test_recorded_batch_is_read_or_asked_for(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"mask must be \[B, T\], advantages \[B\]"):
         batches.recorded_batch()
     np.savez(path, mask=np.ones((2, 3), np.uint8), advantages=np.float32([0, 1]), recorded="how")
-    from kernels.token_logprob.cases import head_shape
-
     problem = batches.make_batch(head_shape("tiny@64"), "recorded", torch.float32, "cpu")
     assert problem.coefficients.tolist() == pytest.approx([0, 0, 0, 1 / 6, 1 / 6, 1 / 6])
 
