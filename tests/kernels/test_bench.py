@@ -103,6 +103,17 @@ def test_variants_run_in_one_order_and_then_the_other(monkeypatch):
     assert saved == [1, 2, 3, 4, 5, 6]
 
 
+def test_later_rounds_leave_out_what_takes_too_long(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        bench,
+        "run_worker",
+        lambda job, timeout: seen.append(job["variant"]) or {"ratio": 1.0, "once": job["variant"] == "b"},
+    )
+    bench.measure([{**JOB, "variant": name} for name in "abc"], 2, 1.0, lambda results: None)
+    assert seen == ["a", "b", "c", "c", "a"]
+
+
 def test_long_pass_is_checked_metered_and_timed_at_once(monkeypatch):
     calls = []
 
@@ -135,7 +146,7 @@ def test_products_are_measured_in_the_given_dtype_too_where_the_machine_prefers_
     ):
         monkeypatch.setattr(plan, "product_dtype", lambda dtype, device, best=best: best)
         jobs = bench.resolve(bench.parse([*selection, "--dtype", "bf16"]))
-        assert [job["variant"] for job in jobs] == [*expected, "slabs-keep", "slabs-lean"]
+        assert [job["variant"] for job in jobs] == ["products", "slabs-keep", "slabs-lean", *expected]
     batch = batches.make_batch(head_shape("tiny@64"), "dense", torch.bfloat16, "cpu")
     made = []
     monkeypatch.setattr(worker, "products", lambda batch, dtype: made.append(dtype) or (None, None))
