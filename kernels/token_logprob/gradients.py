@@ -92,14 +92,17 @@ def live_rows(
     )
 
 
-def add_product(total: Tensor, left: Tensor, right: Tensor, factor: float = 1.0) -> None:
-    """total += factor · left @ right, `total` in fp32 whatever the dtype of the product."""
+def add_product(
+    total: Tensor, left: Tensor, right: Tensor, factor: float = 1.0, overwrite: bool = False
+) -> None:
+    """total += factor · left @ right, `total` in fp32 whatever the dtype of the product; or = with `overwrite`."""
     if left.dtype == total.dtype:
-        total.addmm_(left, right, alpha=factor)
-    elif left.is_cuda:
-        total.add_(torch.mm(left, right, out_dtype=total.dtype), alpha=factor)
-    else:
-        total.add_(left @ right, alpha=factor)
+        total.addmm_(left, right, beta=0.0 if overwrite else 1.0, alpha=factor)
+        return
+    product = torch.mm(left, right, out_dtype=total.dtype) if left.is_cuda else left @ right
+    if overwrite:
+        total.zero_()
+    total.add_(product, alpha=factor)
 
 
 class SlabSum:
@@ -114,26 +117,20 @@ class SlabSum:
         if into is None:
             self.out[head.vocab if live_rows else 0 :].zero_()
         self._accumulate = accumulate_dtype(head.plan.compute)
-        self._one_tile = live_rows <= head.plan.rows
         self._scratch: Tensor | None = None
         self._rows = live_rows
+        # A single product is rounded once, on its way out: it needs no fp32 sum.
+        self._rounds_itself = live_rows <= head.plan.rows and not self._adds
 
     def add(self, span: Span, rows: Span, dz: Tensor, right: Tensor, factor: float) -> None:
         """Adds the tile dz [C, S] of token rows `rows` to the slab `span`."""
         slab = self.out[span[0] : span[1]]
-        if self._one_tile and dz.dtype == slab.dtype and not self._adds:
-            torch.mm(dz.T, right, out=slab)
-            if factor != 1.0:
-                slab.mul_(factor)
-            return
         total = slab
-        if slab.dtype != self._accumulate:
+        if slab.dtype != self._accumulate and not (self._rounds_itself and dz.dtype == slab.dtype):
             if self._scratch is None:
                 self._scratch = slab.new_empty(slab.shape, dtype=self._accumulate)
             total = self._scratch[: slab.shape[0]]
-        if rows[0] == 0 and not (self._adds and total is slab):
-            total.zero_()
-        add_product(total, dz.T, right, factor)
+        add_product(total, dz.T, right, factor, overwrite=rows[0] == 0 and not (self._adds and total is slab))
         if rows[1] == self._rows and total is not slab:
             slab.copy_(total + slab if self._adds else total)
 
