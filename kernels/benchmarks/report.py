@@ -17,6 +17,8 @@ from kernels.token_logprob.cases import head_shape
 SCHEMA = 1
 RESAMPLES = 2000
 MIB = 1 << 20
+WIDE = 10
+"""Largest over smallest time from which a plot's axis of time is logarithmic."""
 COLUMNS = (
     "shape", "batch", "dtype", "variant", "tokens", "live_rows", "full_seconds", "full_low", "full_high",
     "forward_seconds", "forward_low", "forward_high", "times_products", "times_products_low", "times_products_high",
@@ -194,7 +196,7 @@ def _over_tokens(axes: list[Any], rows: list[dict[str, Any]]) -> None:
 
 def _time_and_memory(axes: list[Any], rows: list[dict[str, Any]]) -> None:
     axis = axes[0]
-    for row in rows:
+    for number, row in enumerate(rows):
         seconds, low, high = (row[name] for name in ("full_seconds", "full_low", "full_high"))
         if row["variant"] == PRODUCTS:
             axis.axvline(seconds, linestyle="--", color="black", label="the three products alone")
@@ -206,12 +208,15 @@ def _time_and_memory(axes: list[Any], rows: list[dict[str, Any]]) -> None:
             axis.annotate(
                 row["variant"],
                 (seconds, row["extra_mib"]),
-                xytext=(6, 6 if row["variant"] in OURS else -14),
+                xytext=(6, 6 if number % 2 else -14),
                 textcoords="offset points",
                 color=colour,
             )
     axis.set(xlabel="full pass, seconds (95 % interval)", ylabel="peak extra memory, MiB")
     axis.set_yscale("symlog", linthresh=1)  # a small head needs less than is seen
+    times = [row["full_seconds"] for row in rows]
+    if max(times) > WIDE * min(times):
+        axis.set_xscale("log")
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
