@@ -298,7 +298,7 @@ def test_a_killed_gates_tree_is_put_away_by_the_next(repository, tmp_path):
 
 
 def test_an_injected_slow_down_of_a_kernel_is_caught(tmp_path):
-    """Three processes on real trees; the candidate's head spends half as much again."""
+    """Three processes on real trees; the candidate's kernel spends half as much again."""
     slow = copy_tree(tmp_path / "slow", 0.5)
     from harness.regression.compare import RECIPE
     from harness.regression.gate import Settings, run_gate
@@ -309,7 +309,8 @@ def test_an_injected_slow_down_of_a_kernel_is_caught(tmp_path):
     findings, _ = run_gate(Trees(ROOT, slow, job, 0.5), [case], Settings())
     (found,) = [f for f in findings if f.kind == "time"]
     assert found.comparison.decision == "worse"
-    assert 1.3 < found.comparison.ratio < 1.6
+    # The kernel is only a part of the call, and on another machine another part: 1.5 is the most it can be.
+    assert 1.1 < found.comparison.ratio < 1.6
 
 
 def test_a_candidate_that_computes_something_else_is_not_timed(tmp_path):
