@@ -155,7 +155,7 @@ class Estimator:
         measured = self._measured
         if not missing:
             return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured, evaluations=0)
-        steps = max(0, max(job.steps) - (step or self._trained(job)))
+        steps = max(job.steps) - step if step else self._steps_to_train(job)
         by_name = {b.name: b for b in job.evaluate.benchmarks}
         evaluations = sum(self.evaluation_seconds(job, by_name[name]) for _, name in missing)
         startup = self._startup if not step else 0.0
@@ -168,13 +168,16 @@ class Estimator:
             evaluations=len(missing),
         )
 
-    def _trained(self, job: RunJob) -> int:
-        """The last step known to be kept, or to be had from the run from which the job forks."""
+    def _steps_to_train(self, job: RunJob) -> int:
+        """Steps that the missing evaluations need, from the checkpoint on from which training can go on."""
         folder = self._store.run(job.run_id)
-        checkpoints = folder.checkpoint_steps()
-        if not checkpoints and job.fork is not None and trunk_state(job.fork, self._store) != "passed":
-            return job.fork.step
-        return max([*checkpoints, *(step for step, _, _ in folder.evaluated())], default=0)
+        levels = folder.untrained(job)
+        if not levels:
+            return 0
+        start = [step for step in folder.resumable_steps() if step < levels[0]]
+        if not start and job.fork is not None and not folder.checkpoint_steps():
+            start = [job.fork.step] if trunk_state(job.fork, self._store) != "passed" else []
+        return levels[-1] - max(start, default=0)
 
     def gib(self, job: RunJob) -> float:
         """Peak memory of a device: as this run measured it, or as the model says."""

@@ -8,6 +8,7 @@ are: identities know nothing of it, and a run whose trunk fails trains all its s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from harness.spec.schedule import SCHEDULE_FIELDS, learning_rate, learning_rates
 from harness.store.folders import Store
 from harness.store.job import Fork, RunJob
 
-_ALIKE = {"optimizer": set(SCHEDULE_FIELDS), "training": {"steps", "checkpoint_every"}}
+_ALIKE = {"optimizer": set(SCHEDULE_FIELDS), "training": {"steps", "checkpoint_every", "keep"}}
 """Recipe fields in which runs of a family may differ. Other runtime knobs may not: a gradient that is summed up in
 other parts is rounded otherwise."""
 
@@ -103,11 +104,42 @@ def fork_sentences(jobs: Sequence[RunJob]) -> list[str]:
     ]
 
 
+class Tidying:
+    """Removes checkpoints that nothing needs any more: of finished runs, and those from which all have forked.
+
+    Args:
+        store: the output folder.
+        jobs: all jobs.
+    """
+
+    def __init__(self, store: Store, jobs: Sequence[RunJob]) -> None:
+        self._store = store
+        self._jobs = {job.run_id: job for job in jobs}
+        self._forks: dict[str, list[RunJob]] = {}
+        for job in jobs:
+            if job.fork is not None:
+                self._forks.setdefault(job.fork.run_id, []).append(job)
+
+    def after(self, job: RunJob) -> None:
+        """What can go now that `job` is done: of its own, and of the run that it forked from."""
+        self._tidy(job)
+        if (fork := self._jobs[job.run_id].fork) is not None:
+            self._tidy(self._jobs[fork.run_id])
+
+    def _tidy(self, job: RunJob) -> None:
+        ahead = {f.fork.step for f in self._forks.get(job.run_id, ()) if f.fork and not self._began(f)}
+        with contextlib.suppress(OSError):  # another runner does the same; a full disk loses nothing by it
+            self._store.run(job.run_id).tidy(job, frozenset(ahead))
+
+    def _began(self, job: RunJob) -> bool:
+        folder = self._store.run(job.run_id)
+        return bool(folder.checkpoint_steps()) or folder.finished(job)
+
+
 def trunk_state(fork: Fork, store: Store) -> Literal["there", "ahead", "passed"]:
     """Whether the trunk has the checkpoint of the fork's step, is still before it, or went on or ended without it."""
     trunk = store.run(fork.run_id)
-    steps = trunk.checkpoint_steps()
-    if fork.step in steps:
+    if fork.step in trunk.resumable_steps():
         return "there"
-    reached = max([*steps, *(step for step, _, _ in trunk.evaluated())], default=0)
+    reached = max([*trunk.checkpoint_steps(), *(step for step, _, _ in trunk.evaluated())], default=0)
     return "ahead" if reached < fork.step and trunk.diverged_at() is None else "passed"

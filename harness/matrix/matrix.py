@@ -14,6 +14,7 @@ from harness.matrix.budget import Budget
 from harness.matrix.command import DONE, FAILED, INTERRUPTED
 from harness.matrix.estimate import Estimator
 from harness.matrix.executors.base import Executor, Slot, make_executor
+from harness.matrix.forks import Tidying
 from harness.matrix.lint import before_spending, lint_json
 from harness.matrix.machine import Machine, detect, slot_count
 from harness.matrix.order import start_order
@@ -129,8 +130,11 @@ def execute(matrix: Matrix, worker: Sequence[str] | None = None) -> int:
     """
     make_folder(matrix.store.root)
     _write_plan(matrix)
-    unfinished = [job for job in matrix.plan.jobs if not matrix.store.run(job.run_id).finished(job)]
-    if not unfinished:
+    finished = [job for job in matrix.plan.jobs if matrix.store.run(job.run_id).finished(job)]
+    tidying = Tidying(matrix.store, matrix.plan.jobs)
+    for job in finished:
+        tidying.after(job)
+    if len(finished) == len(matrix.plan.jobs):
         print(f"all {len(matrix.plan.jobs)} runs are done")
         _report(matrix)
         return DONE

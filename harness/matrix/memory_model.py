@@ -1,10 +1,11 @@
 """Where a device's memory goes, part by part: the arithmetic behind the plan's GiB, and what dominates it.
 
-N weights, R training processes. Bytes per weight: fp32 master 4, gradient 4, two moments 8, all sharded over R
-(FSDP2); each process of several keeps a whole fp32 replica, from which it samples and checkpoints; bf16 decoding has
-a copy of 2. A layer keeps for the backward pass, per token: eight numbers per channel of the residual stream (norms,
-sums, projections), queries, keys and values twice (before and after rotation), four per channel of the feed-forward
-block; where activations are recomputed, its input and one layer's all.
+N weights, R training processes. Bytes per weight: fp32 master 4, gradient 4, two moments 8 (in 8 bits 2.03, with a
+scale for every 256), all sharded over R (FSDP2); each process of several keeps a whole fp32 replica, from which it
+samples and checkpoints; bf16 decoding has a copy of 2. A layer keeps for the backward pass, per token: eight numbers
+per channel of the residual stream (norms, sums, projections), queries, keys and values twice (before and after
+rotation), four per channel of the feed-forward block; where activations are recomputed, its input and all of one
+layer's.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def memory_parts(
     parts = {
         "weights": 4 * weights / ranks,
         "gradients": 4 * trained / ranks,
-        "optimiser moments": 8 * trained / ranks,
+        "optimiser moments": moment_bytes(recipe) * trained / ranks,
         "replica for rollouts": 4.0 * weights if ranks > 1 else 0.0,
         "reference policy": 4 * weights / ranks
         if recipe.objective.beta > 0 and recipe.model.lora is None
@@ -95,6 +96,11 @@ def memory_parts(
         parts.pop(name, None)
     logits = _micro_batch_tokens(recipe, ranks) * model.vocabulary * 2 * item
     return MemoryParts({name: value / GIB for name, value in parts.items() if value}, logits / GIB)
+
+
+def moment_bytes(recipe: Recipe) -> float:
+    """Bytes of both moments of a trained weight."""
+    return {"adamw": 8.0, "adamw_8bit": 2 * (1 + 4 / 256)}[recipe.optimizer.name]
 
 
 def _micro_batch_tokens(recipe: Recipe, ranks: int) -> float:

@@ -19,7 +19,7 @@ from harness.matrix.active import Active
 from harness.matrix.budget import Budget, Purse
 from harness.matrix.estimate import Estimator
 from harness.matrix.executors.base import Executor, Slot
-from harness.matrix.forks import trunk_state
+from harness.matrix.forks import Tidying, trunk_state
 from harness.matrix.invocation import Invocation
 from harness.matrix.outcome import Failure, Outcome
 from harness.matrix.progress import Progress, View, dollars, duration
@@ -95,6 +95,7 @@ class Scheduler:
         self._purse = Purse(budget or Budget(), estimator)
         self._worker = worker
         self._watch = watch or Watch()
+        self._tidying = Tidying(store, jobs)
         self._queue: list[_Waiting] = []
         self._active: list[Active] = []
         self._failed_here: Counter[str] = Counter()
@@ -280,6 +281,7 @@ class Scheduler:
         cost = f"in {duration(seconds)}, {dollars(seconds * whole.device_usd_per_second)}"
         if not missing and active.run.finished(whole):
             self._outcome.finished += 1
+            self._tidying.after(whole)
             diverged = end.get("diverged_at")
             how = f"diverged at step {diverged}, a result" if diverged else "done"
             self._progress.note(f"{how:7} [{whole.label}] {cost}")

@@ -10,10 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from harness.matrix.disk_model import disk_need, free_gib
 from harness.matrix.estimate import Estimator
 from harness.matrix.planner import Plan
 from harness.matrix.progress import dollars, duration
 
+_LEAST_DISK_GIB = 0.5
 _MOST_ROWS = 40
 _MOST_WARNINGS = 10
 
@@ -29,6 +31,8 @@ def plan_data(plan: Plan, estimator: Estimator, slots: int) -> dict[str, Any]:
         estimate = estimates[entry["run"]]
         entry["estimate"] = {"seconds": estimate.seconds, "usd": estimate.usd, "gib": estimate.gib}
     total = sum(e.seconds for e in estimates.values())
+    to_do = ((job, plan.models[job.run_id]) for job in plan.jobs if estimates[job.run_id].evaluations)
+    disk = disk_need(to_do, slots)
     data["totals"] = {
         "cells": len(plan.cells),
         "runs": sum(job.kind == "train" for job in plan.jobs),
@@ -41,6 +45,7 @@ def plan_data(plan: Plan, estimator: Estimator, slots: int) -> dict[str, Any]:
             "device_hours": total * plan.hardware.devices / 3600,
             "usd": sum(e.usd for e in estimates.values()),
             "gib_per_device": max((e.gib for e in estimates.values()), default=0.0),
+            "disk_gib": {"kept": disk.kept, "peak": disk.peak},
         },
         "slots": slots,
     }
@@ -91,6 +96,15 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
         highlight=False,
         soft_wrap=True,
     )
+    disk = estimate["disk_gib"]
+    if disk["peak"] >= _LEAST_DISK_GIB:
+        console.print(
+            f"checkpoints: up to {disk['peak']:.1f} GiB on disk while runs are at work, {disk['kept']:.1f} GiB when "
+            "all are done (training.keep)",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     for line in data["assumptions"]:
         console.print(f"  assumes: {line}", markup=False, highlight=False, soft_wrap=True)
     if data["detectable"]:
@@ -143,18 +157,24 @@ def _print_warnings(plan: Plan, data: dict[str, Any], console: Console) -> None:
                 f"axis {d['axis']}: effects below about {d['effect']:.1%} will be inconclusive, "
                 f"yet {plan.grid.head.verdict.delta:.1%} is declared to matter"
             )
-    warnings += budget_warnings(plan, data["totals"]["estimate"])
+    warnings += limit_warnings(plan, data["totals"]["estimate"])
     for warning in warnings[:_MOST_WARNINGS]:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     if len(warnings) > _MOST_WARNINGS:
         console.print(f"warning: and {len(warnings) - _MOST_WARNINGS} more", highlight=False, style="yellow")
 
 
-def budget_warnings(plan: Plan, estimate: dict[str, float]) -> list[str]:
-    """Where the estimate goes beyond the grid's budget."""
+def limit_warnings(plan: Plan, estimate: dict[str, Any]) -> list[str]:
+    """Where the estimate goes beyond the grid's budget, or the disk."""
     budget, warnings = plan.grid.head.budget, []
     if budget.usd is not None and estimate["usd"] > budget.usd:
         warnings.append(f"the budget of {dollars(budget.usd)} will not do: about {dollars(estimate['usd'])}")
     if budget.hours is not None and estimate["wall_hours"] > budget.hours:
         warnings.append(f"the budget of {budget.hours:g} h will not do: about {estimate['wall_hours']:.2f} h")
+    peak, free = estimate["disk_gib"]["peak"], free_gib(plan.out)
+    if peak > free:
+        warnings.append(
+            f"checkpoints take up to {peak:.1f} GiB, and {plan.out} is on a disk with {free:.1f} GiB free: "
+            "training.keep says what stays of a run that is done"
+        )
     return warnings

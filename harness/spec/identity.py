@@ -132,6 +132,7 @@ RUNTIME_FIELDS = frozenset(
         "rollout.vllm.max_sequences",
         "rollout.vllm.cuda_graphs",
         "training.checkpoint_every",
+        "training.keep",
         "training.gradient_checkpointing",
     }
 )

@@ -266,6 +266,9 @@ class OptimizerSpec(Section):
     """Gradient norm above which the gradient is scaled down; null for never."""
 
 
+Keep = Literal["resumable", "weights", "nothing"]
+
+
 class TrainingSpec(Section):
     """The loop around the update."""
 
@@ -286,6 +289,10 @@ class TrainingSpec(Section):
     value trains another distribution than was sampled from, as Open-RS did."""
     checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints besides those at the step levels, for resuming."""
+    keep: Keep = "resumable"
+    """What stays on disk of a run that is done: `resumable`, the weights at each step level and the last optimiser
+    state, so that a longer run goes on from there; `weights`, these alone; `nothing`, so that another benchmark, or a
+    longer run, trains it anew."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
 

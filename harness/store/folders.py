@@ -13,6 +13,7 @@ import psutil
 
 from harness.store.atomic import make_folder, read_json, sync_path, to_json, write_atomic, write_json
 from harness.store.attempts import AttemptFolder, abandoned
+from harness.store.checkpoints import CheckpointFolder
 from harness.store.claims import Owner, Watch, machine_digest
 from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
@@ -42,15 +43,6 @@ SAMPLE_COLUMNS = (
 
 _ATTEMPT = re.compile(r"attempt-\d{3,}")
 _EVALUATION = re.compile(r"step-(\d+)\.(.+)\.([0-9a-f]+)\.json")
-_CHECKPOINT = re.compile(r"step-(\d{6,})")
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps that have a checkpoint in a run's folder of checkpoints, ascending."""
-    if not folder.is_dir():
-        return []
-    found = [_CHECKPOINT.fullmatch(entry.name) for entry in folder.iterdir()]
-    return sorted(int(match[1]) for match in found if match)
 
 
 class RunFolder:
@@ -71,7 +63,11 @@ class RunFolder:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        return checkpoint_steps(self.checkpoints)
+        return CheckpointFolder(self.checkpoints).steps()
+
+    def resumable_steps(self) -> list[int]:
+        """Those of `checkpoint_steps` from which training can go on, ascending."""
+        return CheckpointFolder(self.checkpoints).resumable()
 
     def write_job(self, job: RunJob) -> None:
         """Writes `run.json`, unless it says the same already."""
@@ -231,6 +227,23 @@ class RunFolder:
         if missing and (end := self.diverged_at()) is not None:
             return [(step, benchmark) for step, benchmark in missing if step < end]
         return missing
+
+    def untrained(self, job: RunJob) -> list[int]:
+        """The steps that `missing` evaluations need and that have no checkpoint, ascending."""
+        return sorted({step for step, _ in self.missing(job)} - {0, *self.checkpoint_steps()})
+
+    def tidy(self, job: RunJob, whole: frozenset[int]) -> None:
+        """Removes of the checkpoints what need not stay now that `job` is finished; nothing while it may be at work.
+
+        Args:
+            job: the run's, whole.
+            whole: steps from which others are still to fork.
+        """
+        attempts = self.attempts()
+        if not attempts or not attempts[-1].ended or not self.finished(job):
+            return
+        levels = frozenset({*job.steps, *(step for step, *_ in self.evaluated())})
+        CheckpointFolder(self.checkpoints).tidy(job.recipe.training.keep, levels, whole)
 
     def diverged_at(self) -> int | None:
         """The step that training could not make, if that is how the latest attempt that ended found it."""

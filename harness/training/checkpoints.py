@@ -22,19 +22,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.models.lora import ADAPTER_FILE, load_adapters, save_weights
 from harness.store.atomic import sync_path
-from harness.store.folders import checkpoint_steps
+from harness.store.checkpoints import OPTIMIZER_FILE, CheckpointFolder
 from harness.training.parallel import like, whole
 
 SCHEMA = 1
-_OPTIMIZER = "optimizer.safetensors"
 
 
 class DamagedCheckpoint(RuntimeError):
     """A checkpoint whose files are not the ones that were written."""
 
 
-class Checkpoints:
-    """The checkpoints of one run.
+class Checkpoints(CheckpointFolder):
+    """The checkpoints of one run, with what is in them.
 
     Args:
         folder: where they are; made when the first one is saved.
@@ -42,20 +41,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, stage: Path | None = None) -> None:
-        self._folder = folder
+        super().__init__(folder)
         self._stage = stage or folder
-
-    def path(self, step: int) -> Path:
-        """The folder of the checkpoint after `step` steps."""
-        return self._folder / f"step-{step:06d}"
-
-    def steps(self) -> list[int]:
-        """Steps that have a checkpoint, ascending."""
-        return checkpoint_steps(self._folder)
-
-    def resumable(self) -> list[int]:
-        """Steps whose checkpoint holds the optimiser too, ascending."""
-        return [step for step in self.steps() if (self.path(step) / _OPTIMIZER).exists()]
 
     def save(
         self,
@@ -77,7 +64,7 @@ class Checkpoints:
         save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
         moments = optimizer if isinstance(optimizer, Mapping) else optimizer_tensors(model, optimizer)
-        save_file(dict(moments), temporary / _OPTIMIZER)
+        save_file(dict(moments), temporary / OPTIMIZER_FILE)
         files = sorted(p.name for p in temporary.iterdir())
         state = {
             "schema": SCHEMA,
@@ -134,34 +121,6 @@ class Checkpoints:
         sync_path(self._folder)
         self.sweep()
 
-    def thin(self, keep: frozenset[int], whole: frozenset[int]) -> None:
-        """Removes what `save` with these arguments does; where it was killed, what it left."""
-        self.sweep()
-        resumable = self.resumable()
-        for step in self.steps():
-            if step in resumable[-2:] or step in whole:
-                continue
-            if step in keep:
-                (self.path(step) / _OPTIMIZER).unlink(missing_ok=True)
-            else:
-                self.discard(step)
-
-    def discard(self, step: int) -> None:
-        """Removes the checkpoint of `step`, so that the step counts as not trained."""
-        self._set_aside(step)
-        self.sweep()
-
-    def _set_aside(self, step: int) -> None:
-        """Hides a checkpoint in one move: one removed file by file would be seen half there."""
-        final = self.path(step)
-        final.rename(self._folder / f".{final.name}.gone.{os.getpid()}")
-        sync_path(self._folder)
-
-    def sweep(self) -> None:
-        """Removes what was set aside, and what a dead process left half written."""
-        for stale in sorted(self._folder.glob(".step-*")):
-            shutil.rmtree(stale)
-
     def verify(self, step: int) -> None:
         """Compares every file with its checksum.
 
@@ -178,7 +137,7 @@ class Checkpoints:
             raise DamagedCheckpoint(f"{folder}: schema {state.get('schema')!r}, this version reads {SCHEMA}")
         for name, expected in checksums.items():
             path = folder / name
-            if name == _OPTIMIZER and not path.exists():
+            if name == OPTIMIZER_FILE and not path.exists():
                 continue  # thinned out
             if not path.exists() or _sha256(path) != expected:
                 raise DamagedCheckpoint(f"{path}: missing or changed since it was written")
@@ -206,7 +165,7 @@ class Checkpoints:
 
     def load_optimizer(self, step: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
         """Puts the optimiser's moments after `step` steps into `optimizer`, built over `model`'s parameters."""
-        tensors = load_file(self.path(step) / _OPTIMIZER)
+        tensors = load_file(self.path(step) / OPTIMIZER_FILE)
         for name, parameter in model.named_parameters():
             moments = {k.split("|")[1]: v for k, v in tensors.items() if k.split("|")[0] == name}
             if moments:

@@ -141,7 +141,6 @@ def _train(
 ) -> None:
     job = state.job
     checkpoints = Checkpoints(state.folder.checkpoints, state.attempt.stage)
-    keep = frozenset(job.steps)
     trainer = Trainer(
         job.recipe,
         job.seed,
@@ -166,7 +165,7 @@ def _train(
     def untrained() -> PreTrainedModel:
         return load_model(loaded.source, job.recipe.model, device=loaded.model.device).model
 
-    levels = keep - {0} - set(state.ranks.together(checkpoints.steps))
+    levels = state.ranks.together(lambda: state.folder.untrained(job))
     if not levels:
         return
     if not _restored(state, trainer, checkpoints, before=min(levels)) and touched:

@@ -17,6 +17,7 @@ import pyarrow.parquet
 
 from harness.matrix import worker
 from harness.spec.errors import SpecError
+from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.folders import RunFolder
 
 
@@ -51,7 +52,7 @@ def execute(job, run, attempt, stop):
     if job.fork and not run.checkpoint_steps():
         trunk = RunFolder(run.path.parent / job.fork.run_id)
         for step in {job.fork.step} & {*trunk.checkpoint_steps()}:
-            (run.checkpoints / f"step-{step:06d}").mkdir()
+            checkpoint(run, step)
     start = max(run.checkpoint_steps(), default=0)
     for step in sorted({s for s, _ in run.missing(job)} & {0, *range(start + 1)}):
         evaluate(job, run, attempt, step)
@@ -63,11 +64,18 @@ def execute(job, run, attempt, stop):
         with (run.path / "trained.txt").open("a") as file:
             file.write(f"{step}\n")
         if step in (*job.steps, *job.fork_steps) or stop():
-            (run.checkpoints / f"step-{step:06d}").mkdir()
+            checkpoint(run, step)
         if stop():
             raise Interrupted
         if step in job.steps:
             evaluate(job, run, attempt, step)
+
+
+def checkpoint(run, step):
+    """A checkpoint that can be trained from, as far as its files tell."""
+    folder = run.checkpoints / f"step-{step:06d}"
+    folder.mkdir(parents=True)
+    (folder / OPTIMIZER_FILE).touch()
 
 
 def fail(attempt):

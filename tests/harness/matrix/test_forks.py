@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.matrix.estimate import Estimator
-from harness.matrix.forks import agreed_steps, trunk_state, with_forks
+from harness.matrix.forks import Tidying, agreed_steps, trunk_state, with_forks
 from harness.matrix.machine import Machine
 from harness.matrix.matrix import _write_plan, prepare
 from harness.matrix.order import start_order
@@ -21,6 +21,7 @@ from harness.spec.identity import IDENTITY_FIELDS
 from harness.spec.recipe import OptimizerSpec, Recipe, TrainingSpec
 from harness.spec.schedule import SCHEDULE_FIELDS, learning_rate, learning_rates
 from harness.store.atomic import write_json
+from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.claims import Owner, Watch
 from harness.store.folders import Store
 from harness.store.study import load_study
@@ -234,7 +235,10 @@ def test_an_estimate_counts_what_a_fork_trains_itself(planned):
     (store.run(fork.fork.run_id).checkpoints / "step-000006").mkdir(parents=True)
     assert trunk_state(fork.fork, store) == "passed"
     assert estimator.remaining(fork) == estimator.remaining(alone)
-    (store.run(fork.fork.run_id).checkpoints / "step-000003").mkdir()
+    weights = store.run(fork.fork.run_id).checkpoints / "step-000003"
+    weights.mkdir()
+    assert trunk_state(fork.fork, store) == "passed"
+    (weights / OPTIMIZER_FILE).touch()
     assert trunk_state(fork.fork, store) == "there"
 
 
@@ -242,6 +246,11 @@ def by_label(out):
     """Steps trained, by label."""
     labels = {job["run"]: job["label"] for job in json.loads((out / "plan.json").read_text())["jobs"]}
     return {labels[run]: steps for run, steps in steps_trained(out).items() if labels[run][0] == "c"}
+
+
+def checkpoints(out):
+    """Steps that have one, by label."""
+    return {folder.read_job().label: folder.checkpoint_steps() for folder in Store(out).runs()}
 
 
 ALL = [str(step) for step in range(1, 9)]
@@ -262,6 +271,52 @@ def test_a_fork_trains_only_what_is_its_own(changed, tmp_path, ablate, workers):
     assert "2 runs fork from a checkpoint of another" in done.stdout
     assert done.stdout.count(", from step 3 of run ") == 2
     assert list(load_study(out).runs["status"]) == ["finished"] * 5
+    # Nobody forks from step 3 any more.
+    assert sorted(checkpoints(out).values()) == [[], [4], [4], [8], [8]]
+
+
+NOTHING = ("  prompt:", "  training: {keep: nothing}\n  prompt:")
+
+
+def test_a_checkpoint_goes_when_all_that_fork_from_it_have(changed, tmp_path):
+    plan = prepare(str(changed(WSD, LENGTHS, ("[32, 16]", "[32]"))), tmp_path / "out").plan
+    trunk, fork = next(j for j in plan.jobs if j.fork_steps), next(j for j in plan.jobs if j.fork)
+    store = Store(plan.out)
+    tidying, folder = Tidying(store, plan.jobs), store.run(trunk.run_id)
+    attempt = folder.new_attempt({})
+    for step in (3, 8):
+        fake_worker.checkpoint(folder, step)
+    fake_worker.evaluate(trunk, folder, attempt, 8)
+    tidying.after(trunk)
+    assert folder.resumable_steps() == [3, 8], "it may be at work"
+    attempt.finish("finished")
+    tidying.after(trunk)
+    assert folder.resumable_steps() == [3, 8], "the fork is to come"
+    fake_worker.checkpoint(store.run(fork.run_id), 3)
+    tidying.after(trunk)
+    assert folder.resumable_steps() == [8]
+
+
+def test_a_run_that_failed_goes_on_whatever_is_kept_of_finished_ones(changed, tmp_path, ablate):
+    out = tmp_path / "out"
+    grid = changed(NOTHING, WSD, LENGTHS, ("[32, 16]", "[32]"))
+    assert ablate("--grid", grid, "--out", out, FAKE_CRASH="steps=4@4").returncode == 1
+    short, long = "cap=32 steps=4 seed=0", "cap=32 steps=8 seed=0"
+    assert checkpoints(out)[short] == [3]
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    assert by_label(out)[short] == ["4"]
+    assert (checkpoints(out)[short], checkpoints(out)[long]) == ([], [])
+
+
+def test_what_is_kept_may_be_decided_later(changed, tmp_path, ablate):
+    out = tmp_path / "out"
+    grid = changed(("[32, 16]", "[32]"))
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    assert checkpoints(out)["cap=32 seed=0"] == [2, 4]
+    changed(NOTHING)
+    done = ablate("--grid", grid, "--out", out)
+    assert (done.returncode, checkpoints(out)["cap=32 seed=0"]) == (0, [])
+    assert "are done" in done.stdout
 
 
 @pytest.mark.parametrize(("crash", "trained"), [("2", ALL[:4]), ("6", ["4"])])
@@ -346,7 +401,7 @@ def test_a_trunk_at_work_in_another_runner_is_waited_for_up_to_the_fork(changed,
         if f"waiting [{fork.label}] for step 3 of run {trunk.run_id}" in line:
             break
     assert fork.run_id not in steps_trained(out), lines
-    (folder.checkpoints / "step-000003").mkdir(parents=True)
+    fake_worker.checkpoint(folder, 3)
 
     def forked():
         attempt.beat()

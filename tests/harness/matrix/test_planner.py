@@ -13,7 +13,7 @@ from harness.matrix.machine import Machine, resolve_hardware, slot_count, usable
 from harness.matrix.matrix import Matrix, _write_plan, prepare, slots_of
 from harness.matrix.planner import grid_json, make_plan
 from harness.matrix.scheduler import Budget
-from harness.matrix.show import plan_data
+from harness.matrix.show import limit_warnings, plan_data, print_plan
 from harness.matrix.why import explain, find_cell
 from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
@@ -287,3 +287,23 @@ def test_a_kill_between_the_first_files_leaves_a_folder_that_the_same_command_ta
         ]
         assert [len(c) for c in cells] == [4 * text.count(", 1]") + 4] * 2
         assert (out / "lint.json").exists()
+
+
+def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
+    plan = planned(("seeds: [0]", "seeds: [0, 1]"))
+    weights = 4 * plan.models[runs(plan)[0].run_id].parameters / 2**30
+    data = plan_data(plan, Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware), 3)
+    disk = data["totals"]["estimate"]["disk_gib"]
+    # Four runs with two levels and the last moments (twice the weights); three at work have three moments each.
+    assert disk["kept"] == pytest.approx(4 * (2 + 2) * weights)
+    assert disk["peak"] == pytest.approx(4 * (2 + 2) * weights + 3 * 2 * 2 * weights)
+    monkeypatch.setattr("harness.matrix.show.free_gib", lambda _: 0.9 * disk["peak"])
+    assert any("training.keep" in warning for warning in limit_warnings(plan, data["totals"]["estimate"]))
+    monkeypatch.setattr("harness.matrix.show.free_gib", lambda _: 1.1 * disk["peak"])
+    assert not limit_warnings(plan, data["totals"]["estimate"])
+    disk["peak"], disk["kept"] = 218.46, 178.7
+    print_plan(plan, data)
+    assert (
+        "up to 218.5 GiB on disk while runs are at work, 178.7 GiB when all are done"
+        in capsys.readouterr().out
+    )

@@ -5,9 +5,14 @@ import shutil
 
 import pytest
 
-from harness.matrix.machine import Machine
+from harness.matrix.disk_model import disk_need
+from harness.matrix.estimate import Estimator
+from harness.matrix.machine import Machine, resolve_hardware
 from harness.matrix.planner import make_plan
+from harness.models.catalog import resolve_model
 from harness.spec.grid import load_grid
+from harness.spec.hardware import HardwareSpec
+from harness.store.checkpoints import CheckpointFolder
 from harness.store.folders import Store
 from harness.training import run as run_module
 from harness.training.run import execute
@@ -18,8 +23,9 @@ question: Which checkpoints stay?
 base:
   model: tiny
   data: {size: 20, sources: [{source: sums, terms: [2]}]}
-  rollout: {prompts_per_step: 2, completions_per_prompt: 2, max_completion_tokens: 4}
-  reward: {functions: [{name: accuracy}]}
+  rollout: {prompts_per_step: 2, completions_per_prompt: 6, max_completion_tokens: 12}
+  reward: {functions: [{name: cosine}]}
+  optimizer: {learning_rate: 1.0e-3}
   training: {checkpoint_every: 1}
 axes:
   steps: {training.steps: [1, 4]}
@@ -49,6 +55,84 @@ def ran(job, out):
     execute(job, folder, attempt, lambda: False)
     attempt.finish("finished")
     return folder
+
+
+def hardware():
+    return resolve_hardware(HardwareSpec(device="cpu"), Machine(2))
+
+
+def size(folder):
+    return sum(p.stat().st_size for p in folder.checkpoints.rglob("*") if p.is_file())
+
+
+def kept(job, policy):
+    training = job.recipe.training.model_copy(update={"keep": policy})
+    return dataclasses.replace(job, recipe=job.recipe.model_copy(update={"training": training}))
+
+
+@pytest.mark.parametrize(
+    ("policy", "steps", "resumable"),
+    [("resumable", [1, 4], [4]), ("weights", [1, 4], []), ("nothing", [], [])],
+)
+def test_what_a_finished_run_keeps_and_takes_on_disk(job, tmp_path, monkeypatch, policy, steps, resumable):
+    most = []
+
+    def measured(self, *arguments, **options):
+        most.append(size(folder))
+        return thin(self, *arguments, **options)
+
+    thin = CheckpointFolder.thin
+    monkeypatch.setattr(CheckpointFolder, "thin", measured)
+    job, folder = kept(job, policy), Store(tmp_path / "out").run(job.run_id)
+    ran(job, tmp_path / "out")
+    folder.tidy(job, frozenset())
+    assert (folder.checkpoint_steps(), folder.resumable_steps()) == (steps, resumable)
+    need = disk_need([(job, resolve_model(job.recipe.model))], slots=1)
+    # What is reckoned leaves out tokenizers and checksums, 26 kB a checkpoint of 1.3 MB and more.
+    assert size(folder) == pytest.approx(need.kept * 2**30, rel=0.05)
+    assert max(most) == pytest.approx(need.peak * 2**30, rel=0.05)
+
+
+def test_a_run_that_is_not_done_or_may_be_at_work_keeps_everything(job, tmp_path):
+    folder = ran(job, tmp_path / "out")
+    before = folder.resumable_steps()
+    nothing = kept(job, "nothing")
+    folder.tidy(dataclasses.replace(nothing, steps=(1, 9)), frozenset())
+    assert folder.resumable_steps() == before
+    attempt = folder.reserve_attempt()
+    folder.tidy(nothing, frozenset())
+    assert folder.resumable_steps() == before
+    attempt.begin({})
+    attempt.finish("finished")
+    folder.tidy(nothing, frozenset({3}))
+    assert folder.resumable_steps() == [3]
+    folder.tidy(nothing, frozenset())
+    assert folder.checkpoint_steps() == []
+
+
+@pytest.mark.parametrize("policy", ["resumable", "weights", "nothing"])
+def test_a_longer_run_ends_the_same_whatever_was_kept(job, tmp_path, policy):
+    longer = dataclasses.replace(job, steps=(1, 6))
+    whole = ran(longer, tmp_path / "whole")
+    job, longer = kept(job, policy), kept(longer, policy)
+    folder = ran(job, tmp_path / "out")
+    folder.tidy(job, frozenset())
+    store = Store(tmp_path / "out")
+    estimator = Estimator(store, [longer], {job.run_id: resolve_model(job.recipe.model)}, hardware())
+    to_train = estimator._steps_to_train(longer)
+    ran(longer, tmp_path / "out")
+    trained = [record["step"] for record in folder.attempt(2).steps()]
+    # A step that is checkpointed is written twice, the second time with what that took.
+    assert (
+        sorted(set(trained))
+        == list(range(7 - to_train, 7))
+        == ([5, 6] if policy == "resumable" else [1, 2, 3, 4, 5, 6])
+    )
+    weights = "checkpoints/step-000006/model.safetensors"
+    assert (folder.path / weights).read_bytes() == (whole.path / weights).read_bytes()
+    assert [e["accuracy"] for e in folder.evaluations() if e["step"] in (1, 6)] == [
+        e["accuracy"] for e in whole.evaluations()
+    ]
 
 
 def test_what_a_kill_left_over_is_removed_when_the_run_goes_on(job, tmp_path):

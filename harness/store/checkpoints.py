@@ -1,0 +1,88 @@
+"""The checkpoints of a run as folders: which are there, and which stay. Never imports torch.
+
+A checkpoint is a folder `step-000010`. It appears and disappears in one move, so that it is whole or not there; what
+is being made or removed has a name that begins with a dot.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from harness.spec.recipe import Keep
+from harness.store.atomic import sync_path
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+"""The optimiser's moments, without which a checkpoint can be evaluated but not trained from."""
+
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they are; need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint after `step` steps."""
+        return self._folder / f"step-{step:06d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
+
+    def resumable(self) -> list[int]:
+        """Steps whose checkpoint holds the optimiser's moments too, ascending."""
+        return [step for step in self.steps() if (self.path(step) / OPTIMIZER_FILE).exists()]
+
+    def thin(self, keep: frozenset[int], whole: frozenset[int], *, latest: int = 2) -> None:
+        """Removes what need not stay.
+
+        Args:
+            keep: steps that keep their weights.
+            whole: steps that keep the optimiser's moments too, from which other runs fork.
+            latest: of the latest resumable ones as many stay as they are. Two while a run trains, so that a damaged
+                one has a predecessor.
+        """
+        self.sweep()
+        resumable = self.resumable()
+        stays = whole | set(resumable[len(resumable) - latest :] if latest < len(resumable) else resumable)
+        for step in self.steps():
+            if step in stays:
+                continue
+            if step in keep:
+                (self.path(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
+            else:
+                self.discard(step)
+
+    def tidy(self, policy: Keep, keep: frozenset[int], whole: frozenset[int]) -> None:
+        """Removes what `policy` does not keep of a finished run; `keep` and `whole` as in `thin`."""
+        kept = frozenset() if policy == "nothing" else keep
+        self.thin(kept, whole, latest=1 if policy == "resumable" else 0)
+
+    def discard(self, step: int) -> None:
+        """Removes the checkpoint of `step`, so that the step counts as not trained."""
+        self._set_aside(step)
+        self.sweep()
+
+    def _set_aside(self, step: int) -> None:
+        """Hides a checkpoint in one move: one removed file by file would be seen half there."""
+        final = self.path(step)
+        final.rename(self._folder / f".{final.name}.gone.{os.getpid()}")
+        sync_path(self._folder)
+
+    def sweep(self) -> None:
+        """Removes what was set aside, and what a dead process left half written."""
+        for stale in sorted(self._folder.glob(".step-*")):
+            shutil.rmtree(stale)
