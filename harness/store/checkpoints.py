@@ -56,20 +56,32 @@ class CheckpointFolder:
                 one has a predecessor.
         """
         self.sweep()
-        resumable = self.resumable()
-        stays = whole | set(resumable[len(resumable) - latest :] if latest < len(resumable) else resumable)
-        for step in self.steps():
-            if step in stays:
-                continue
-            if step in keep:
-                (self.path(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
-            else:
-                self.discard(step)
+        gone, stripped = self._superfluous(keep, whole, latest)
+        for step in stripped:
+            (self.path(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
+        for step in gone:
+            self.discard(step)
+
+    def _superfluous(
+        self, keep: frozenset[int], whole: frozenset[int], latest: int
+    ) -> tuple[list[int], list[int]]:
+        """The steps that `thin` removes, and those of which it removes the moments."""
+        steps, resumable = self.steps(), self.resumable()
+        stays = whole | set(resumable[max(0, len(resumable) - latest) :])
+        return (
+            [step for step in steps if step not in stays | keep],
+            [step for step in resumable if step in keep - stays],
+        )
 
     def tidy(self, policy: Keep, keep: frozenset[int], whole: frozenset[int]) -> None:
         """Removes what `policy` does not keep of a finished run; `keep` and `whole` as in `thin`."""
-        kept = frozenset() if policy == "nothing" else keep
-        self.thin(kept, whole, latest=1 if policy == "resumable" else 0)
+        keep, latest = _kept(policy, keep)
+        self.thin(keep, whole, latest=latest)
+
+    def is_tidy(self, policy: Keep, keep: frozenset[int], whole: frozenset[int]) -> bool:
+        """Whether `tidy` has nothing to remove."""
+        keep, latest = _kept(policy, keep)
+        return not any(self._superfluous(keep, whole, latest))
 
     def discard(self, step: int) -> None:
         """Removes the checkpoint of `step`, so that the step counts as not trained."""
@@ -86,3 +98,8 @@ class CheckpointFolder:
         """Removes what was set aside, and what a dead process left half written."""
         for stale in sorted(self._folder.glob(".step-*")):
             shutil.rmtree(stale)
+
+
+def _kept(policy: Keep, keep: frozenset[int]) -> tuple[frozenset[int], int]:
+    """Of a finished run: the steps whose weights stay, and how many of the latest stay resumable."""
+    return frozenset() if policy == "nothing" else keep, 1 if policy == "resumable" else 0

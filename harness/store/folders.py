@@ -239,11 +239,13 @@ class RunFolder:
             job: the run's, whole.
             whole: steps from which others are still to fork.
         """
-        attempts = self.attempts()
-        if not attempts or not attempts[-1].ended or not self.finished(job):
+        folder, policy = CheckpointFolder(self.checkpoints), job.recipe.training.keep
+        if folder.is_tidy(policy, frozenset(job.steps), whole):  # the rule, and soon found
             return
-        levels = frozenset({*job.steps, *(step for step, *_ in self.evaluated())})
-        CheckpointFolder(self.checkpoints).tidy(job.recipe.training.keep, levels, whole)
+        attempts = self.attempts()
+        if attempts and attempts[-1].ended and self.finished(job):
+            levels = frozenset({*job.steps, *(step for step, *_ in self.evaluated())})
+            folder.tidy(policy, levels, whole)
 
     def diverged_at(self) -> int | None:
         """The step that training could not make, if that is how the latest attempt that ended found it."""

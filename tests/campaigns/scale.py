@@ -62,6 +62,7 @@ def finish(grid, out):
     """Fills the folder with the records of a matrix that has run."""
     from harness.matrix.matrix import _write_plan, prepare
     from harness.store.atomic import make_folder, to_json
+    from harness.store.checkpoints import OPTIMIZER_FILE
     from harness.store.claims import Owner
     from harness.store.schema import VERSIONS
 
@@ -96,6 +97,9 @@ def finish(grid, out):
                 file = folder / "evaluations" / f"step-{step:06d}.{name}.{identity}.json"
                 file.write_text(to_json(record, indent=1))
                 file.with_suffix(".parquet").touch()
+            checkpoint = folder / "checkpoints" / f"step-{step:06d}"
+            checkpoint.mkdir(parents=True)
+        (checkpoint / OPTIMIZER_FILE).touch()
 
 
 BETWEEN = """
