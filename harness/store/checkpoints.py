@@ -32,7 +32,7 @@ class CheckpointFolder:
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint after `step` steps."""
-        return self._folder / f"step-{step:06d}"
+        return self._folder / _name(step)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -44,7 +44,11 @@ class CheckpointFolder:
 
     def resumable(self) -> list[int]:
         """Steps whose checkpoint holds the optimiser's moments too, ascending."""
-        return [step for step in self.steps() if (self.path(step) / OPTIMIZER_FILE).exists()]
+        return self._with_moments(self.steps())
+
+    def _with_moments(self, steps: list[int]) -> list[int]:
+        folder = str(self._folder)  # of thousands of runs, paths would cost more than the looking
+        return [s for s in steps if os.path.exists(os.path.join(folder, _name(s), OPTIMIZER_FILE))]
 
     def thin(self, keep: frozenset[int], whole: frozenset[int], *, latest: int = 2) -> None:
         """Removes what need not stay.
@@ -66,7 +70,8 @@ class CheckpointFolder:
         self, keep: frozenset[int], whole: frozenset[int], latest: int
     ) -> tuple[list[int], list[int]]:
         """The steps that `thin` removes, and those of which it removes the moments."""
-        steps, resumable = self.steps(), self.resumable()
+        steps = self.steps()
+        resumable = self._with_moments(steps)
         stays = whole | set(resumable[max(0, len(resumable) - latest) :])
         return (
             [step for step in steps if step not in stays | keep],
@@ -98,6 +103,10 @@ class CheckpointFolder:
         """Removes what was set aside, and what a dead process left half written."""
         for stale in sorted(self._folder.glob(".step-*")):
             shutil.rmtree(stale)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def _kept(policy: Keep, keep: frozenset[int]) -> tuple[frozenset[int], int]:
