@@ -218,5 +218,5 @@ class Estimator:
 
 
 def _modelled_evaluation(cost: CostModel, job: RunJob, benchmark: BenchmarkSpec) -> float:
-    sequences = (benchmark.questions or EVALUATION_QUESTIONS) * job.evaluate.samples
-    return cost.generation_seconds(sequences, job.evaluate.max_completion_tokens)
+    questions = benchmark.questions or EVALUATION_QUESTIONS
+    return cost.generation_seconds(questions, job.evaluate.samples, job.evaluate.max_completion_tokens)

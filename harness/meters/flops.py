@@ -35,7 +35,7 @@ class FlopsModel:
             f"plus 4 x {self.layers} layers x {self.hidden} x keys seen; backward twice that, recomputation none"
         )
 
-    def forward(self, lengths: Iterable[int], *, prefix: Iterable[int] | None = None) -> float:
+    def forward(self, lengths: Iterable[float], *, prefix: Iterable[float] | None = None) -> float:
         """FLOPs of a forward pass over sequences of `lengths` tokens, the first `prefix` of them held already."""
         lengths = list(lengths)
         prefixes = [0] * len(lengths) if prefix is None else list(prefix)
@@ -46,7 +46,7 @@ class FlopsModel:
             total += tokens * (2 * self.weights + 4 * self.layers * self.hidden * context)
         return total
 
-    def train(self, lengths: Iterable[int]) -> float:
+    def train(self, lengths: Iterable[float]) -> float:
         """FLOPs of a forward and backward pass."""
         return 3 * self.forward(lengths)
 

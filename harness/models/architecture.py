@@ -13,6 +13,7 @@ from harness.models.errors import ModelNotFound
 
 _BIASED_ATTENTION = frozenset({"qwen2"})
 _NORMED_HEADS = frozenset({"qwen3"})
+_PACKING_PAYS_HIDDEN = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,24 @@ class Architecture:
     head_dim: int
     tied: bool
     parameters: int
+
+    @property
+    def matrix_weights(self) -> int:
+        """Parameters that take part in a matrix product: all but an embedding that is not the head too."""
+        return self.parameters - (0 if self.tied else self.vocabulary * self.hidden_size)
+
+    @property
+    def cache_values(self) -> int:
+        """Keys and values of a token, in numbers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+
+def packing_pays(hidden_size: int, *, on_cpu: bool) -> bool:
+    """Whether sequences end to end are faster than padded ones where there is no flash-attention.
+
+    On a CPU they are for models wide enough that the matrix products outweigh a call of attention per sequence.
+    """
+    return on_cpu and hidden_size >= _PACKING_PAYS_HIDDEN
 
 
 def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) -> Architecture:

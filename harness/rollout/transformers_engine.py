@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from harness.models.lora import merged_weights
 from harness.rollout.cache import PreallocatedCache
-from harness.rollout.engine import Completion, Request, Sampling
+from harness.rollout.engine import TRANSFORMERS_ROWS, Completion, Request, Sampling
 from harness.rollout.sampling import sample
 
 COMPACT_BELOW = 0.75
@@ -41,7 +41,7 @@ class TransformersEngine:
         end_ids: Sequence[int],
         pad_id: int,
         bf16: bool = False,
-        max_rows: int = 1024,
+        max_rows: int = TRANSFORMERS_ROWS,
     ) -> None:
         self._policy = model
         self._model = model

@@ -116,11 +116,7 @@ class HardwareSpec(Section):
             return self.training_devices
         if not on_gpu:
             return 1
-        own = (
-            set(rollout.vllm.devices)
-            if rollout.engine == "vllm" and rollout.vllm.placement == "own"
-            else set()
-        )
+        own = set(rollout.vllm.devices) if rollout.has_own_devices else set()
         return max(1, self.devices_per_run - len(own))
 
 

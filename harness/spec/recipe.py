@@ -94,8 +94,8 @@ class VllmSpec(Section):
     """Where and how vLLM runs, with `engine: vllm`."""
 
     placement: Literal["colocated", "own"] = "colocated"
-    """`colocated` shares the trainer's process and device, and sleeps during the update; `own` is a process of its
-    own, on `devices`."""
+    """`colocated` shares the trainer's device and sleeps during the update, one engine for each training process;
+    `own` is one engine for all of them, in a process of its own, on `devices`."""
     devices: Annotated[tuple[NonNegativeInt, ...], Listed] = ()
     """With `own`: the GPU of the engine, by index; empty for the trainer's. The paper's layout on four GPUs is three
     that train and `[3]` here."""
@@ -134,6 +134,11 @@ class RolloutSpec(Section):
     `resample` draws other prompts in their place (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2)."""
     max_resamples: NonNegativeInt = 3
     """With `resample`: extra rounds of prompts in a step at most; what is short then stays short."""
+
+    @property
+    def has_own_devices(self) -> bool:
+        """Whether one engine, on devices that train nothing, samples for all training processes."""
+        return self.engine == "vllm" and self.vllm.placement == "own"
 
 
 class RewardFunctionSpec(Section):

@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from harness.models.architecture import packing_pays
+
 Mode = Literal["padded", "shared", "varlen"]
 _NAME = "harness_shared_prompts"
-_WORTHWHILE_HIDDEN = 256
 """Below this width a call of attention per sequence costs more than the padding it avoids."""
 
 
@@ -109,8 +110,8 @@ def choose_packing(model: PreTrainedModel, wanted: Literal["auto", "padded", "pa
         if reason:
             raise ValueError(f"`training.packing` must be auto or padded for this model: {reason}")
         return "shared"
-    wide = config.hidden_size >= _WORTHWHILE_HIDDEN
-    return "shared" if model.device.type == "cpu" and wide and not reason else "padded"
+    pays = packing_pays(config.hidden_size, on_cpu=model.device.type == "cpu")
+    return "shared" if pays and not reason else "padded"
 
 
 def _obstacle(model: PreTrainedModel) -> str | None:

@@ -122,7 +122,7 @@ def execute(
 def _engine(state: _Run, loaded: LoadedModel) -> Engine | None:
     """This process's engine. One with devices of its own serves all ranks from the lead."""
     recipe = state.job.recipe
-    if not state.ranks.lead and recipe.rollout.engine != "transformers":
+    if recipe.rollout.has_own_devices and not state.ranks.lead:
         return None
     longest = state.job.evaluate.max_completion_tokens
     return build_engine(recipe, loaded, completion_tokens=longest, on_event=state.event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import signal
 import time
@@ -12,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from harness.matrix.matrix import prepare
+from harness.rollout.vllm_core import vllm_available
+from harness.spec.recipe import Recipe
 from harness.store.folders import RunFolder
 from harness.training import launch as launching
 from harness.training import run
@@ -58,7 +62,7 @@ def alone(job, tmp_path_factory):
 
 def prepared(job, path):
     folder = RunFolder(path / job.run_id)
-    folder.path.mkdir()
+    folder.path.mkdir(parents=True)
     folder.write_job(job)
     return folder
 
@@ -122,6 +126,34 @@ def test_two_processes_train_what_one_trains_and_survive_a_dead_rank(job, alone,
     assert event["step"] >= 2
     one, other = ({(e["step"], e["accuracy"]) for e in f.evaluations()} for f in (alone, folder))
     assert one == other
+
+
+def engines():
+    """The vLLM processes below this one."""
+    found = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found += "harness.rollout.vllm_process" in process.cmdline()
+    return found
+
+
+@pytest.mark.skipif(not vllm_available(), reason="vLLM is not installed")
+def test_every_process_samples_its_part_with_an_engine_of_its_own(job, tmp_path):
+    sections = job.recipe.model_dump()
+    sections["rollout"] |= {"engine": "vllm", "vllm": {"cache_gib": 0.2}}
+    sections["training"] |= {"steps": 1}
+    job = dataclasses.replace(job, recipe=Recipe.model_validate(sections), steps=(1,))
+    alone, folder, seen = prepared(job, tmp_path / "alone"), prepared(job, tmp_path / "two"), set()
+    run.execute(job, alone, alone.reserve_attempt(), lambda: False)
+
+    def look():
+        seen.add(engines())
+        return False
+
+    launch(job, folder, folder.reserve_attempt(), look, processes=2)
+    assert max(seen) == 2
+    hold_to(alone, folder, (1,))
+    assert furthest(folder, alone, 1) < 1e-4
 
 
 @pytest.mark.slow
