@@ -146,18 +146,14 @@ class CostModel:
     def step_seconds(self) -> float:
         """Time of a training step."""
         rollout, training, objective = self.recipe.rollout, self.recipe.training, self.recipe.objective
-        update = (
-            3.0 if self.recipe.model.lora is None else 2.0
-        )  # frozen weights have no gradient of their own
-        update = training.inner_epochs * (update + training.gradient_checkpointing)
+        # In forward passes: backward is two, and one where weights are frozen and have no gradient of their own.
+        update = (2 if self.recipe.model.lora else 3) + training.gradient_checkpointing
         old = training.inner_epochs * training.minibatches > 1
-        passes = TRAINED_SHARE * (update + old) + (objective.beta > 0)
-        seconds = (
-            passes * self._forward_flops / (self.rates.train_flops * self._training_devices * self._threads)
-        )
+        passes = TRAINED_SHARE * (training.inner_epochs * update + old) + (objective.beta > 0)
+        flops_per_second = self.rates.train_flops * self._training_devices * self._threads
         cap = rollout.max_completion_tokens
         generation = self.generation_seconds(rollout.prompts_per_step, rollout.completions_per_prompt, cap)
-        return self.rates.step_overhead_seconds + generation + seconds
+        return self.rates.step_overhead_seconds + generation + passes * self._forward_flops / flops_per_second
 
     @property
     def _forward_flops(self) -> float:
@@ -165,12 +161,10 @@ class CostModel:
         rollout, model = self.recipe.rollout, self.recipe.model
         prompt, groups = self.prompt_tokens, rollout.prompts_per_step
         length = prompt + COMPLETION_SHARE * min(rollout.max_completion_tokens, LONGEST_CAP)
-        packing = self.recipe.training.packing
-        pays = packing_pays(self.model.hidden_size, on_cpu=not self.hardware.on_gpu)
-        shared = model.attention != "flash_attention_2" and (
-            packing == "packed" or (packing == "auto" and pays)
-        )
-        if not shared:
+        packed = self.recipe.training.packing == "packed"
+        if self.recipe.training.packing == "auto":
+            packed = packing_pays(self.model.hidden_size, on_cpu=not self.hardware.on_gpu)
+        if not packed or model.attention == "flash_attention_2":
             return groups * rollout.completions_per_prompt * self._flops.forward([length])
         completion = self._flops.forward([length], prefix=[prompt])
         return groups * (self._flops.forward([prompt]) + rollout.completions_per_prompt * completion)

@@ -50,10 +50,8 @@ def _run_bytes(job: RunJob, model: ModelSource) -> tuple[float, float]:
     levels = len({*job.steps} - {0}) * weights
     # The two latest have moments, and so has the one that is being written; of the first two the weights may go.
     between = 2 * weights if job.recipe.training.checkpoint_every else 0.0
-    at_work = levels + 3 * moments + between
-    return {"resumable": levels + moments, "weights": levels, "nothing": 0.0}[
-        job.recipe.training.keep
-    ], at_work
+    kept = {"resumable": levels + moments, "weights": levels, "nothing": 0.0}
+    return kept[job.recipe.training.keep], levels + 3 * moments + between
 
 
 def checkpoint_bytes(job: RunJob, model: ModelSource) -> tuple[float, float]:
