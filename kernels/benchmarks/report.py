@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 import random
@@ -138,21 +139,28 @@ def write(
     folder: Path, origin: dict[str, Any], results: list[dict[str, Any]], rows: list[dict[str, Any]]
 ) -> None:
     """`bench.json` with every sample, `bench.csv` and `bench.md` in `folder`."""
-    (folder / "bench.json").write_text(
-        json.dumps({"machine": origin, "results": results, "table": rows}, indent=1)
-    )
+    measured = json.dumps({"machine": origin, "results": results, "table": rows}, indent=1)
+    _replace(folder / "bench.json", measured + "\n")
     columns = [*COLUMNS, *(["share_of_peak"] if any("share_of_peak" in row for row in rows) else [])]
-    with (folder / "bench.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _replace(folder / "bench.csv", table.getvalue())
     facts = ", ".join(f"{name} {value}" for name, value in origin.items() if name != "schema")
     notes = (
         "Medians over all processes. `× products alone` pairs each timing with one of the three matrix products "
         "in the same process, into buffers made beforehand. `extra` is peak memory above the inputs and the "
         "gradients returned. `once`: the first pass took too long to repeat, and includes what it compiled."
     )
-    (folder / "bench.md").write_text(f"{facts}\n\n{notes}\n{markdown(rows)}\n", encoding="utf-8")
+    _replace(folder / "bench.md", f"{facts}\n\n{notes}\n{markdown(rows)}\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file that is whole at any time: hours of measurements must not end with a key pressed too soon."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def plot(folder: Path, rows: list[dict[str, Any]]) -> None:

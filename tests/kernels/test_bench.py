@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -218,3 +219,18 @@ def test_whole_command(tmp_path, monkeypatch):
     )
     written = sorted(path.name for path in tmp_path.iterdir())
     assert written == ["bench-tiny.png", "bench.csv", "bench.json", "bench.md"]
+
+
+def test_an_interruption_while_results_are_written_loses_none(tmp_path, monkeypatch):
+    report.write(tmp_path, {"schema": 1}, [], [])
+    before = (tmp_path / "bench.json").read_text()
+    write_text = pathlib.Path.write_text
+
+    def cut_short(path, text, **options):
+        write_text(path, text[: len(text) // 2], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "write_text", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        report.write(tmp_path, {"schema": 1, "more": "x" * 99}, [], [])
+    assert (tmp_path / "bench.json").read_text() == before
