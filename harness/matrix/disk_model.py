@@ -61,6 +61,17 @@ def checkpoint_bytes(job: RunJob, model: ModelSource) -> tuple[float, float]:
     return 4.0 * trained, moment_bytes(recipe) * trained
 
 
+def disk_warnings(peak_gib: float, out: Path) -> list[str]:
+    """What to know where the disk has less room than checkpoints take at their most."""
+    free = free_gib(out)
+    if peak_gib <= free:
+        return []
+    return [
+        f"checkpoints take up to {peak_gib:.1f} GiB, and {out} is on a disk with {free:.1f} GiB free: "
+        "training.keep says what stays of a run that is done"
+    ]
+
+
 def free_gib(folder: Path) -> float:
     """Room on the disk on which `folder` is, or will be."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from harness.matrix.budget import Budget
 from harness.matrix.command import DONE, FAILED, INTERRUPTED
+from harness.matrix.disk_model import disk_need, disk_warnings
 from harness.matrix.estimate import Estimator
 from harness.matrix.executors.base import Executor, Slot, make_executor
 from harness.matrix.forks import Tidying
@@ -186,6 +187,9 @@ def _run(matrix: Matrix, worker: Sequence[str] | None) -> Outcome:
     )
     for line in (*plan.sharing, *(f"warning: {w}" for w in (*plan.warnings[:10], *plan.hardware.notes))):
         progress.note(f"  {line}")
+    to_do = ((job, plan.models[job.run_id]) for job, e in zip(plan.jobs, estimates) if e.evaluations)
+    for line in disk_warnings(disk_need(to_do, matrix.slots).peak, plan.out):
+        progress.note(f"  warning: {line}")
     for line in before_spending(plan.grid):
         progress.note(line)
     executor = make_executor(matrix.executor)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.matrix.disk_model import disk_need, free_gib
+from harness.matrix.disk_model import disk_need, disk_warnings
 from harness.matrix.estimate import Estimator
 from harness.matrix.planner import Plan
 from harness.matrix.progress import dollars, duration
@@ -171,10 +171,4 @@ def limit_warnings(plan: Plan, estimate: dict[str, Any]) -> list[str]:
         warnings.append(f"the budget of {dollars(budget.usd)} will not do: about {dollars(estimate['usd'])}")
     if budget.hours is not None and estimate["wall_hours"] > budget.hours:
         warnings.append(f"the budget of {budget.hours:g} h will not do: about {estimate['wall_hours']:.2f} h")
-    peak, free = estimate["disk_gib"]["peak"], free_gib(plan.out)
-    if peak > free:
-        warnings.append(
-            f"checkpoints take up to {peak:.1f} GiB, and {plan.out} is on a disk with {free:.1f} GiB free: "
-            "training.keep says what stays of a run that is done"
-        )
-    return warnings
+    return [*warnings, *disk_warnings(estimate["disk_gib"]["peak"], plan.out)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -19,6 +20,8 @@ from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.hardware import HardwareSpec
 from harness.store.folders import Store
+
+from . import fake_worker
 
 MACHINE = Machine(cores=4)
 
@@ -297,9 +300,9 @@ def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
     # Four runs with two levels and the last moments (twice the weights); three at work have three moments each.
     assert disk["kept"] == pytest.approx(4 * (2 + 2) * weights)
     assert disk["peak"] == pytest.approx(4 * (2 + 2) * weights + 3 * 2 * 2 * weights)
-    monkeypatch.setattr("harness.matrix.show.free_gib", lambda _: 0.9 * disk["peak"])
+    monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 0.9 * disk["peak"])
     assert any("training.keep" in warning for warning in limit_warnings(plan, data["totals"]["estimate"]))
-    monkeypatch.setattr("harness.matrix.show.free_gib", lambda _: 1.1 * disk["peak"])
+    monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 1.1 * disk["peak"])
     assert not limit_warnings(plan, data["totals"]["estimate"])
     disk["peak"], disk["kept"] = 218.46, 178.7
     print_plan(plan, data)
@@ -307,3 +310,12 @@ def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
         "up to 218.5 GiB on disk while runs are at work, 178.7 GiB when all are done"
         in capsys.readouterr().out
     )
+
+
+def test_a_disk_without_room_is_told_before_runs_start(grid, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 1e-6)
+    monkeypatch.setattr(matrix_module, "_report", lambda _: None)
+    matrix = prepare(str(grid), tmp_path / "out")
+    assert matrix_module.execute(matrix, [sys.executable, fake_worker.__file__]) == 0
+    told = capsys.readouterr().out
+    assert "training.keep" in told[: told.index("start   [")]
