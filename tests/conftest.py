@@ -1,9 +1,13 @@
-"""What all tests share: Triton's interpreter where there is no GPU, and property tests that repeat."""
+"""What all tests share: Triton's interpreter where there is no GPU, property tests that repeat, and Ctrl-C."""
 
 import contextlib
 import os
+import signal
 
 import torch
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not torch.cuda.is_available():
     # Triton reads this once, when it is first imported, whichever test imports it.
