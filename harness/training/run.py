@@ -69,8 +69,11 @@ class _Run:
     def event(self, kind: str, message: str, **figures: Any) -> None:
         if not self.ranks.lead:
             return
-        now = utc_now()
-        self.attempt.append_event({"kind": kind, "message": message, "time": now, **figures})
+        self.attempt.append_event({"kind": kind, "message": message, **figures})
+
+    def engine_event(self, kind: str, message: str) -> None:
+        """Of this process's engine: unlike the trainer's events, no other process knows of it."""
+        self.attempt.append_event({"kind": kind, "message": message, "rank": self.ranks.rank})
 
 
 def execute(
@@ -125,7 +128,7 @@ def _engine(state: _Run, loaded: LoadedModel) -> Engine | None:
     if recipe.rollout.has_own_devices and not state.ranks.lead:
         return None
     longest = state.job.evaluate.max_completion_tokens
-    return build_engine(recipe, loaded, completion_tokens=longest, on_event=state.event)
+    return build_engine(recipe, loaded, completion_tokens=longest, on_event=state.engine_event)
 
 
 def choose_device(wanted: str) -> torch.device:

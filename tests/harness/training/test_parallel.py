@@ -129,38 +129,38 @@ def test_two_processes_train_what_one_trains_and_survive_a_dead_rank(job, alone,
     assert one == other
 
 
-def ranks_with_an_engine():
-    """The ranks below this process that have a vLLM process of their own.
-
-    Processes are not counted: an engine starts others, and until such a one
-    has its own program it goes by the engine's name.
-    """
-    found = set()
+def vllm_processes():
+    """By rank, the vLLM process that it started: not what an engine starts, for a moment under its name."""
+    found = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             above = process.parent()
             if "harness.rollout.vllm_process" in process.cmdline() and above and "RANK" in above.environ():
-                found.add(above.environ()["RANK"])
-    return frozenset(found)
+                found[above.environ()["RANK"]] = process
+    return found
 
 
 @pytest.mark.skipif(not vllm_available(), reason="vLLM is not installed")
-def test_every_process_samples_its_part_with_an_engine_of_its_own(job, tmp_path):
+def test_every_process_samples_with_an_engine_of_its_own_and_survives_its_death(job, tmp_path):
     sections = job.recipe.model_dump()
     sections["rollout"] |= {"engine": "vllm", "vllm": {"cache_gib": 0.2}}
-    sections["training"] |= {"steps": 1}
-    job = dataclasses.replace(job, recipe=Recipe.model_validate(sections), steps=(1,))
+    sections["training"] |= {"steps": 3}
+    job = dataclasses.replace(job, recipe=Recipe.model_validate(sections), steps=(3,))
     alone, folder, seen = prepared(job, tmp_path / "alone"), prepared(job, tmp_path / "two"), set()
     run.execute(job, alone, alone.reserve_attempt(), lambda: False)
 
-    def look():
-        seen.add(ranks_with_an_engine())
+    def kill_the_second_after_step_1():
+        engines = vllm_processes()
+        if "killed" not in seen and set(engines) == {"0", "1"} and records(folder):
+            engines["1"].kill()
+            seen.add("killed")
         return False
 
-    launch(job, folder, folder.reserve_attempt(), look, processes=2)
-    assert {"0", "1"} in seen
-    hold_to(alone, folder, (1,))
-    assert furthest(folder, alone, 1) < 1e-4
+    launch(job, folder, folder.reserve_attempt(), kill_the_second_after_step_1, processes=2)
+    hold_to(alone, folder, (1, 2, 3))
+    assert furthest(folder, alone, 3) < 1e-4
+    (restart,) = [e for e in folder.attempts()[-1].events() if e["kind"] == "engine_restarted"]
+    assert restart["rank"] == 1
 
 
 @pytest.mark.slow
