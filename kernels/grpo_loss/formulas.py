@@ -90,7 +90,10 @@ def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> 
     bounded = log_ratio(x).detach().clamp(-VESPO_LOG_MAX, VESPO_LOG_MAX)
     log_w = bounded.sum(1, keepdim=True)
     if importance is not None:
-        log_w = log_w + importance.clamp(min=VESPO_FLOOR).log().clamp(max=VESPO_LOG_MAX).sum(1, keepdim=True)
+        logs = importance.clamp(min=VESPO_FLOOR).log().clamp(max=VESPO_LOG_MAX)
+        if objective.importance.startswith("token"):  # a cap below 1 changes the weight of padding too
+            logs = torch.where(x.mask, logs, 0.0)
+        log_w = log_w + logs.sum(1, keepdim=True)
     log_w = log_w.clamp(VESPO_LOG_MIN, VESPO_LOG_MAX)
     positive = x.advantage >= 0
     k = _choose(positive, objective.vespo_k_pos, objective.vespo_k_neg, log_w.dtype)
@@ -107,14 +110,13 @@ class _K3(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, delta: Tensor) -> Tensor:
-        shrink = torch.expm1(-delta)
-        ctx.save_for_backward(shrink)
-        return shrink + delta
+        ctx.save_for_backward(delta)
+        return torch.expm1(-delta) + delta
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        (shrink,) = ctx.saved_tensors
-        return -shrink * upstream
+        (delta,) = ctx.saved_tensors
+        return -torch.expm1(-delta) * upstream  # of the input, so that it can be derived again
 
 
 def kl_estimate(logprob: Tensor, reference: Tensor, kind: str) -> Tensor:

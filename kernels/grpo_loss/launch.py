@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from kernels.autograd import differentiable_once
 
 from .formulas import VESPO_FLOOR, VESPO_LOG_MAX, VESPO_LOG_MIN, Inputs
 from .fused import grpo_loss_kernel
@@ -96,7 +97,7 @@ class _FusedLoss(torch.autograd.Function):
         return sums[:, LOSS_COLUMN].sum(dtype=torch.float64).to(torch.float32), sums
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
         return (grad * upstream).to(ctx.dtype), None, None, None

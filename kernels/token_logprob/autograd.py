@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from kernels.autograd import differentiable_once
 from kernels.token_logprob.gradients import Upstream, Wanted, live_rows
 from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform
 from kernels.token_logprob.plan import Head, SlabPlan
@@ -94,11 +94,12 @@ class _TokenLogprob(torch.autograd.Function):
         return spread(result.logprob), None if entropy is None else spread(entropy)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, d_logprob: Tensor | None, d_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         settings: Settings = ctx.settings
-        *tensors, targets, active, log_sum_exp, entropy = ctx.saved_tensors[:9]
-        kept = list(ctx.saved_tensors[9:])
+        saved = ctx.saved_tensors  # once: under activation checkpointing each look computes anew
+        *tensors, targets, active, log_sum_exp, entropy = saved[:9]
+        kept = list(saved[9:])
         if d_logprob is None and d_entropy is None:
             return (None,) * 7
         with torch.autocast(targets.device.type, enabled=False):

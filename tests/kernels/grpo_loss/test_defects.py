@@ -62,11 +62,19 @@ def test_gradient_of_ratio_corrected_kl_at_sequence_level(kl, implementation):
 
 
 @BOTH
-@pytest.mark.parametrize("loss", ["gspo", "luspo", "vespo"])
-def test_sequence_level_is_blind_to_padding(loss, implementation):
+@pytest.mark.parametrize(
+    ("loss", "more"),
+    [
+        ("gspo", {"importance": "sequence_truncate"}),
+        ("luspo", {"importance": "sequence_truncate"}),
+        ("vespo", {"importance": "sequence_truncate"}),
+        ("vespo", {"importance": "token_truncate", "importance_cap": 0.8}),
+    ],
+)
+def test_sequence_level_is_blind_to_padding(loss, more, implementation):
     """The geometric mean and the product run over completion tokens, whatever padding holds or how wide it is."""
     batch = make_batch(3).to(torch.float32)
-    objective = Objective(loss=loss, importance="sequence_truncate", beta=0.1)
+    objective = Objective(loss=loss, beta=0.1, **more)
     out, grad = gradient(objective, batch, implementation)
     wide = [
         torch.cat([v, torch.full((v.shape[0], 5), torch.nan)], 1)
@@ -302,6 +310,26 @@ def test_k3_keeps_its_digits_close_to_the_reference(implementation):
     out.loss.backward()
     exact = -torch.expm1(-delta.double()) / 5
     torch.testing.assert_close(leaf.grad.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_the_second_derivative_of_k3_is_right_in_torch_and_refused_by_the_kernel():
+    batch = make_batch(5)
+    objective = Objective(loss="grpo", beta=0.3)
+
+    def total(logprob, implementation="torch"):
+        return grpo_loss(
+            logprob,
+            batch.advantages,
+            batch.mask,
+            objective=objective,
+            implementation=implementation,
+            **batch.arguments(),
+        ).loss
+
+    assert torch.autograd.gradgradcheck(total, batch.logprob.clone().requires_grad_())
+    leaf = batch.logprob.float().requires_grad_()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(total(leaf, "fused") + leaf.square().sum(), leaf, create_graph=True)
 
 
 @pytest.mark.parametrize("loss", ["cispo", "vespo"])

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from kernels.token_logprob import Lora, fused, token_logprob
 from kernels.token_logprob.plan import product_dtype
@@ -127,6 +128,33 @@ def test_tied_weight_sums_both_uses(implementation):
         return torch.autograd.grad(out.logprob.sum(), weight)[0]
 
     torch.testing.assert_close(gradient(implementation), gradient("reference"), rtol=1e-4, atol=1e-5)
+
+
+@BOTH
+def test_activation_checkpointing_around_the_head(implementation):
+    """Saved tensors that are asked for twice are a CheckpointError."""
+    problem = make_problem().to(torch.float32)
+
+    def gradient(around):
+        hidden = problem.hidden.clone().requires_grad_()
+        around(lambda x: token_logprob(x, problem.weight, problem.targets, implementation=implementation)[0])(
+            hidden
+        ).sum().backward()
+        return hidden.grad
+
+    def checkpointed(work):
+        return lambda x: checkpoint(work, x, use_reentrant=False)
+
+    assert torch.equal(gradient(checkpointed), gradient(lambda work: work))
+
+
+@BOTH
+def test_a_second_derivative_is_refused_not_wrong(implementation):
+    problem = make_problem().to(torch.float32)
+    hidden = problem.hidden.clone().requires_grad_()
+    out = token_logprob(hidden, problem.weight, problem.targets, implementation=implementation)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(out.logprob.sum() + hidden.square().sum(), hidden, create_graph=True)
 
 
 @BOTH
