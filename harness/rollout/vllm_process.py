@@ -1,7 +1,7 @@
 """A vLLM core in a process of its own: on devices of its own, and killable without the trainer.
 
 `ProcessCore` is the trainer's side, with the methods of `VllmCore`; the module run as a program is the other side.
-They exchange pickled messages over a socket pair; weights go through a safetensors file in memory.
+They exchange pickled messages over a socket pair; weights go through a file in memory.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import IO, Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.serialization import config as serialization_config
 
 from harness.rollout.engine import Completion, Request, Sampling
 from harness.rollout.vllm_core import CoreOptions, VllmCore
 
 _CLOSE_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
-_MEMORY = Path("/dev/shm")
 
 
 class EngineProcessDied(RuntimeError):
@@ -103,11 +102,16 @@ class ProcessCore:
     def load_weights(self, weights: Sequence[tuple[str, Tensor]], *, shared: bool = False) -> None:
         """See `VllmCore.load_weights`; the tensors pass through a file in memory, in the engine's dtype, and none
         is shared."""
-        folder = _MEMORY if _MEMORY.is_dir() else None
-        with tempfile.TemporaryDirectory(prefix="grpo-weights-", dir=folder) as work:
-            path = Path(work) / "model.safetensors"
-            save_file({name: tensor.to("cpu", self._dtype).contiguous() for name, tensor in weights}, path)
-            self._call("load_file", str(path))
+        # The file is read at once: its checksums would take as long as the copies.
+        with _memory_file() as file, serialization_config.patch("save.compute_crc32", False):  # type: ignore[attr-defined]
+            torch.save([(name, tensor.to("cpu", self._dtype).contiguous()) for name, tensor in weights], file)
+            file.flush()
+            try:
+                self._connection.send(("load_file", ()))
+                send_handle(self._connection, file.fileno(), self.process.pid)
+            except OSError as error:
+                raise EngineProcessDied("the engine's process is gone") from error
+            self._receive()
 
     def sleep(self, level: int) -> None:
         """See `VllmCore.sleep`."""
@@ -128,6 +132,11 @@ class ProcessCore:
             self.process.wait()
 
 
+def _memory_file() -> IO[bytes]:
+    """A file without a name: whichever process dies, its memory is freed with its last holder."""
+    return open(os.memfd_create("weights"), "wb") if sys.platform == "linux" else tempfile.TemporaryFile()
+
+
 def _serve(connection: Connection, options: CoreOptions) -> None:
     core = VllmCore(options)
     connection.send(("ok", None))
@@ -137,7 +146,9 @@ def _serve(connection: Connection, options: CoreOptions) -> None:
         except EOFError:
             return
         if method == "load_file":
-            core.load_weights(list(load_file(arguments[0]).items()))
+            file = recv_handle(connection)
+            core.load_weights(torch.load(f"/dev/fd/{file}", mmap=True))
+            os.close(file)
             connection.send(("ok", None))
         else:
             connection.send(("ok", getattr(core, method)(*arguments)))
