@@ -12,7 +12,14 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from harness.models import hub
 from harness.models.catalog import ModelSource
@@ -51,19 +58,30 @@ def load_model(source: ModelSource, spec: ModelSpec, *, device: str | torch.devi
     """
     folder = model_folder(source)
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        _without_dropout(config)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=spec.attention, local_files_only=True
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation=spec.attention,
+            local_files_only=True,
         )
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelNotFound(f"model {source.name!r} cannot be loaded: {first}") from error
-    for name in ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
-        if getattr(model.config, name, None):
-            setattr(model.config, name, 0.0)
     torch.nn.Module.to(model, device)
     if spec.liger:
         apply_liger(model)
     return LoadedModel(model.eval(), load_tokenizer(folder), source)
+
+
+def _without_dropout(config: PretrainedConfig) -> None:
+    """Before modules are made of it: they keep what they find. Its names are many: `resid_pdrop`, …"""
+    text = config.get_text_config()
+    for name, value in text.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(text, name, 0.0)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import multiprocessing
 
@@ -43,6 +44,20 @@ def test_saved_and_loaded_again_it_says_the_same(tiny, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(again.model(tokens).logits, tiny.model(tokens).logits, rtol=0, atol=0)
     assert again.tokenizer.chat_template == tiny.tokenizer.chat_template
+
+
+def test_dropout_is_off_in_every_module(tiny, tmp_path):
+    model = copy.deepcopy(tiny.model)
+    model.config.attention_dropout = 0.3
+    save_model(model, tiny.tokenizer, tmp_path / "dropping")
+    spec = ModelSpec(name=str(tmp_path / "dropping"))
+    loaded = load_model(resolve_model(spec), spec, device="cpu").model.train()
+    layers = [module for module in loaded.modules() if hasattr(module, "attention_dropout")]
+    assert layers
+    assert all(module.attention_dropout == 0 for module in layers)
+    tokens = torch.tensor([tiny.tokenizer("12+7=", add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, loaded(tokens).logits)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
