@@ -27,9 +27,9 @@ class Figures:
     """What the detectors see of one step.
 
     Attributes:
-        non_finite: whether the loss or its gradient was NaN or infinite.
+        non_finite: whether the loss, its gradient or a sampled log-prob was NaN or infinite.
         mean_tokens: mean completion length.
-        sampled_entropy: mean of −log p over sampled tokens, in nats.
+        sampled_entropy: mean of −log p over sampled tokens, in nats; None where it is not finite.
         loop_share: share of n-grams that their completion held before.
         foreign_script_share: share of letters in scripts that the questions do without.
         kl: mean KL estimate in nats a token; None where there is none.
@@ -37,7 +37,7 @@ class Figures:
 
     non_finite: bool
     mean_tokens: float
-    sampled_entropy: float
+    sampled_entropy: float | None
     loop_share: float
     foreign_script_share: float
     kl: float | None
@@ -138,7 +138,7 @@ class Detectors:
             ),
             ("kl", f.kl, -math.inf, s.kl.maximum, s.kl.policy, "nats of KL a token"),
         )
-        words = "the loss or its gradient is NaN or infinite"
+        words = "the loss, its gradient or a sampled log-prob is NaN or infinite"
         checks: list[tuple[str, bool, float | None, float | None, Policy, str]]
         checks = [("non_finite", f.non_finite, None, None, s.non_finite.policy, words)]
         checks += [_outside(*bound) for bound in bounds]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
+from harness.spec.errors import SpecError
 from harness.training.batch import MicroBatch
 from harness.training.packing import packed_attention
 from kernels.token_logprob import token_logprob
@@ -69,6 +70,46 @@ def _inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
     return {"inputs_embeds": _EmbedInPlace.apply(embedding.weight, ids, embedding.padding_idx)}
 
 
+_PROBE_TOKENS = 8
+
+
+def softcap(model: PreTrainedModel) -> float | None:
+    """The bound of the model's logits, as Gemma 2 has one."""
+    found: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return found
+
+
+@torch.no_grad()
+def logit_divisor(model: PreTrainedModel) -> float:
+    """What the model divides its head's output by: 1 for most, other for Granite, Cohere and their like.
+
+    It goes by a different name in every family, so it is measured: the model's logits of a few tokens against the
+    product of hidden states and head, of which `completion_logprobs` makes its log-probs.
+
+    Raises:
+        SpecError: the model's logits are no multiple of that product, so that it cannot be trained here.
+    """
+    size = model.config.get_text_config().vocab_size
+    ids = torch.arange(_PROBE_TOKENS, device=model.device)[None] * max(1, size // _PROBE_TOKENS) % size
+    was_training = model.training
+    model.eval()
+    theirs = model(input_ids=ids, use_cache=False).logits
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    ours = model.get_output_embeddings()(hidden).double()
+    model.train(was_training)
+    if (cap := softcap(model)) is not None:
+        ours = cap * torch.tanh(ours / cap)
+    tolerance = max(1e-3, 4 * torch.finfo(theirs.dtype).eps)
+    theirs = theirs.double()
+    factor = float((theirs * ours).sum() / (ours * ours).sum())
+    if not factor > 0 or float((theirs - factor * ours).abs().max()) > tolerance * float(theirs.abs().max()):
+        raise SpecError(
+            f"model: the logits of {type(model).__name__} are not its head's product with the last hidden states",
+            hint="the log-probs of such a model cannot be computed by the fused head; take another model",
+        )
+    return float(f"{1 / factor:.6g}")  # without the rounding of the two passes
+
+
 def completion_logprobs(
     model: PreTrainedModel, batch: MicroBatch, *, temperature: float, bf16: bool, in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -80,7 +121,7 @@ def completion_logprobs(
     Args:
         model: the policy or the reference.
         batch: a micro-batch.
-        temperature: divides the logits.
+        temperature: divides the logits, those of the head alone (see `logit_divisor`).
         bf16: compute in bfloat16 over fp32 weights.
         in_place: the backward pass may add large gradients of embedding and head to `grad` itself, which spares
             tensors of their size per micro-batch; not where something gathers gradients, as FSDP does.
@@ -105,7 +146,7 @@ def completion_logprobs(
         batch.targets,
         bias=getattr(head, "bias", None),
         temperature=temperature,
-        softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+        softcap=softcap(model),
         return_entropy=True,
         accumulate_in_place=in_place and _large_leaf(head.weight),
     )

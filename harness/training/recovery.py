@@ -58,7 +58,7 @@ def follow_alarms(
     with trainer.rolling_back():
         step = _return(trainer, checkpoints, onset, levels, untrained, event, ranks)
     for later in ranks.together(checkpoints.steps):
-        if later > step:
+        if step < later < failed:
             ranks.together(partial(checkpoints.discard, later))
     words = f"from step {failed} to step {step} for {last.detector}; {most - trainer.rollbacks} rollbacks are left"
     event("rolled_back", words, step=failed, to_step=step)
@@ -76,7 +76,8 @@ def _return(
 ) -> int:
     """Restores the checkpoint that is to be gone on from; returns its step."""
     there = ranks.together(checkpoints.steps)
-    floor = max(levels & set(there), default=0)
+    # A level ahead was left by an earlier attempt, whose way the run is on again.
+    floor = max((step for step in levels & set(there) if step < trainer.step), default=0)
     held = [step for step in ranks.together(checkpoints.resumable) if floor <= step < trainer.step]
     sound = [step for step in held if step < onset]
     for step in [*reversed(sound), *(step for step in held if step >= onset)]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,12 @@ def reward_record(rewards: torch.Tensor, scores: Scores) -> dict[str, Any]:
     }
 
 
-def completion_record(completions: Sequence[Completion]) -> dict[str, float]:
+def completion_record(completions: Sequence[Completion]) -> dict[str, float | None]:
     """Lengths in tokens, the share that was truncated, and the entropy in nats."""
     lengths = np.array([len(c.token_ids) for c in completions])
     p10, p25, median, p75, p90 = np.quantile(lengths, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
     logprobs = [value for c in completions for value in c.logprobs]
-    return {
+    figures = {
         "mean_tokens": float(lengths.mean()),
         "p10": p10,
         "p25": p25,
@@ -59,6 +59,7 @@ def completion_record(completions: Sequence[Completion]) -> dict[str, float]:
         # The mean of −log p over sampled tokens estimates the policy's entropy over all completions, trained or not.
         "sampled_entropy": -statistics.fmean(logprobs),
     }
+    return finite(figures)
 
 
 def token_record(samples: Sequence[Sample], batch: Sequence[Sample], result: UpdateResult) -> dict[str, int]:
@@ -76,7 +77,8 @@ def figures_of(record: dict[str, Any], result: UpdateResult) -> Figures:
     completion, metrics = record["completion"], result.metrics
     kl = metrics.get("kl", abs(metrics.get("rollout_kl", 0.0)))
     return Figures(
-        non_finite=result.non_finite,
+        # A policy of NaN gives every completion the same reward, so that its loss is never computed.
+        non_finite=result.non_finite or completion["sampled_entropy"] is None,
         mean_tokens=completion["mean_tokens"],
         sampled_entropy=completion["sampled_entropy"],
         loop_share=completion["loop_share"],
@@ -85,6 +87,6 @@ def figures_of(record: dict[str, Any], result: UpdateResult) -> Figures:
     )
 
 
-def finite(metrics: dict[str, float]) -> dict[str, float | None]:
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """JSON knows no NaN; a mean over nothing is null."""
     return {k: v if math.isfinite(v) else None for k, v in metrics.items()}

@@ -34,6 +34,7 @@ from harness.training.drawing import Drawn
 from harness.training.generators import seed_generators
 from harness.training.optimizer import build_optimizer
 from harness.training.parallel import Alone
+from harness.training.policy import logit_divisor
 from harness.training.step_record import completion_record, figures_of, finite, reward_record, token_record
 from harness.training.update import Updater, UpdateResult
 
@@ -92,9 +93,12 @@ class Trainer:
         elif recipe.objective.beta > 0:
             reference = self._ranks.shard(copy.deepcopy(self._model).eval().requires_grad_(False))
         self._untrained_adapters = {k: v.clone() for k, v in adapter_tensors(self._model).items()}
+        divisor = logit_divisor(self._model)
         self._policy = self._ranks.shard(self._model)
         self._optimizer = build_optimizer(self._policy, recipe.optimizer)
-        self._updater = Updater(self._policy, reference, self._optimizer, recipe, self.clock, self._ranks)
+        self._updater = Updater(
+            self._policy, reference, self._optimizer, recipe, self.clock, self._ranks, divisor
+        )
         self._problems, self._prompts = self._encode(problems)
         self._scripts = scripts_of(p.question for p in self._problems)
 
@@ -184,6 +188,9 @@ class Trainer:
         with self.clock.phase("sync"):
             self._ranks.publish(self._policy, self._model)
             self._engine.sync()
+            waited = self._ranks.waited_seconds
+            self._ranks.wait(None)  # for another rank's engine, which may have to start again
+        self.clock.move("sync", "idle", self._ranks.waited_seconds - waited)
         self.step += 1
         self._drawn += len(drawn.chosen)
         record = {
@@ -296,14 +303,14 @@ class Trainer:
         prompts = samples[:: self.recipe.rollout.completions_per_prompt]
         flops = self.flops.forward([len(s.prompt_ids) for s in prompts])
         flops += self.flops.forward([s.length for s in samples], prefix=[len(s.prompt_ids) for s in samples])
-        flops += result.forward_passes * self._passes(batch)
+        flops += sum(self._passes([batch[i] for i in rows]) for rows in result.measured)
         # A backward pass is two forward passes.
         flops += 3 * self.recipe.training.inner_epochs * self._passes([batch[i] for i in result.trained])
         training_seconds = sum(seconds.get(name, 0.0) for name in ("logprob", "update", "optimizer"))
         return {
             "total_seconds": total,
             "seconds": seconds,
-            "tokens": self._phase_tokens(samples, result, tokens),
+            "tokens": self._phase_tokens(batch, result, tokens),
             "tokens_per_second": (tokens["prompt"] + tokens["completion"]) / total,
             "tokens_per_second_per_device": (tokens["prompt"] + tokens["completion"]) / total / self._devices,
             # Only the lead of several ranks times the rollouts.
@@ -316,13 +323,13 @@ class Trainer:
         }
 
     def _phase_tokens(
-        self, samples: Sequence[Sample], result: UpdateResult, tokens: dict[str, int]
+        self, batch: Sequence[Sample], result: UpdateResult, tokens: dict[str, int]
     ) -> dict[str, int]:
         """Tokens that each phase worked on: sampled, judged, passed forward, passed forward and backward."""
         return {
             "rollout": tokens["completion"],
             "reward": tokens["completion"],
-            "logprob": result.forward_passes * sum(s.length for s in samples),
+            "logprob": sum(batch[i].length for rows in result.measured for i in rows),
             "update": self.recipe.training.inner_epochs * tokens["trained"],
         }
 

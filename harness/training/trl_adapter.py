@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from harness.spec.errors import SpecError
+from harness.training.policy import logit_divisor, softcap
 from kernels.grpo_loss import Objective, grpo_loss
 from kernels.token_logprob import token_logprob
 
@@ -42,8 +44,13 @@ def use_fused_loss(trainer: GRPOTrainer) -> GRPOTrainer:
     """
     objective = objective_of(trainer)
     _check(trainer)
+    try:
+        divisor = logit_divisor(_plain(trainer, trainer.model))
+    except SpecError as error:
+        raise NotSupported(str(error)) from None
     vars(trainer).update(
         _fused_objective=objective,
+        _fused_divisor=divisor,
         _get_per_token_logps_and_entropies=types.MethodType(_logprobs, trainer),
         _compute_loss=types.MethodType(_loss, trainer),
     )
@@ -98,6 +105,14 @@ def _check(trainer: GRPOTrainer) -> None:
             raise NotSupported(f"{name} has no counterpart in the fused loss; switch it off")
 
 
+def _plain(trainer: GRPOTrainer, model: Any) -> PreTrainedModel:
+    """The model inside what accelerate and peft put around it."""
+    plain: Any = trainer.accelerator.unwrap_model(model)
+    if hasattr(plain, "get_base_model"):  # peft puts adapters into the layers of the model that it wraps
+        plain = plain.get_base_model()
+    return plain  # type: ignore[no-any-return]
+
+
 def _logprobs(
     self: GRPOTrainer,
     model: PreTrainedModel,
@@ -112,9 +127,7 @@ def _logprobs(
     """Log-probs and entropies [B, T] of the last T = `logits_to_keep` tokens of `input_ids` [B, S]."""
     if any(value is not None for value in inputs.values()):
         raise NotSupported("the fused loss takes text alone, the batch holds images")
-    plain = self.accelerator.unwrap_model(model)
-    if hasattr(plain, "get_base_model"):  # peft puts adapters into the layers of the model that it wraps
-        plain = plain.get_base_model()
+    plain = _plain(self, model)
     head = plain.get_output_embeddings()
     size = batch_size or len(input_ids)
     logprobs, entropies = [], []
@@ -132,8 +145,8 @@ def _logprobs(
             head.weight,
             ids[:, -logits_to_keep:].flatten(),
             bias=getattr(head, "bias", None),
-            temperature=self.temperature,
-            softcap=getattr(plain.config.get_text_config(), "final_logit_softcapping", None),
+            temperature=self.temperature * vars(self)["_fused_divisor"],
+            softcap=softcap(plain),
             return_entropy=compute_entropy,
         )
         logprobs.append(out.logprob.view(hidden.shape[:2]))
@@ -162,7 +175,7 @@ def _loss(self: GRPOTrainer, model: PreTrainedModel, inputs: dict[str, Any]) -> 
         reference_logprob=inputs.get("ref_per_token_logps") if self.beta else None,
         entropy=None if entropy is None else entropy.detach(),
     )
-    _log(self, out.metrics, mode)
+    _log(self, out.metrics, mode, mask)
     return out.loss * _scale(self, inputs, mask, mode)
 
 
@@ -178,8 +191,8 @@ def _scale(trainer: GRPOTrainer, inputs: dict[str, Any], mask: Tensor, mode: str
     return mask.sum() / items
 
 
-def _log(trainer: GRPOTrainer, metrics: dict[str, Tensor], mode: str) -> None:
-    """The metrics that the kernel measures, under trl's names."""
+def _log(trainer: GRPOTrainer, metrics: dict[str, Tensor], mode: str, mask: Tensor) -> None:
+    """The metrics that the kernel measures, under trl's names; 0, as trl's, where the micro-batch has no token."""
     names = {
         "kl": "kl",
         "entropy": "entropy",
@@ -189,5 +202,5 @@ def _log(trainer: GRPOTrainer, metrics: dict[str, Tensor], mode: str) -> None:
     }
     for theirs, ours in names.items():
         if ours in metrics:
-            value = metrics[ours].float().to(trainer.accelerator.device)
+            value = torch.where(mask.any(), metrics[ours].float(), 0.0).to(trainer.accelerator.device)
             trainer._metrics[mode][theirs].append(trainer.accelerator.gather(value).nanmean().item())

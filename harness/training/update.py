@@ -42,14 +42,15 @@ class UpdateResult:
         metrics: the loss kernel's metrics over everything trained on, with `loss` and `grad_norm` averaged over
             the step's optimiser updates.
         trained: indices of the samples that went through forward and backward.
-        forward_passes: passes without gradient over all samples (old and reference log-probs).
+        measured: for each pass without gradient (old or reference log-probs), the indices of the samples that went
+            through it.
         updates: optimiser updates.
         non_finite: whether a loss or gradient was NaN or infinite, which ends the step before the optimiser sees it.
     """
 
     metrics: dict[str, float]
     trained: list[int]
-    forward_passes: int
+    measured: list[list[int]]
     updates: int
     non_finite: bool = False
 
@@ -74,6 +75,7 @@ class Updater:
         recipe: the run's recipe.
         clock: receives the phases `logprob`, `update` and `optimizer`.
         ranks: the processes that share the work, if there are several.
+        logit_divisor: the model's own, by which its head's output is divided before the temperature.
     """
 
     def __init__(
@@ -84,7 +86,9 @@ class Updater:
         recipe: Recipe,
         clock: PhaseClock,
         ranks: Alone | None = None,
+        logit_divisor: float = 1.0,
     ) -> None:
+        self._temperature = recipe.logprob_temperature * logit_divisor
         self._ranks = ranks or Alone()
         self._model = model
         self._reference = reference
@@ -111,7 +115,7 @@ class Updater:
         of forward and backward; they still count in the means.
         """
         training = self._recipe.training
-        fixed, passes = self._measure(samples)
+        fixed, measured = self._measure(samples)
         partials: list[Partials] = []
         losses, norms, trained = [], [], set()
         updates = 0
@@ -128,7 +132,7 @@ class Updater:
         metrics = {k: float(v) for k, v in metrics_of(merge_partials(partials)).items()} if partials else {}
         metrics["loss"] = sum(losses) / max(1, len(losses))
         metrics["grad_norm"] = sum(norms) / max(1, len(norms))
-        return UpdateResult(metrics, sorted(trained), passes, updates, non_finite=updates < len(losses))
+        return UpdateResult(metrics, sorted(trained), measured, updates, non_finite=updates < len(losses))
 
     def _batches(self, samples: Sequence[Sample], rows: Sequence[int]) -> list[MicroBatch]:
         tokens = sum(samples[i].length for i in rows)
@@ -142,21 +146,21 @@ class Updater:
             return False
         return sample.advantage != 0 or o.beta > 0 or o.entropy_bonus > 0
 
-    def _measure(self, samples: Sequence[Sample]) -> tuple[_Fixed, int]:
-        """Old and reference log-probs and old entropies, where the objective needs them."""
+    def _measure(self, samples: Sequence[Sample]) -> tuple[_Fixed, list[list[int]]]:
+        """Old and reference log-probs and old entropies, where the objective needs them, and who was passed."""
         several = self._recipe.training.inner_epochs * self._recipe.training.minibatches > 1
         quantile = self.objective.top_entropy_quantile is not None
         fixed = _Fixed({}, {}, {})
-        passes = 0
-        everything = range(len(samples))
+        measured = []
+        everything = list(range(len(samples)))
         with self._clock.phase("logprob"), torch.no_grad():
             if several or quantile:
-                passes += 1
+                measured.append(everything)
                 for row, logprob, entropy in self._passed(self._model, samples, everything):
                     fixed.old[row], fixed.entropy[row] = logprob, entropy
             if self._reference is not None or (self.objective.beta > 0 and self._adapters):
-                passes += 1
                 learning = [i for i in everything if self._learns(samples[i])]
+                measured.append(learning)
                 model = self._reference
                 plain: AbstractContextManager[None] = nullcontext()
                 if model is None:
@@ -164,7 +168,7 @@ class Updater:
                 with plain:
                     for row, logprob, _ in self._passed(model, samples, learning):
                         fixed.reference[row] = logprob
-        return fixed, passes
+        return fixed, measured
 
     def _passed(
         self, model: PreTrainedModel, samples: Sequence[Sample], rows: Sequence[int]
@@ -173,7 +177,7 @@ class Updater:
         batches, found = self._batches(samples, rows), []
         for batch, _ in self._ranks.shares(batches):
             logprob, entropy = self._ranks.logprobs(
-                model, batch, temperature=self._recipe.logprob_temperature, bf16=self._bf16
+                model, batch, temperature=self._temperature, bf16=self._bf16
             )
             found.append((batch.rows, logprob, entropy))
         for of_batch, logprob, entropy in self._ranks.merged(found, len(batches)):
@@ -208,7 +212,7 @@ class Updater:
         self, batch: MicroBatch, fixed: _Fixed, normalizer: Normalizer, threshold: Tensor | None
     ) -> GrpoLoss:
         logprob, entropy = self._ranks.logprobs(
-            self._model, batch, temperature=self._recipe.logprob_temperature, bf16=self._bf16
+            self._model, batch, temperature=self._temperature, bf16=self._bf16
         )
         return grpo_loss(
             logprob,
@@ -228,6 +232,8 @@ class Updater:
         if self.objective.top_entropy_quantile is None:
             return None
         kept = [i for i in chosen if not (self.objective.mask_truncated and samples[i].truncated)]
+        if not kept:
+            return None  # and nothing to train on
         values = torch.cat([fixed.entropy[i][: len(samples[i].completion_ids)] for i in kept])
         return entropy_threshold(values, torch.ones_like(values, dtype=torch.bool), self.objective)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
 from harness.spec.stability import StabilitySpec
+from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.folders import Store
 from harness.store.job import RunJob
 from harness.store.study import _step_rows
@@ -220,6 +222,35 @@ def test_without_a_checkpoint_a_rollback_starts_again_from_the_untrained_model(s
     assert event["to_step"] == 0
     rows = [r["step"] for r in attempt.steps() if r.get("rollbacks")]
     assert sorted(set(rows)) == [1, 2, 3, 4, 5]
+
+
+def test_levels_that_an_earlier_attempt_left_ahead_do_not_bound_a_rollback(start):
+    stability = {"length": {"collapse_ratio": 0.5, "policy": "rollback"}}
+    _, whole, _, _ = start("length", stability, name="whole", steps=(2, 5, 6))
+    _, folder, _, _ = start("length", stability, name="extended", steps=(2, 5, 6))
+    shutil.rmtree(folder.checkpoints / "step-000006")
+    for path in folder.checkpoints.glob(f"*/{OPTIMIZER_FILE}"):
+        path.unlink()
+    for path in (folder.path / "evaluations").glob("step-000006*"):
+        path.unlink()
+    _, _, attempt, error = start("length", stability, name="extended", steps=(2, 5, 6))
+    assert error is None
+    (event,) = [e for e in attempt.events() if e["kind"] == "rolled_back"]
+    assert (event["step"], event["to_step"]) == (FAULTY, FAULTY - 1)
+    for step in (2, 5, 6):
+        mine, other = (
+            load_file(f.checkpoints / f"step-{step:06d}" / "model.safetensors") for f in (folder, whole)
+        )
+        assert all(torch.equal(mine[name], other[name]) for name in other)
+
+
+def test_a_policy_of_nan_is_not_finite_though_no_sample_is_trained_on(start):
+    _, _, attempt, error = start("", {}, optimizer={"learning_rate": 1e18}, training={"steps": STEPS})
+    assert "non_finite" in str(error)
+    written = (attempt.path / "events.jsonl").read_text() + attempt.steps_file.read_text()
+    for line in written.splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
+    assert attempt.steps()[-1]["completion"]["sampled_entropy"] is None
 
 
 def without_time(row):

@@ -151,6 +151,17 @@ def test_two_training_steps_log_the_losses_that_trl_logs(tmp_path):
             assert b[name] == pytest.approx(a[name], rel=1e-3, abs=1e-5), name
 
 
+def test_a_micro_batch_without_a_token_logs_what_trl_logs(tmp_path):
+    trainer = trainer_of(tmp_path, beta=0.04)
+    inputs = batch(trainer)
+    inputs["completion_mask"] = torch.zeros_like(inputs["completion_mask"])
+    logged = []
+    for one in (trainer, use_fused_loss(trainer)):
+        loss_and_gradients(one, inputs)
+        logged.append({name: one._metrics["train"][name].pop() for name in ("kl", "entropy")})
+    assert logged == [{"kl": 0.0, "entropy": 0.0}] * 2
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"loss_type": "luspo"}, "loss_type"), ({"top_entropy_quantile": 0.5}, "top_entropy_quantile")],
