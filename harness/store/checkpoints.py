@@ -50,7 +50,9 @@ class CheckpointFolder:
         folder = str(self._folder)  # of thousands of runs, paths would cost more than the looking
         return [s for s in steps if os.path.exists(os.path.join(folder, _name(s), OPTIMIZER_FILE))]
 
-    def thin(self, keep: frozenset[int], whole: frozenset[int], *, latest: int = 2) -> None:
+    def thin(
+        self, keep: frozenset[int], whole: frozenset[int], *, latest: int = 2, at: int | None = None
+    ) -> None:
         """Removes what need not stay.
 
         Args:
@@ -58,21 +60,25 @@ class CheckpointFolder:
             whole: steps that keep the optimiser's moments too, from which other runs fork.
             latest: of the latest resumable ones as many stay as they are. Two while a run trains, so that a damaged
                 one has a predecessor.
+            at: the step that training has come to, up to which the latest ones stay as well: it is behind others
+                where a level was added between them.
         """
         self.sweep()
-        gone, stripped = self._superfluous(keep, whole, latest)
+        gone, stripped = self._superfluous(keep, whole, latest, at)
         for step in stripped:
             (self.path(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
         for step in gone:
             self.discard(step)
 
     def _superfluous(
-        self, keep: frozenset[int], whole: frozenset[int], latest: int
+        self, keep: frozenset[int], whole: frozenset[int], latest: int, at: int | None = None
     ) -> tuple[list[int], list[int]]:
         """The steps that `thin` removes, and those of which it removes the moments."""
         steps = self.steps()
         resumable = self._with_moments(steps)
-        stays = whole | set(resumable[max(0, len(resumable) - latest) :])
+        stays = whole | _last(resumable, latest)
+        if at is not None:
+            stays |= _last([step for step in resumable if step <= at], latest)
         return (
             [step for step in steps if step not in stays | keep],
             [step for step in resumable if step in keep - stays],
@@ -107,6 +113,10 @@ class CheckpointFolder:
 
 def _name(step: int) -> str:
     return f"step-{step:06d}"
+
+
+def _last(steps: list[int], number: int) -> set[int]:
+    return set(steps[max(0, len(steps) - number) :])
 
 
 def _kept(policy: Keep, keep: frozenset[int]) -> tuple[frozenset[int], int]:

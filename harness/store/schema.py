@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from harness.store.errors import StoreError
 
-Kind = Literal["run", "attempt", "end", "line", "evaluation", "output"]
+Kind = Literal["run", "attempt", "end", "line", "evaluation", "checkpoint", "output"]
 
 VERSIONS: dict[Kind, int] = {
     "run": 1,  # run.json
@@ -16,6 +16,7 @@ VERSIONS: dict[Kind, int] = {
     "end": 1,  # end.json
     "line": 1,  # lines of steps.jsonl and events.jsonl
     "evaluation": 1,  # evaluations/*.json
+    "checkpoint": 1,  # checkpoints/*/state.json
     "output": 1,  # grid.resolved.json, plan.json, invocations, index, probes
 }
 """The newest version of each kind of record: what is written, and the most that can be read."""

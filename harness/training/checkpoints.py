@@ -23,9 +23,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.models.lora import ADAPTER_FILE, load_adapters, save_weights
 from harness.store.atomic import sync_path
 from harness.store.checkpoints import OPTIMIZER_FILE, CheckpointFolder
+from harness.store.schema import VERSIONS, current
 from harness.training.parallel import like, whole
-
-SCHEMA = 1
 
 
 class DamagedCheckpoint(RuntimeError):
@@ -67,14 +66,14 @@ class Checkpoints(CheckpointFolder):
         save_file(dict(moments), temporary / OPTIMIZER_FILE)
         files = sorted(p.name for p in temporary.iterdir())
         state = {
-            "schema": SCHEMA,
+            "schema": VERSIONS["checkpoint"],
             "step": step,
             "sha256": {name: _sha256(temporary / name) for name in files},
             **({"position": dict(position)} if position else {}),
         }
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
         self._publish(temporary, step)
-        self.thin(keep, whole)
+        self.thin(keep, whole, at=step)
 
     def take_over(self, other: Checkpoints, step: int, *, first: Callable[[], None]) -> None:
         """Makes the checkpoint of `step` of another run one of this run's, by hard links where they can be made.
@@ -126,15 +125,16 @@ class Checkpoints(CheckpointFolder):
 
         Raises:
             DamagedCheckpoint: naming the file.
+            StoreError: a newer version wrote it.
+            OSError: it cannot be read now, which does not say that it is damaged.
         """
         folder = self.path(step)
         try:
             state = json.loads((folder / "state.json").read_text())
             checksums: dict[str, str] = state["sha256"]
-        except (OSError, ValueError, KeyError) as error:
+        except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
             raise DamagedCheckpoint(f"{folder}: state.json cannot be read ({error})") from None
-        if state.get("schema") != SCHEMA:
-            raise DamagedCheckpoint(f"{folder}: schema {state.get('schema')!r}, this version reads {SCHEMA}")
+        current(state, "checkpoint", folder / "state.json")
         for name, expected in checksums.items():
             path = folder / name
             if name == OPTIMIZER_FILE and not path.exists():
@@ -174,9 +174,10 @@ class Checkpoints(CheckpointFolder):
 
 def _restored(value: Tensor, parameter: Tensor) -> Tensor | int:
     """One entry of the optimiser's state, as `parameter` lies; whole numbers were numbers (8-bit AdamW's step)."""
-    if value.dim() or value.is_floating_point():
-        return like(value, parameter) if value.dim() else value
-    return int(value)
+    if value.dim():
+        return like(value, parameter)
+    # The fused AdamW wants its count of steps where the parameter is.
+    return value.to(parameter.device) if value.is_floating_point() else int(value)
 
 
 def optimizer_tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -54,6 +54,10 @@ class Alone:
         """Does `work` once, on the lead; every rank gets what it returns or raises."""
         return work()
 
+    def wait(self, found: T) -> list[T]:
+        """What every rank found, by rank; the seconds until all have are added to `waited_seconds`."""
+        return [found]
+
     def shard(self, model: PreTrainedModel) -> PreTrainedModel:
         """A sharded copy of `model`, or the model itself where there is nothing to shard."""
         return model
@@ -148,6 +152,13 @@ class Ranks(Alone):
         dist.all_gather_object(everything, found, group=self._objects)
         return everything
 
+    def wait(self, found: T) -> list[T]:
+        """`gather`, whose seconds count as waited."""
+        start = time.perf_counter()
+        everything = self.gather(found)
+        self.waited_seconds += time.perf_counter() - start
+        return everything
+
     def shard(self, model: PreTrainedModel) -> PreTrainedModel:
         """A copy whose weights are split over the ranks, layer by layer."""
         from torch.distributed.fsdp import fully_shard
@@ -223,16 +234,39 @@ class _SharedEngine:
         return self.share(requests, sampling)
 
     def share(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """Samples this rank's contiguous part, so that completions of a prompt stay together as far as can be."""
-        parts, found = len(self._able), []
-        if self._own is not None:
-            part = self._able.index(self._ranks.rank)
-            own = requests[len(requests) * part // parts : len(requests) * (part + 1) // parts]
-            found = self._own.generate(own, sampling) if own else []
-        start = time.perf_counter()
-        everything = self._ranks.gather(found)
-        self._ranks.waited_seconds += time.perf_counter() - start
-        return [completion for one in everything for completion in one]
+        """Samples the ranks' contiguous parts, so that completions of a prompt stay together as far as can be.
+
+        Returns:
+            All completions on the lead, nothing elsewhere.
+
+        Raises:
+            RuntimeError: on the lead, if another rank's engine failed; what its own engine raised, if that did.
+        """
+        own: list[Completion] = []
+        failure: Exception | None = None
+        try:
+            own = self._part(requests, sampling)
+        except Exception as error:  # told to all: who left alone would let the others wait
+            failure = error
+        everything = self._ranks.wait(
+            (own, None if failure is None else f"{type(failure).__name__}: {failure}")
+        )
+        if not self._ranks.lead:
+            return []
+        if failure is not None:
+            raise failure
+        for rank, (_, words) in enumerate(everything):
+            if words is not None:
+                raise RuntimeError(f"sampling failed on rank {rank}: {words}")
+        return [completion for part, _ in everything for completion in part]
+
+    def _part(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """What this rank samples of the lead's requests."""
+        if self._own is None:
+            return []
+        part, parts = self._able.index(self._ranks.rank), len(self._able)
+        own = requests[len(requests) * part // parts : len(requests) * (part + 1) // parts]
+        return self._own.generate(own, sampling) if own else []
 
     def sync(self) -> None:
         """Every rank's engine takes its replica's weights."""

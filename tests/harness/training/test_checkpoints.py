@@ -1,4 +1,5 @@
 import copy
+import errno
 import json
 import random
 
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness.spec.recipe import OptimizerSpec
+from harness.store.errors import StoreError
 from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
 from harness.training.generators import seed_generators
 from harness.training.optimizer import build_optimizer
@@ -88,8 +90,27 @@ def test_a_newer_schema_is_refused(trained):
     model, _, checkpoints = trained
     path = checkpoints.path(3) / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
-    with pytest.raises(DamagedCheckpoint, match="schema 99"):
+    with pytest.raises(StoreError, match=r"schema 99.*update the harness"):
         checkpoints.load_weights(3, model)
+
+
+def test_what_cannot_be_read_now_does_not_count_as_damaged(trained, monkeypatch):
+    model, _, checkpoints = trained
+
+    def too_many(*_, **__):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr("pathlib.Path.read_text", too_many)
+    with pytest.raises(OSError, match="too many open files"):
+        checkpoints.load_weights(3, model)
+
+
+def test_the_count_of_steps_lies_where_the_fused_optimiser_wants_it(trained):
+    model, _, checkpoints = trained
+    elsewhere = copy.deepcopy(model).to("meta")
+    optimizer = build_optimizer(elsewhere, OptimizerSpec(learning_rate=1e-3))
+    checkpoints.load_optimizer(3, elsewhere, optimizer)
+    assert {value.device.type for state in optimizer.state.values() for value in state.values()} == {"meta"}
 
 
 def test_a_half_written_checkpoint_does_not_count_and_is_cleared(trained, tmp_path):
@@ -110,6 +131,13 @@ def test_thinning_keeps_levels_and_the_two_latest_moments(trained):
     assert checkpoints.steps() == [3, 5, 6, 7]
     assert checkpoints.resumable() == [6, 7]
     checkpoints.load_weights(3, model)
+
+
+def test_a_run_behind_checkpoints_of_an_earlier_attempt_keeps_its_own(trained):
+    model, optimizer, checkpoints = trained
+    for step in (8, 9, 4, 5, 6):
+        checkpoints.save(step, model, NoTokenizer(), optimizer, frozenset({9}))
+    assert checkpoints.resumable() == [5, 6, 8, 9]
 
 
 def test_thinning_leaves_what_others_fork_from_whole(trained):

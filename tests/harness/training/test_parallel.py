@@ -6,7 +6,11 @@ import contextlib
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
+from datetime import datetime
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +25,7 @@ from harness.training import launch as launching
 from harness.training import run
 from harness.training.launch import Interrupted, RanksFailed, launch
 
+ROOT = Path(__file__).resolve().parents[3]
 GRID = """
 name: ranks
 question: Do several processes train what one trains?
@@ -161,6 +166,47 @@ def test_every_process_samples_with_an_engine_of_its_own_and_survives_its_death(
     assert furthest(folder, alone, 3) < 1e-4
     (restart,) = [e for e in folder.attempts()[-1].events() if e["kind"] == "engine_restarted"]
     assert restart["rank"] == 1
+    made = records(folder)
+    for step in (2, 3):  # the restart, of ten seconds and more, is in a step
+        passed = datetime.fromisoformat(made[step]["time"]) - datetime.fromisoformat(made[step - 1]["time"])
+        assert passed.total_seconds() - made[step]["timing"]["total_seconds"] < 5
+
+
+FAILING_ENGINES = """
+import sys
+from harness.training.parallel import Ranks
+
+
+class Engine:
+    def generate(self, requests, sampling):
+        if ranks.rank == bad:
+            raise RuntimeError("no room")
+        return list(requests)
+
+
+ranks = Ranks("cpu")
+for bad in (0, 1, None):
+    engine = ranks.engine(Engine())
+    try:
+        found = ranks.together(lambda: engine.generate([1, 2, 3], None))
+    except RuntimeError as error:
+        found = str(error)
+    print("rank", ranks.rank, "bad", bad, "found", found, flush=True)
+ranks.close()
+"""
+
+
+def test_an_engine_that_fails_on_one_rank_fails_the_call_on_all_of_them(tmp_path):
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING_ENGINES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    wanted = {0: "no room", 1: "sampling failed on rank 1: RuntimeError: no room", None: "[1, 2, 3]"}
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank")) == sorted(
+        f"rank {rank} bad {bad} found {found}" for rank in (0, 1) for bad, found in wanted.items()
+    ), done.stderr
 
 
 @pytest.mark.slow
