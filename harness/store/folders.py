@@ -248,10 +248,13 @@ class RunFolder:
             folder.tidy(policy, levels, whole)
 
     def diverged_at(self) -> int | None:
-        """The step that training could not make, if that is how the latest attempt that ended found it."""
+        """The step that training could not make, as the latest attempt to diverge found, unless one since made it."""
+        later: list[AttemptFolder] = []
         for attempt in reversed(self.attempts()):
-            if (end := attempt.end()) is not None:
-                return end["diverged_at"] if end["status"] == "diverged" else None
+            if (end := attempt.end()) is not None and end["status"] == "diverged":
+                step = int(end["diverged_at"])
+                return None if any(r["step"] >= step for a in later for r in a.steps()) else step
+            later.append(attempt)
         return None
 
     def finished(self, job: RunJob) -> bool:

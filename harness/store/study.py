@@ -183,11 +183,11 @@ def _step_rows(folder: RunFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def run_status(missing: bool, attempts: list[dict[str, Any]]) -> str:
-    """A run's status from what is missing and how its attempts ended."""
+def run_status(missing: bool, attempts: list[dict[str, Any]], *, diverged: bool = False) -> str:
+    """A run's status from what is missing, whether it has diverged, and how its attempts ended."""
     last = str(attempts[-1]["status"]) if attempts else "pending"
     if not missing:
-        return "diverged" if last == "diverged" else "finished"
+        return "diverged" if diverged else "finished"
     # An attempt that finished an earlier, smaller plan leaves the rest of this one to be done.
     return "pending" if last == "finished" else last
 
@@ -200,7 +200,8 @@ def _run_row(
     devices = job.devices if job else entry["devices"]
     price = job.usd_per_hour if job else entry["usd_per_hour"]
     provenance: dict[str, Any] = next((a["provenance"] for a in reversed(attempts) if a["provenance"]), {})
-    status = run_status(_missing(folder, entry), attempts)
+    diverged = folder.diverged_at() is not None
+    status = run_status(_missing(folder, entry), attempts, diverged=diverged)
     return {
         "run": folder.run_id,
         "kind": entry["kind"],

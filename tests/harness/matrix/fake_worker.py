@@ -56,7 +56,7 @@ def execute(job, run, attempt, stop):
     start = max(run.checkpoint_steps(), default=0)
     for step in sorted({s for s, _ in run.missing(job)} & {0, *range(start + 1)}):
         evaluate(job, run, attempt, step)
-    for step in range(start + 1, max(job.steps) + 1):
+    for step in range(start + 1, max(run.untrained(job), default=0) + 1):
         time.sleep(pause)
         if crash and crash in job.label and step == int(at):
             fail(attempt)

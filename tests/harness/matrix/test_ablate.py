@@ -202,6 +202,28 @@ def test_a_run_that_diverges_is_a_result(grid, tmp_path, ablate):
     assert "all 3 runs are done" in ablate("--grid", grid, "--out", out).stdout
 
 
+def test_a_diverged_run_stays_a_result_when_a_benchmark_is_added(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    crash = {"FAKE_CRASH": "cap=16@3", "FAKE_CRASH_HOW": "diverge"}
+    assert ablate("--grid", grid, "--out", out, **crash).returncode == 0
+    added = "- {name: more, questions: 3, source: {source: sums, terms: [2]}}"
+    grid.write_text(
+        grid.read_text()
+        .replace("    - {name: easy", f"    {added}\n    - {{name: easy")
+        .replace("devices_per_run: 1", "devices_per_run: 1, retries: 0")
+    )
+    done = ablate("--grid", grid, "--out", out)
+    assert done.returncode == 0, done.stderr
+    study = load_study(out)
+    assert list(study.runs.set_index("label")["status"]) == ["finished", "finished", "diverged"]
+    (folder,) = (f for f in Store(out).runs() if f.diverged_at() is not None)
+    assert {(step, name) for step, name, _ in folder.evaluated()} == {(2, "easy"), (2, "more")}
+    assert [attempt.status for attempt in folder.attempts()] == ["diverged", "finished"]
+    attempt = folder.new_attempt({})
+    attempt.append_step({"step": 3})
+    assert folder.diverged_at() is None, "the step was made after all"
+
+
 def test_a_full_disk_ends_in_two_lines_and_leaves_nothing_half_written(grid, tmp_path, ablate, monkeypatch):
     out = tmp_path / "out"
 

@@ -137,6 +137,8 @@ def test_a_folder_without_a_plan_is_named(tmp_path):
     [
         (False, [], "finished"),
         (False, ["killed", "finished"], "finished"),
+        (False, ["diverged"], "diverged"),
+        (False, ["diverged", "finished"], "diverged"),  # a benchmark was added
         (True, [], "pending"),
         (True, ["failed", "killed"], "killed"),
         (True, ["finished"], "pending"),  # an earlier, smaller plan was finished
@@ -144,4 +146,5 @@ def test_a_folder_without_a_plan_is_named(tmp_path):
     ],
 )
 def test_status_of_a_run(missing, ends, status):
-    assert run_status(missing, [{"status": end} for end in ends]) == status
+    attempts = [{"status": end} for end in ends]
+    assert run_status(missing, attempts, diverged="diverged" in ends) == status
