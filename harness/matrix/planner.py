@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from harness.matrix.assumed import assumption
 from harness.matrix.forks import fork_sentences, with_forks
@@ -21,7 +21,7 @@ from harness.spec.identity import (
     run_identity,
     schedule_depends_on_steps,
 )
-from harness.spec.recipe import Recipe
+from harness.spec.recipe import Keep, Recipe
 from harness.store.folders import OUTPUT_SCHEMA
 from harness.store.job import RunJob
 
@@ -125,7 +125,7 @@ def make_plan(
     for cell in cells:
         groups.setdefault(cell.run_id, []).append(cell)
     bases = _base_jobs(grid, world, hardware, groups) if grid.head.evaluate.base else []
-    recipes: dict[tuple[int, int], Recipe] = {}
+    recipes: dict[tuple[int, int, Keep], Recipe] = {}
     runs = [
         _train_job(grid, world, hardware, group, identities[run_id], recipes)
         for run_id, group in groups.items()
@@ -210,14 +210,16 @@ def _train_job(
     hardware: Hardware,
     group: list[PlannedCell],
     identity: Identity,
-    recipes: dict[tuple[int, int], Recipe],
+    recipes: dict[tuple[int, int, Keep], Recipe],
 ) -> RunJob:
     steps = tuple(sorted({c.step for c in group}))
     first = group[0].cell
+    # Of the knobs that change no result the first cell's are taken; but what one cell keeps, no other may remove.
+    keep = min((c.cell.recipe.training.keep for c in group), key=get_args(Keep).index)
     # The seeds of a cell share their recipe, and so do their jobs: what follows from it is found once.
-    key = id(first.recipe), steps[-1]
+    key = id(first.recipe), steps[-1], keep
     if key not in recipes:
-        training = first.recipe.training.model_copy(update={"steps": steps[-1]})
+        training = first.recipe.training.model_copy(update={"steps": steps[-1], "keep": keep})
         recipes[key] = first.recipe.model_copy(update={"training": training})
     recipe = recipes[key]
     lengths = [] if not schedule_depends_on_steps(recipe) else grid.steps_axes

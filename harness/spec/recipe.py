@@ -272,6 +272,7 @@ class OptimizerSpec(Section):
 
 
 Keep = Literal["resumable", "weights", "nothing"]
+"""What stays of a finished run, the most first."""
 
 
 class TrainingSpec(Section):

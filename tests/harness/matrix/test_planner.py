@@ -95,6 +95,15 @@ def test_cells_that_are_the_same_checkpoint_are_told(planned):
     assert "[speed=64 cap=32 steps=2 seed=0] and [speed=128 cap=32 steps=2 seed=0]" in plan.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("short", "long", "kept"), [("nothing", "resumable", "resumable"), ("weights", "nothing", "weights")]
+)
+def test_a_shared_run_keeps_what_any_of_its_cells_keeps(planned, short, long, kept):
+    steps = f"{{a: {{training: {{steps: 2, keep: {short}}}}}, b: {{training: {{steps: 4, keep: {long}}}}}}}"
+    plan = planned(("{training.steps: [2, 4]}", steps))
+    assert [(job.steps, job.recipe.training.keep) for job in runs(plan)] == [((2, 4), kept)] * 2
+
+
 def test_adding_levels_and_seeds_changes_no_run(planned):
     before = {(c.cell.label, c.run_id, c.step) for c in planned().cells}
     after = planned(("seeds: [0]", "seeds: [7, 0]"), ("[32, 16]", "[8, 32, 16]"), ("[2, 4]", "[2, 3, 4]"))
