@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from harness.matrix.executors.base import Handle, Slot
@@ -43,8 +43,8 @@ class Active:
     slot: Slot
     stopped: str = ""
     kill_at: float | None = None
-    started: float = field(default_factory=time.monotonic)
     step: int = 0
+    _started: float | None = None
     _offset: int = 0
     _beat: float = 0.0
     _reward: float | None = None
@@ -52,8 +52,12 @@ class Active:
 
     @property
     def seconds(self) -> float:
-        """Since the attempt was started."""
-        return time.monotonic() - self.started
+        """How long its worker has been seen to have its devices; 0 while it waits for them."""
+        if self._started is None:
+            if self.attempt.started is None:
+                return 0.0
+            self._started = time.monotonic()
+        return time.monotonic() - self._started
 
     def beat(self) -> None:
         """Keeps the claim alive while the worker waits in a cluster's queue, or is at a long step."""

@@ -271,10 +271,11 @@ class Scheduler:
         """Takes in an ended worker: what it leaves, and whether its run is tried again."""
         self._active.remove(active)
         self._pool.give(active.slot)
-        whole, attempt, seconds = active.whole, active.attempt, active.seconds
-        self._invocation.add(seconds * active.slot.devices)
+        whole, attempt = active.whole, active.attempt
         if not attempt.ended:
             active.close(code, "interrupted" if active.stopped in ("signal", "budget") else "failed")
+        seconds = attempt.wall_seconds
+        self._invocation.add(seconds * active.slot.devices)
         self._estimator.refresh(whole)
         missing = active.run.missing(active.job)
         end = attempt.end() or {}

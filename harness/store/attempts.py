@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +25,11 @@ from harness.store.schema import VERSIONS, current
 
 ENDS = ("finished", "failed", "interrupted", "diverged")
 """How an attempt may end. One that diverged has a result: its training cannot go on, and need not."""
+
+
+STARTED = "started"
+"""Name of the file in an attempt's folder that says since when its worker has its devices: it may first wait for them
+in a cluster's queue."""
 
 
 def abandoned(record: dict[str, Any], last: dict[str, Any]) -> bool:
@@ -230,18 +234,22 @@ class AttemptFolder:
             return float(end["wall_seconds"])
         return self._wall_until(time.time() if self.alive() else self._last_trace())
 
-    @cached_property
-    def _started(self) -> float:
-        info = self.info()
-        # The log is made just before the worker starts, which takes seconds of its devices to import.
-        times = [datetime.fromisoformat(info["started_at"]).timestamp()] if info else []
-        mark = self.path / "launched"
-        if mark.exists():
-            times.append(mark.stat().st_mtime)
-        return min(times, default=self.path.stat().st_mtime)
+    @property
+    def started(self) -> float | None:
+        """When the worker got its devices, seconds since the epoch; None while it waits for them."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / STARTED).stat().st_mtime
+        if (info := self.info()) is None:
+            return None
+        # Without a mark the claim comes nearest: importing takes a worker seconds of its devices.
+        times = [datetime.fromisoformat(info["started_at"]).timestamp()]
+        with contextlib.suppress(FileNotFoundError):
+            times.append((self.path / "launched").stat().st_mtime)
+        return min(times)
 
     def _wall_until(self, moment: float) -> float:
-        return max(0.0, moment - self._started)
+        started = self.started
+        return 0.0 if started is None else max(0.0, moment - started)
 
     def _last_trace(self) -> float:
         return max(

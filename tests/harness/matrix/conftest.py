@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from harness import ablate as ablate_command
 from harness.matrix import matrix, scheduler, worker
 from harness.matrix.executors.base import Handle
 from harness.meters import provenance
+from harness.store.attempts import STARTED
 
 from . import fake_worker
 
@@ -84,6 +86,9 @@ def grid(tmp_path, model):
 class ForkExecutor:
     """Workers as forks of the test's process, which has everything imported: the scheduler's tests take no time."""
 
+    queue_seconds = 0.0
+    """How long a worker waits for its devices, as in a cluster's queue."""
+
     def __init__(self):
         self._codes = {}
 
@@ -103,6 +108,8 @@ class ForkExecutor:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.environ.update(env)
+            time.sleep(self.queue_seconds)
+            log.with_name(STARTED).touch()
             code = worker.main(list(command), fake_worker.execute)
         finally:
             os._exit(code)

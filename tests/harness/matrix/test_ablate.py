@@ -17,7 +17,7 @@ import pytest
 from harness.store.folders import Store
 from harness.store.study import load_study
 
-from .conftest import FAKE_ABLATE, ROOT
+from .conftest import FAKE_ABLATE, ROOT, ForkExecutor
 
 
 def steps_trained(out):
@@ -181,6 +181,19 @@ def test_a_run_beyond_its_time_limit_is_stopped_and_goes_on_from_there(grid, tmp
     grid.write_text(grid.read_text().replace("1.4e-4", "1"))
     assert ablate("--grid", grid, "--out", out).returncode == 0
     assert all(steps == ["1", "2", "3", "4"] for steps in steps_trained(out).values())
+
+
+def test_what_a_worker_waits_for_its_devices_is_neither_paid_nor_limited(grid, tmp_path, ablate, monkeypatch):
+    """As in a cluster's queue, from which the run's limit is not reckoned either."""
+    out = tmp_path / "out"
+    monkeypatch.setattr(ForkExecutor, "queue_seconds", 3.0)
+    limit = "devices_per_run: 1, retries: 0, run_timeout_hours: 5.0e-4"
+    grid.write_text(grid.read_text().replace("devices_per_run: 1", limit))
+    done = ablate("--grid", grid, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert max(load_study(out).attempts["wall_seconds"]) < 2
+    (invocation,) = Store(out).invocations.iterdir()
+    assert json.loads(invocation.read_text())["busy_device_seconds"] < 6
 
 
 def test_what_the_user_must_mend_is_not_tried_again(grid, tmp_path, ablate):

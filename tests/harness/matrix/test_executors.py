@@ -17,6 +17,7 @@ from harness.matrix.executors import base
 from harness.matrix.executors.base import Slot, make_executor
 from harness.matrix.executors.supervise import STOP, give_order, order_file, supervise
 from harness.spec.errors import SpecError
+from harness.store.attempts import STARTED
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -74,6 +75,7 @@ def test_an_order_beside_the_log_reaches_the_worker(tmp_path, monkeypatch):
     )
     assert code in (3, -15)  # the order may be there before the worker's handler is
     assert not order_file(log).exists()
+    assert log.with_name(STARTED).exists()
 
 
 class TestSlurm:

@@ -19,7 +19,7 @@ from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
 from harness.store import atomic
 from harness.store.atomic import append_line, read_lines, write_json
-from harness.store.attempts import AttemptFolder
+from harness.store.attempts import STARTED, AttemptFolder
 from harness.store.claims import Owner
 from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, RunFolder, Store
@@ -202,6 +202,19 @@ def test_an_attempt_whose_process_is_gone_was_killed(run):
     seconds = attempt.wall_seconds
     time.sleep(0.05)
     assert AttemptFolder(attempt.path).wall_seconds == seconds, "time stands still after the last trace"
+
+
+def test_an_attempt_that_waits_for_its_devices_has_not_held_them(run):
+    attempt, begun = run.reserve_attempt(), run.new_attempt({})
+    for claim in (attempt, begun):
+        os.utime(claim.path / "launched", times=(time.time() - 100,) * 2)
+    assert (attempt.started, attempt.wall_seconds) == (None, 0.0)
+    (attempt.path / STARTED).touch()
+    assert 0 < attempt.wall_seconds < 50
+    attempt.begin({})
+    attempt.finish("finished")
+    assert attempt.wall_seconds < 50
+    assert begun.wall_seconds == pytest.approx(100, abs=50), "without a mark, since the claim"
 
 
 def test_a_process_id_that_was_used_again_does_not_count(run):
