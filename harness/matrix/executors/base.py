@@ -54,7 +54,8 @@ class Executor(Protocol):
     """Starts workers and watches them. The store, not the executor, knows what is done, retries and times out.
 
     A worker whose machine is lost has ended: `poll` gives a negative code, and the scheduler tries its run again.
-    While a worker waits in an executor's own queue it counts as running; the scheduler keeps its claim alive.
+    While a worker waits in an executor's own queue it counts as running; the scheduler keeps its claim alive, and
+    kills it where it would stop another.
     """
 
     def slots(self, devices_per_run: int, on_gpu: bool, workers: int | None) -> Sequence[Slot] | None:

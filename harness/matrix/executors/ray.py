@@ -31,6 +31,7 @@ from harness.matrix.executors.base import Handle, Slot
 from harness.matrix.executors.supervise import KILL, STOP, give_order, supervise
 from harness.matrix.machine import usable_cores
 from harness.spec.errors import SpecError
+from harness.store.attempts import STARTED
 
 LOST = -signal.SIGKILL
 """Exit code of a worker whose node or Ray process is gone."""
@@ -128,9 +129,8 @@ class RayExecutor:
         return task.code
 
     def stop(self, handle: Handle) -> None:
-        """Asks the worker to save its work and end; one that still waits in Ray never starts."""
-        task = self._tasks[handle]
-        give_order(task.log, STOP)
+        """Asks the worker to save its work and end."""
+        give_order(self._tasks[handle].log, STOP)
 
     def kill(self, handle: Handle) -> None:
         """Ends the worker; where its node does not answer, its task."""
@@ -138,7 +138,8 @@ class RayExecutor:
         if self.poll(handle) is not None:
             return
         give_order(task.log, KILL)
-        end = time.monotonic() + _KILL_SECONDS
+        # One that still waits in Ray does not answer.
+        end = time.monotonic() + (_KILL_SECONDS if task.log.with_name(STARTED).exists() else 0.0)
         while self.poll(handle) is None and time.monotonic() < end:
             time.sleep(0.05)
         if task.code is None:

@@ -153,6 +153,22 @@ def test_two_interrupts_stop_at_once(grid, tmp_path):
     assert "stopping now" in text
 
 
+def test_an_interrupt_does_not_wait_for_a_worker_in_the_queue(grid, tmp_path, ablate, monkeypatch):
+    submit, out = ForkExecutor.submit, tmp_path / "out"
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return submit(*arguments)
+
+    monkeypatch.setattr(ForkExecutor, "queue_seconds", 20.0)
+    monkeypatch.setattr(ForkExecutor, "submit", interrupted)
+    begun = time.monotonic()
+    assert ablate("--grid", grid, "--out", out, "--workers", 1).returncode == 130
+    assert time.monotonic() - begun < 15
+    attempts = load_study(out).attempts
+    assert (list(attempts["status"]), list(attempts["wall_seconds"])) == (["interrupted"], [0.0])
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_two_runners_on_one_folder_share_the_work(grid, tmp_path, workers):
     """Started together, each takes runs that the other has not; nothing is done twice, and both end well."""
