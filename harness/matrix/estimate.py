@@ -69,11 +69,13 @@ class Estimator:
 
     @property
     def _seen(self) -> dict[str, Observed]:
-        """What was observed, by run; read when it is first asked for: a finished matrix does without."""
+        """What was observed, by run, whatever the plan asks for now; read when it is first asked for: a finished
+        matrix does without.
+        """
         if self._records is None:
-            self._records = {}
+            self._records = {folder.run_id: observed(folder) for folder in self._store.runs()}
             self._probes = self._probed()
-            self.refresh(*self._jobs)
+            self.refresh()
         return self._records
 
     def refresh(self, *jobs: RunJob) -> None:
@@ -115,11 +117,7 @@ class Estimator:
 
     def spent_usd(self) -> float:
         """Money of all attempts, up to their last refresh."""
-        return sum(
-            self._seen[j.run_id].wall_seconds * j.device_usd_per_second
-            for j in self._jobs
-            if j.run_id in self._seen
-        )
+        return sum(o.usd for o in self._seen.values())
 
     def step_seconds(self, job: RunJob) -> float:
         """Time of a step: as this run measured it, or as the model says, corrected by what other runs measured."""

@@ -18,6 +18,7 @@ class Observed:
         startup: seconds of each finished attempt that neither its steps nor its evaluations cover.
         gib: peak memory of each step.
         wall_seconds: of all attempts.
+        usd: money of all attempts, at the price in the run's job.
     """
 
     steps: list[float] = field(default_factory=list)
@@ -25,6 +26,7 @@ class Observed:
     startup: list[float] = field(default_factory=list)
     gib: list[float] = field(default_factory=list)
     wall_seconds: float = 0.0
+    usd: float = 0.0
 
 
 def observed(folder: RunFolder) -> Observed:
@@ -46,6 +48,8 @@ def observed(folder: RunFolder) -> Observed:
             own = [r for r in evaluations if r.get("attempt") == attempt.number]
             covered += sum(r["timing"]["total_seconds"] for r in own)
             seen.startup.append(max(0.0, wall - covered))
+    if (folder.path / "run.json").exists():  # a claim comes before its job
+        seen.usd = seen.wall_seconds * folder.read_job().device_usd_per_second
     return seen
 
 

@@ -173,6 +173,18 @@ def test_estimates_learn_from_what_ran(planned):
     assert estimator.remaining(first).measured
 
 
+def test_what_was_spent_is_the_whole_folders_at_the_prices_of_then(planned):
+    before = planned(("device: cpu", "device: cpu, usd_per_hour: 36"))
+    for job in before.jobs[1:]:
+        folder = Store(before.out).run(job.run_id)
+        folder.write_job(job)
+        folder.new_attempt({}).finish("failed", wall_seconds=50.0)
+    (before.out / "grid.resolved.json").write_text('{"schema": 1, "name": "small"}')
+    plan = planned(("usd_per_hour: 36", "usd_per_hour: 1"), ("[32, 16]", "[32, 12]"))
+    estimator = Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware)
+    assert (estimator.spent_usd(), estimator.spent_seconds()) == (pytest.approx(1.0), 100.0)
+
+
 def test_detectable_effects(planned):
     few = {d.axis: d for d in detectable_effects(planned())}
     assert (few["cap"].df, few["steps"].df) == (0, 1)
