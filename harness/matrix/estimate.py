@@ -96,9 +96,9 @@ class Estimator:
         found = []
         for folder in probe_store(self._store).runs():
             job = folder.read_job()
-            model = by_name.get(job.recipe.model.name)
-            if model is not None and job.hardware.profile == self._hardware.spec.profile:
-                found.append((job, CostModel(job.recipe, model, self._hardware), observed(folder)))
+            model, seen = by_name.get(job.recipe.model.name), observed(folder)
+            if model is not None and job.hardware.profile == self._hardware.spec.profile and seen.steps:
+                found.append((job, CostModel(job.recipe, model, self._hardware), seen))
         return found
 
     def _evidence(self) -> list[Evidence]:

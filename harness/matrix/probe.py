@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 
 from harness.matrix.estimate import probe_store
@@ -39,7 +40,7 @@ def run_probe(matrix: Matrix) -> None:
 
 
 def _shortened(job: RunJob) -> RunJob:
-    training = job.recipe.training.model_copy(update={"steps": STEPS})
+    training = job.recipe.training.model_copy(update={"steps": STEPS, "keep": "nothing"})
     benchmarks = tuple(
         b.model_copy(update={"questions": min(b.questions or QUESTIONS, QUESTIONS)})
         for b in job.evaluate.benchmarks
@@ -57,6 +58,8 @@ def _shortened(job: RunJob) -> RunJob:
 
 def _probe(matrix: Matrix, job: RunJob) -> None:
     folder = probe_store(matrix.store).run(job.run_id)
+    # The identity leaves out knobs of speed and memory: an earlier probe of it may have measured something else.
+    shutil.rmtree(folder.path, ignore_errors=True)
     attempt = folder.reserve_attempt()
     folder.write_job(job)
     slot: Slot = slots_of(matrix)[0]
@@ -75,3 +78,4 @@ def _probe(matrix: Matrix, job: RunJob) -> None:
             f"the probe of [{job.label}] failed: {error['type']}: {error['message']}",
             hint=f"see {attempt.log}",
         )
+    folder.tidy(job, frozenset())

@@ -10,6 +10,7 @@ import pytest
 from harness import plan
 from harness.matrix import probe
 from harness.matrix.estimate import probe_store
+from harness.matrix.matrix import prepare
 from harness.matrix.observed import observed
 from harness.store.folders import Store
 
@@ -58,9 +59,22 @@ def test_a_plan_reckons_with_what_a_probe_took(planned):
     assert fork["estimate"]["seconds"] == pytest.approx(80 * sum(seen.steps) / 2 + seen.startup[0], rel=0.2)
 
 
-def test_a_probe_that_fails_says_where_to_look(planned, monkeypatch):
+def test_a_probe_after_a_change_of_a_knob_measures_anew_and_leaves_no_weights(planned):
+    assert planned()[0] == 0
+    code, text, err, probes = planned(("  prompt:", "  training: {microbatch_tokens: 64}\n  prompt:"))
+    assert code == 0, err
+    (folder,) = probes.runs()
+    assert folder.read_job().recipe.training.microbatch_tokens == 64
+    assert [len(attempt.steps()) for attempt in folder.attempts()] == [3]
+    assert any("a probe of 2 steps" in line for line in json.loads(text)["assumptions"])
+    assert folder.checkpoint_steps() == []
+
+
+def test_a_probe_that_fails_says_where_to_look_and_is_no_evidence(planned, tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "WORKER", (sys.executable, "-c", "raise SystemExit(1)"))
     code, _, err, probes = planned()
     assert code == 2
     assert "the probe of [probe of cap=32" in err
     assert str(probes.root) in err
+    matrix = prepare(str(tmp_path / "grid.yaml"), tmp_path / "out", planning=True)
+    assert not any("probe" in line for line in matrix.estimator.assumptions())
