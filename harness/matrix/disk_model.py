@@ -12,12 +12,13 @@ from pathlib import Path
 
 from harness.matrix.memory_model import GIB, lora_weights, moment_bytes
 from harness.models.catalog import ModelSource
+from harness.store.folders import Store
 from harness.store.job import RunJob
 
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """Room for checkpoints, in GiB.
+    """Room for checkpoints, in GiB, beyond those on file.
 
     Attributes:
         kept: what stays.
@@ -28,30 +29,49 @@ class DiskNeed:
     peak: float
 
 
-def disk_need(jobs: Iterable[tuple[RunJob, ModelSource]], slots: int) -> DiskNeed:
-    """What runs add to a disk, of which `slots` are at work at a time; each with its model."""
+def disk_need(jobs: Iterable[tuple[RunJob, ModelSource]], slots: int, store: Store | None = None) -> DiskNeed:
+    """What runs add to a disk.
+
+    Args:
+        jobs: the runs, each with its model.
+        slots: how many are at work at a time.
+        store: where some checkpoints may be already; None for nowhere.
+    """
     kept = forks = 0.0
     extra = [0.0]
     for job, model in jobs:
         if job.kind != "train":
             continue
-        stays, at_work = _run_bytes(job, model)
-        kept += stays
-        extra.append(at_work - stays)
         weights, moments = checkpoint_bytes(job, model)
-        forks += (weights + moments) * len(set(job.fork_steps) - set(job.steps))
+        there = 0.0
+        if store is not None:
+            folder = store.run(job.run_id)
+            if not folder.untrained(job):
+                continue
+            there = weights * len(folder.checkpoint_steps()) + moments * len(folder.resumable_steps())
+        done, awaited, at_work = (max(0.0, weights * w + moments * m - there) for w, m in _held(job))
+        kept += done
+        forks += awaited - done
+        extra.append(at_work - awaited)
     beside = sum(sorted(extra)[-slots:])
-    return DiskNeed(kept / GIB, (kept + beside + forks) / GIB)
+    return DiskNeed(kept / GIB, (kept + forks + beside) / GIB)
 
 
-def _run_bytes(job: RunJob, model: ModelSource) -> tuple[float, float]:
-    """What a run leaves when it is done, and the most it holds while it is at work."""
-    weights, moments = checkpoint_bytes(job, model)
-    levels = len({*job.steps} - {0}) * weights
+def _held(job: RunJob) -> tuple[tuple[int, int], ...]:
+    """How many checkpoints with weights a run has, and how many with moments: done, done while others are still to
+    fork from it, and at work, at most."""
+    levels, forks = {*job.steps}, {*job.fork_steps}
+    last, every, policy = max(levels), job.recipe.training.checkpoint_every, job.recipe.training.keep
+    weights = set[int]() if policy == "nothing" else levels
+    moments = {last} if policy == "resumable" else set[int]()
+    between = set(range(every, last, every)) - levels - forks if every else set[int]()
     # The two latest have moments, and so has the one that is being written; of the first two the weights may go.
-    between = 2 * weights if job.recipe.training.checkpoint_every else 0.0
-    kept = {"resumable": levels + moments, "weights": levels, "nothing": 0.0}
-    return kept[job.recipe.training.keep], levels + 3 * moments + between
+    latest = min(3, len((levels | between) - forks))
+    return (
+        (len(weights), len(moments)),
+        (len(weights | forks), len(moments | forks)),
+        (len(levels | forks) + min(2, len(between)), len(forks) + latest),
+    )
 
 
 def checkpoint_bytes(job: RunJob, model: ModelSource) -> tuple[float, float]:
@@ -67,7 +87,7 @@ def disk_warnings(peak_gib: float, out: Path) -> list[str]:
     if peak_gib <= free:
         return []
     return [
-        f"checkpoints take up to {peak_gib:.1f} GiB, and {out} is on a disk with {free:.1f} GiB free: "
+        f"checkpoints take up to {peak_gib:.1f} GiB more, and {out} is on a disk with {free:.1f} GiB free: "
         "training.keep says what stays of a run that is done"
     ]
 

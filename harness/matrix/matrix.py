@@ -188,7 +188,7 @@ def _run(matrix: Matrix, worker: Sequence[str] | None) -> Outcome:
     for line in (*plan.sharing, *(f"warning: {w}" for w in (*plan.warnings[:10], *plan.hardware.notes))):
         progress.note(f"  {line}")
     to_do = ((job, plan.models[job.run_id]) for job, e in zip(plan.jobs, estimates) if e.evaluations)
-    for line in disk_warnings(disk_need(to_do, matrix.slots).peak, plan.out):
+    for line in disk_warnings(disk_need(to_do, matrix.slots, matrix.store).peak, plan.out):
         progress.note(f"  warning: {line}")
     for line in before_spending(plan.grid):
         progress.note(line)

@@ -14,6 +14,7 @@ from harness.matrix.disk_model import disk_need, disk_warnings
 from harness.matrix.estimate import Estimator
 from harness.matrix.planner import Plan
 from harness.matrix.progress import dollars, duration
+from harness.store.folders import Store
 
 _LEAST_DISK_GIB = 0.5
 _MOST_ROWS = 40
@@ -32,7 +33,7 @@ def plan_data(plan: Plan, estimator: Estimator, slots: int) -> dict[str, Any]:
         entry["estimate"] = {"seconds": estimate.seconds, "usd": estimate.usd, "gib": estimate.gib}
     total = sum(e.seconds for e in estimates.values())
     to_do = ((job, plan.models[job.run_id]) for job in plan.jobs if estimates[job.run_id].evaluations)
-    disk = disk_need(to_do, slots)
+    disk = disk_need(to_do, slots, Store(plan.out))
     data["totals"] = {
         "cells": len(plan.cells),
         "runs": sum(job.kind == "train" for job in plan.jobs),
@@ -99,8 +100,8 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
     disk = estimate["disk_gib"]
     if disk["peak"] >= _LEAST_DISK_GIB:
         console.print(
-            f"checkpoints: up to {disk['peak']:.1f} GiB on disk while runs are at work, {disk['kept']:.1f} GiB when "
-            "all are done (training.keep)",
+            f"checkpoints: up to {disk['peak']:.1f} GiB more on disk while runs are at work, {disk['kept']:.1f} GiB "
+            "more when all are done (training.keep)",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from harness.matrix import matrix as matrix_module
 from harness.matrix.detectable import detectable_effects
+from harness.matrix.disk_model import DiskNeed, disk_need
 from harness.matrix.estimate import Estimator
 from harness.matrix.machine import Machine, resolve_hardware, slot_count, usable_cores
 from harness.matrix.matrix import Matrix, _write_plan, prepare, slots_of
@@ -318,9 +320,9 @@ def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
     weights = 4 * plan.models[runs(plan)[0].run_id].parameters / 2**30
     data = plan_data(plan, Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware), 3)
     disk = data["totals"]["estimate"]["disk_gib"]
-    # Four runs with two levels and the last moments (twice the weights); three at work have three moments each.
+    # Four runs with two levels and the last moments (twice the weights); three at work have two each.
     assert disk["kept"] == pytest.approx(4 * (2 + 2) * weights)
-    assert disk["peak"] == pytest.approx(4 * (2 + 2) * weights + 3 * 2 * 2 * weights)
+    assert disk["peak"] == pytest.approx(4 * (2 + 2) * weights + 3 * 2 * weights)
     monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 0.9 * disk["peak"])
     assert any("training.keep" in warning for warning in limit_warnings(plan, data["totals"]["estimate"]))
     monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 1.1 * disk["peak"])
@@ -328,9 +330,51 @@ def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
     disk["peak"], disk["kept"] = 218.46, 178.7
     print_plan(plan, data)
     assert (
-        "up to 218.5 GiB on disk while runs are at work, 178.7 GiB when all are done"
+        "up to 218.5 GiB more on disk while runs are at work, 178.7 GiB more when all are done"
         in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "forks", "keep", "kept", "peak"),
+    [
+        # In weights; moments are twice that.
+        ((10,), None, (), "resumable", 3, 3),
+        ((10, 25, 50), None, (), "weights", 3, 9),
+        ((50,), 10, (), "nothing", 0, 3 + 6),
+        ((50,), 20, (10,), "resumable", 3, (1 + 1 + 2) + 2 * (1 + 3)),
+        ((10, 25, 50), None, (10, 25), "resumable", 5, 9),
+    ],
+)
+def test_the_most_checkpoints_of_a_run_at_a_time(planned, steps, every, forks, keep, kept, peak):
+    plan = planned()
+    job = runs(plan)[0]
+    model, weights = plan.models[job.run_id], 4 * plan.models[job.run_id].parameters / 2**30
+    training = job.recipe.training.model_copy(update={"checkpoint_every": every, "keep": keep})
+    recipe = job.recipe.model_copy(update={"training": training})
+    job = dataclasses.replace(job, recipe=recipe, steps=steps, fork_steps=forks)
+    need = disk_need([(job, model)], slots=1)
+    assert (need.kept, need.peak) == (pytest.approx(kept * weights), pytest.approx(peak * weights))
+
+
+def test_trunks_that_are_done_hold_the_moments_from_which_others_are_to_fork(planned):
+    plan = planned()
+    job = dataclasses.replace(runs(plan)[0], steps=(10, 25, 50), fork_steps=(10, 25))
+    model = plan.models[job.run_id]
+    need = disk_need([(job, model)] * 4, slots=1)
+    assert need.peak == pytest.approx(4 * (3 + 3 * 2) * 4 * model.parameters / 2**30)
+
+
+def test_what_is_on_file_takes_no_more_room(planned):
+    plan = planned()
+    job, store = runs(plan)[0], Store(plan.out)
+    folder, model = store.run(job.run_id), plan.models[job.run_id]
+    weights = 4 * model.parameters / 2**30
+    fake_worker.checkpoint(folder, 2)
+    need = disk_need([(job, model)], 1, store)
+    assert (need.kept, need.peak) == (pytest.approx(weights), pytest.approx(3 * weights))
+    fake_worker.checkpoint(folder, 4)
+    assert disk_need([(job, model)], 1, store) == DiskNeed(0.0, 0.0), "only evaluations are missing"
 
 
 def test_a_disk_without_room_is_told_before_runs_start(grid, tmp_path, monkeypatch, capsys):
