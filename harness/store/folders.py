@@ -243,7 +243,8 @@ class RunFolder:
         if folder.is_tidy(policy, frozenset(job.steps), whole):  # the rule, and soon found
             return
         attempts = self.attempts()
-        if attempts and attempts[-1].ended and self.finished(job):
+        # Of one that died with its runner there is no end on file.
+        if attempts and (attempts[-1].ended or not attempts[-1].alive()) and self.finished(job):
             levels = frozenset({*job.steps, *(step for step, *_ in self.evaluated())})
             folder.tidy(policy, levels, whole)
 

@@ -14,9 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.matrix.matrix import prepare
+from harness.store.atomic import write_json
+from harness.store.claims import Owner
 from harness.store.folders import Store
 from harness.store.study import load_study
 
+from . import fake_worker
 from .conftest import FAKE_ABLATE, ROOT, ForkExecutor
 
 
@@ -251,6 +255,23 @@ def test_a_diverged_run_stays_a_result_when_a_benchmark_is_added(grid, tmp_path,
     attempt = folder.new_attempt({})
     attempt.append_step({"step": 3})
     assert folder.diverged_at() is None, "the step was made after all"
+
+
+def test_what_died_before_it_wrote_its_end_is_tidied(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    grid.write_text(grid.read_text().replace("  prompt:", "  training: {keep: nothing}\n  prompt:"))
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    (job, *_), gone = prepare(str(grid), out).plan.jobs[1:], Owner.here().to_json() | {"process_started": 1.0}
+    folder = Store(out).run(job.run_id)
+    (attempt,) = folder.attempts()
+    (attempt.path / "end.json").unlink()
+    fake_worker.checkpoint(folder, 4)
+    write_json(attempt.path / "launched", Owner.here().to_json())
+    assert "all 3 runs are done" in ablate("--grid", grid, "--out", out).stdout
+    assert folder.checkpoint_steps() == [4], "its runner is alive"
+    write_json(attempt.path / "launched", gone)
+    assert "all 3 runs are done" in ablate("--grid", grid, "--out", out).stdout
+    assert folder.checkpoint_steps() == []
 
 
 def test_a_full_disk_ends_in_two_lines_and_leaves_nothing_half_written(grid, tmp_path, ablate, monkeypatch):
