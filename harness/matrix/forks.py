@@ -89,9 +89,9 @@ def agreed_steps(one: Sequence[float], other: Sequence[float]) -> int:
     return bisect_left(range(most), True, key=lambda n: one[: n + 1] != other[: n + 1])
 
 
-def fork_sentences(jobs: Sequence[RunJob]) -> list[str]:
-    """How many runs fork and what that saves, in words."""
-    forks = [(job, job.fork) for job in jobs if job.fork is not None]
+def fork_sentences(jobs: Sequence[RunJob], store: Store) -> list[str]:
+    """How many runs fork and what that saves, in words; without those whose trunk no longer has the checkpoint."""
+    forks = [(job, job.fork) for job in jobs if job.fork is not None and _saves(job, job.fork, store)]
     if not forks:
         return []
     labels = {job.run_id: job.label for job in jobs}
@@ -102,6 +102,12 @@ def fork_sentences(jobs: Sequence[RunJob]) -> list[str]:
         f"{len(forks)} run{'s fork' if len(forks) > 1 else ' forks'} from a checkpoint of another, because their "
         f"learning rates agree up to there, {which}: saves {sum(f.step for _, f in forks)} of {total} steps."
     ]
+
+
+def _saves(job: RunJob, fork: Fork, store: Store) -> bool:
+    """Whether the run has taken over its trunk's steps, or still may."""
+    first = next((r for a in store.run(job.run_id).attempts() for r in a.steps()[:1]), None)
+    return trunk_state(fork, store) != "passed" if first is None else "forked_from" in first
 
 
 class Tidying:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Hardware:
 
     Attributes:
         spec: with device, profile and price filled in.
-        profile: row of the price table.
+        profile: row of the price table, with the grid's own price where it gives one.
         usd_per_hour: price of one device.
         devices: devices per run.
         notes: what was assumed.
@@ -107,7 +108,10 @@ def resolve_hardware(spec: HardwareSpec, machine: Machine, *, planning: bool = F
         if machine.gpu_name is None or _named(machine.gpu_name) is None:
             notes.append(f"no price known for {machine.gpu_name or 'an unknown GPU'}: reckoned as {name}")
     profile = PROFILES[name]
-    price = profile.usd_per_hour if spec.usd_per_hour is None else spec.usd_per_hour
+    if spec.usd_per_hour is not None:
+        source = "hardware.usd_per_hour"
+        profile = dataclasses.replace(profile, usd_per_hour=spec.usd_per_hour, price_source=source)
+    price = profile.usd_per_hour
     devices = spec.devices_per_run
     if device == "cpu" and devices > machine.cores and not planning:
         notes.append(f"devices_per_run is {devices}, but only {machine.cores} cores may be used")

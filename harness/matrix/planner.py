@@ -22,7 +22,7 @@ from harness.spec.identity import (
     schedule_depends_on_steps,
 )
 from harness.spec.recipe import Keep, Recipe
-from harness.store.folders import OUTPUT_SCHEMA
+from harness.store.folders import OUTPUT_SCHEMA, Store
 from harness.store.job import RunJob
 
 
@@ -141,7 +141,7 @@ def make_plan(
         jobs=jobs,
         levels={r: {axis: group[0].cell.levels[axis] for axis in free} for r, group in groups.items()},
         models={job.run_id: world.model(job.recipe.model) for job in jobs},
-        sharing=[*_sharing(cells, groups, bases), *fork_sentences(jobs)],
+        sharing=[*_sharing(cells, groups, bases), *fork_sentences(jobs, Store(out))],
         warnings=[*filter(None, [assumption(world.assumed_models, world.assumed_data)]), *_duplicates(cells)],
     )
 

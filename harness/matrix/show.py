@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -79,10 +80,11 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
     console.print(
         f"[bold]{escape(head.name)}[/bold]: {escape(head.question.strip())}", highlight=False, soft_wrap=True
     )
-    base = f", {totals['base_models']} untrained model" + ("s" if totals["base_models"] != 1 else "")
+    to_do = Counter(job["kind"] for job in data["jobs"] if job["estimate"]["seconds"])
     console.print(
-        f"{totals['cells']} cells from {totals['runs']} runs{base}; {totals['evaluations']} evaluations; "
-        f"to do: {totals['runs_to_do']} runs, {totals['evaluations_to_do']} evaluations",
+        f"{totals['cells']} cells from {_runs(totals['runs'], totals['base_models'])}; "
+        f"{totals['evaluations']} evaluations; to do: {_runs(to_do['train'], to_do['base'])}, "
+        f"{totals['evaluations_to_do']} evaluations",
         highlight=False,
     )
     for sentence in plan.sharing:
@@ -111,6 +113,10 @@ def print_plan(plan: Plan, data: dict[str, Any], console: Console | None = None)
     if data["detectable"]:
         console.print(_detectable_table(data["detectable"], head.verdict.delta))
     _print_warnings(plan, data, console)
+
+
+def _runs(trained: int, untrained: int) -> str:
+    return f"{trained} runs, {untrained} untrained model" + ("s" if untrained != 1 else "")
 
 
 def _run_table(plan: Plan, data: dict[str, Any]) -> Table:

@@ -44,7 +44,10 @@ def explain(plan: Plan, cell: PlannedCell) -> list[str]:
     siblings = [c for c in plan.cells if c.run_id == cell.run_id and c is not cell]
     if siblings:
         lines.append(f"  which it shares with {len(siblings)} other cells: {siblings[0].cell.label}, …")
+    diverged = folder.diverged_at()
     missing = [(step, name) for step, name in folder.missing(job) if step == cell.step]
+    if not missing and diverged is not None and diverged <= cell.step:
+        return [*lines, f"reused: the run diverged at step {diverged}, a result, and is not trained again"]
     if not missing:
         return [
             *lines,
@@ -53,6 +56,9 @@ def explain(plan: Plan, cell: PlannedCell) -> list[str]:
     if not (folder.path / "run.json").exists():
         return [*lines, *_never_run(store, job)]
     lines.append(f"continued: the run is on file, but lacks {len(missing)} evaluations of step {cell.step}")
+    if cell.step in (levels := folder.untrained(job)):
+        start = max((step for step in folder.resumable_steps() if step < levels[0]), default=0)
+        lines.append(f"  no checkpoint of step {cell.step} is on file: it is trained from step {start} on")
     return [*lines, *_evaluation_reasons(folder, job, missing)]
 
 

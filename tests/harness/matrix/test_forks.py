@@ -242,6 +242,25 @@ def test_an_estimate_counts_what_a_fork_trains_itself(planned):
     assert trunk_state(fork.fork, store) == "there"
 
 
+def test_only_steps_that_are_taken_over_are_told_as_saved(planned):
+    plan = planned(WSD, LENGTHS)
+    store, (one, other) = Store(plan.out), (job for job in plan.jobs if job.fork)
+    store.root.mkdir()
+    write_json(store.grid_file, {"schema": 1, "name": "small"})
+
+    def saved():
+        return [s.partition(": saves ")[2] for s in planned().sharing if "fork" in s]
+
+    assert saved() == ["6 of 24 steps."]
+    (store.run(one.fork.run_id).checkpoints / "step-000008").mkdir(parents=True)
+    assert saved() == ["3 of 24 steps."], "its trunk is done, without a checkpoint to fork from"
+    (store.run(other.fork.run_id).checkpoints / "step-000008").mkdir(parents=True)
+    assert saved() == []
+    store.run(one.run_id).new_attempt({}).append_step({"step": 1, "forked_from": one.fork.run_id})
+    store.run(other.run_id).new_attempt({}).append_step({"step": 1})
+    assert saved() == ["3 of 24 steps."], "one forked while it could, the other trained them itself"
+
+
 def by_label(out):
     """Steps trained, by label."""
     labels = {job["run"]: job["label"] for job in json.loads((out / "plan.json").read_text())["jobs"]}

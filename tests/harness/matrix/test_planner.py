@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from harness.matrix import matrix as matrix_module
+from harness.matrix.cost_model import assumptions
 from harness.matrix.detectable import detectable_effects
 from harness.matrix.disk_model import DiskNeed, disk_need
 from harness.matrix.estimate import Estimator
@@ -226,6 +227,21 @@ def test_why_an_evaluation_is_made_again(planned):
     assert "easy: evaluated under other settings: samples: 2 there, 3 here" in text
 
 
+def test_why_says_from_where_a_run_is_trained_and_that_it_diverged(planned):
+    plan = planned()
+    job = plan.jobs[1]
+    folder = Store(plan.out).run(job.run_id)
+    folder.write_job(job)
+    cell = "cap=32 steps=4"
+    assert "no checkpoint of step 4 is on file: it is trained from step 0 on" in "\n".join(why(plan, cell))
+    fake_worker.checkpoint(folder, 2)
+    assert "it is trained from step 2 on" in "\n".join(why(plan, cell))
+    folder.new_attempt({}).finish("diverged", diverged_at=3)
+    assert why(plan, cell)[-1] == "reused: the run diverged at step 3, a result, and is not trained again"
+    fake_worker.checkpoint(folder, 4)
+    assert "is trained" not in "\n".join(why(plan, "cap=32 steps=2"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -272,6 +288,8 @@ def test_hardware(spec, machine, device, profile, slots):
 def test_prices():
     assert resolve_hardware(HardwareSpec(), GPUS).usd_per_hour == 0.4375
     assert resolve_hardware(HardwareSpec(usd_per_hour=2.0), GPUS).usd_per_hour == 2.0
+    free = resolve_hardware(HardwareSpec(device="cpu", usd_per_hour=0), MACHINE)
+    assert assumptions(free, set())[0] == "cpu-core at $0/h (hardware.usd_per_hour), 1 per run"
     planning = resolve_hardware(HardwareSpec(profile="a40"), MACHINE, planning=True)
     assert (planning.spec.device, planning.usd_per_hour) == ("cuda", 0.4375)
 
@@ -329,10 +347,11 @@ def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
     assert not limit_warnings(plan, data["totals"]["estimate"])
     disk["peak"], disk["kept"] = 218.46, 178.7
     print_plan(plan, data)
+    told = capsys.readouterr().out
     assert (
-        "up to 218.5 GiB more on disk while runs are at work, 178.7 GiB more when all are done"
-        in capsys.readouterr().out
+        "8 cells from 4 runs, 1 untrained model; 9 evaluations; to do: 4 runs, 1 untrained model, 9" in told
     )
+    assert "up to 218.5 GiB more on disk while runs are at work, 178.7 GiB more when all are done" in told
 
 
 @pytest.mark.parametrize(
