@@ -26,7 +26,7 @@ class MergedStudy(Study):
 
     def folder(self, run: str) -> RunFolder:
         """Where a run's records are."""
-        name, own = run.split("/", 1)
+        name, own = run.rsplit("/", 1)
         return self.parts[name].folder(own)
 
 
@@ -97,7 +97,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     names = [p.name for p in paths]
     if len(set(names)) == len(names):
         return names
-    return [f"{p.parent.name}-{p.name}" for p in paths]
+    common = os.path.commonpath([p.parent for p in paths])
+    return [p.relative_to(common).as_posix() for p in paths]
 
 
 def _stacked(parts: dict[str, Study], table: str) -> pd.DataFrame:

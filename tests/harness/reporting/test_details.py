@@ -60,6 +60,18 @@ def test_folders_become_an_axis(pair, tmp_path):
         merged_study([pair[0], pair[0]], tmp_path)
 
 
+def test_folders_of_one_name_are_told_apart_by_their_paths(pair, tmp_path):
+    folders = [tmp_path / name for name in ("main/runs/quick", "dev/runs/quick", "runs/quick")]
+    for folder in folders:
+        shutil.copytree(pair[0], folder)
+    write_comparison(folders, tmp_path / "out")
+    study = merged_study(folders, tmp_path / "out")
+    assert study.grid["axes"]["folder"] == ["main/runs/quick", "dev/runs/quick", "runs/quick"]
+    assert len(study.cells) == 3 * 16
+    run = study.runs["run"].iloc[-1]
+    assert study.folder(run).path.is_relative_to(folders[2])
+
+
 def test_questions_are_matched_by_identity(pair, tmp_path):
     """The same questions in another order are the same questions."""
     shuffled = tmp_path / "shuffled"
