@@ -197,8 +197,8 @@ def _figure(steps: pd.DataFrame, column: str | None) -> float:
 
 
 def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
-    """The effect of the code on accuracy at the last step of every pair of runs, as a verdict."""
-    judgement, same = judge_code(first, second, delta)
+    """The effect of the code on accuracy at the last step that a pair of runs has in common, as a verdict."""
+    judgement, same, steps = judge_code(first, second, delta)
     decision: Decision = "ambiguous"
     if judgement.verdict == "hurts":
         decision = "worse"
@@ -210,6 +210,7 @@ def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
     )
     if same:
         words = "the same share of right answers to every question in every run"
+    words += f"; at step {' or '.join(map(str, steps))}"
     comparison = Comparison(
         decision=decision,
         ratio=judgement.effect,
@@ -223,19 +224,21 @@ def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
     return Finding("accuracy", "all benchmarks", comparison, note=words)
 
 
-def judge_code(first: Study, second: Study, delta: float) -> tuple[Judgement, bool]:
-    """The verdict on the axis `code`, two-way uncertainty over runs and questions; and whether nothing differs.
+def judge_code(first: Study, second: Study, delta: float) -> tuple[Judgement, bool, list[int]]:
+    """The verdict on the axis `code`, two-way uncertainty over runs and questions; whether nothing differs; the steps.
 
     Raises:
-        MissingBaseline: the two have no evaluation of the same questions in common.
+        MissingBaseline: the two have no evaluation of the same step and questions in common.
     """
     pairs = _matched(first, second)
-    rows, labels = [], []
+    rows, labels, steps = [], [], set[int]()
     for number, runs in enumerate(pairs):
-        for level, (study, run) in enumerate(zip((first, second), runs)):
-            questions = study.questions()
-            own = questions[questions["run"] == run]
-            own = own[own["step"] == own["step"].max()]
+        tables = [study.questions() for study in (first, second)]
+        parts = [table[table["run"] == run] for table, run in zip(tables, runs)]
+        step = _last_common_step(*parts)
+        steps.add(step)
+        for level, part in enumerate(parts):
+            own = part[part["step"] == step]
             key = pd.MultiIndex.from_arrays([own["benchmark"], own[_question(own)].astype(str)])
             rows.append(pd.Series((own["correct"] / own["samples"]).to_numpy(), index=key))
             labels.append((number, level))
@@ -253,7 +256,18 @@ def judge_code(first: Study, second: Study, delta: float) -> tuple[Judgement, bo
     contrast = Contrast("candidate", "baseline", weights)
     test = Test(axis="code", contrasts=(contrast,), effects=effects, delta=delta)
     same = bool((y.to_numpy()[:, 0::2] == y.to_numpy()[:, 1::2]).all())
-    return judge_primary([test], VerdictSettings(seeds=len(pairs)))[0], same
+    return judge_primary([test], VerdictSettings(seeds=len(pairs)))[0], same, sorted(steps)
+
+
+def _last_common_step(first: pd.DataFrame, second: pd.DataFrame) -> int:
+    """More steps are not the code's doing."""
+    common = set(first["step"]) & set(second["step"])
+    if not common:
+        steps = [", ".join(str(s) for s in sorted(set(q["step"]))) or "none" for q in (first, second)]
+        raise MissingBaseline(
+            f"no step was evaluated in both folders: {steps[0]} in the baseline, {steps[1]} in the candidate"
+        )
+    return int(max(common))
 
 
 def _question(frame: pd.DataFrame) -> str:

@@ -95,7 +95,7 @@ def test_a_planted_loss_is_a_regression(folders):
 
 def test_the_effect_is_the_mean_difference_of_matched_runs():
     first, second = study(), study(-0.03, seed=4)
-    judgement, same = accuracy.judge_code(first, second, 0.02)
+    judgement, same, steps = accuracy.judge_code(first, second, 0.02)
     means = []
     for s in (first, second):
         q = s.questions()
@@ -103,6 +103,7 @@ def test_the_effect_is_the_mean_difference_of_matched_runs():
     assert judgement.effect == pytest.approx(means[1] - means[0])
     assert not same
     assert judgement.df >= 3
+    assert steps == [5]
 
 
 def test_a_gain_is_fine_and_chance_is_not_worse(folders):
@@ -120,6 +121,23 @@ def test_the_same_answers_pass_even_with_one_pair(folders):
     found, _ = compare(["accuracy"])
     assert found["accuracy"].comparison.decision == "fine"
     assert "the same share of right answers" in found["accuracy"].note
+
+
+def test_runs_of_other_lengths_are_compared_where_both_were_evaluated(folders):
+    """The longer run's gain by its later steps is not held against the shorter."""
+    longer = study()
+    more = longer.questions().query("step == 5").assign(step=40, correct=SAMPLES)
+    table = pd.concat([longer.questions(), more], ignore_index=True)
+    longer.questions = lambda: table
+    folders |= {"base": longer, "cand": study(seed=1)}
+    found = compare(["accuracy"])[0]["accuracy"]
+    assert abs(found.comparison.ratio) < 0.03
+    assert found.note.endswith("; at step 5")
+    table = table[table["step"] == 40]
+    with pytest.raises(
+        MissingBaseline, match="no step was evaluated in both folders: 40 in the baseline, 0, 5"
+    ):
+        compare(["accuracy"])
 
 
 def test_slower_training_and_more_memory_are_told(folders):
