@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +181,12 @@ def _speed(first: Study, second: Study, name: str, column: str | None, settings:
         differences.append(math.log(values[1] / values[0]) * (-1 if name == "training" else 1))
     if not differences:
         return []
-    found = compare(differences, floor=FLOORS[name], level=settings.level)
+    found, note = compare(differences, floor=FLOORS[name], level=settings.level), ""
+    if found.level < settings.level:
+        found = replace(found, decision="ambiguous")
+        note = f"too few matched runs for {100 * settings.level:.0f} %"
     what = "seconds per token of training steps" if name == "training" else "peak memory of training steps"
-    return [Finding(name, what, found, None, Pairs(differences))]
+    return [Finding(name, what, found, None, Pairs(differences), note)]
 
 
 def _figure(steps: pd.DataFrame, column: str | None) -> float:
@@ -225,7 +229,9 @@ def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
 
 
 def judge_code(first: Study, second: Study, delta: float) -> tuple[Judgement, bool, list[int]]:
-    """The verdict on the axis `code`, two-way uncertainty over runs and questions; whether nothing differs; the steps.
+    """The verdict on the axis `code`, whether nothing differs, and the steps.
+
+    Uncertainty is two-way, over runs and questions.
 
     Raises:
         MissingBaseline: the two have no evaluation of the same step and questions in common.

@@ -150,6 +150,20 @@ def test_slower_training_and_more_memory_are_told(folders):
     assert found["memory"].comparison.ratio == pytest.approx(1.2)
 
 
+def test_too_few_runs_decide_nothing_of_speed_and_memory(folders):
+    """The extremes of five values cover their median with 93.75 %."""
+    for seeds, speed, decision in (
+        ((0,), 100.0, "ambiguous"),
+        ((0, 1), 50.0, "ambiguous"),
+        ((0, 1, 2), 50.0, "worse"),
+    ):
+        folders |= {"base": study(seeds=seeds), "cand": study(seed=3, seeds=seeds, speed=speed)}
+        found, _ = compare(["training", "memory"])
+        assert found["training"].comparison.decision == decision
+        assert found["memory"].comparison.decision == ("fine" if decision == "worse" else "ambiguous")
+        assert ("too few matched runs for 95 %" in found["training"].note) == (decision == "ambiguous")
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
