@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance",
         type=float,
         metavar="X",
-        help="least slow-down that counts, a fraction; default 0.025, and never below the measured noise",
+        help="least slow-down that counts, a fraction; default 0.025, at least 0.1 between files of "
+        "pytest-benchmark, and never below the measured noise",
     )
     parser.add_argument(
         "--delta",
@@ -64,13 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _regress(arguments: argparse.Namespace) -> int:
     from harness.regression.errors import GateError
-    from harness.regression.report import junit_failure, markdown, write
+    from harness.regression.report import clear, junit_failure, markdown, write
     from harness.regression.sides import interruptible
     from harness.store.atomic import write_text
 
     if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
         print(f"error: --out {arguments.out}: is not a folder", file=sys.stderr)
         return GateError.exit_code
+    if arguments.out is not None:
+        clear(arguments.out)
     try:
         with interruptible():
             verdict = _verdict(arguments)

@@ -1,7 +1,7 @@
 """Files of pytest-benchmark against each other.
 
 Two files are two jobs: nothing in them says what the machine did in between, and on identical code a quarter to a
-half of all benchmarks drift by more than 5 %. So the least tolerance is wide, several files a side narrow it down,
+half of all benchmarks drift by more than 5 %. So the least tolerance is wide, several files a side count together,
 and the same machine is a condition.
 """
 
@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,11 +29,12 @@ _IQR_OF_NORMAL = 1.349
 
 @dataclass(frozen=True)
 class _Timing:
-    """log seconds of a benchmark in one file: the median, and its interval."""
+    """log seconds of a benchmark in one file: the median, and its interval, which covers it at that level."""
 
     median: float
     low: float
     high: float
+    level: float
 
 
 def compare_files(baseline: Path, candidate: Path, settings: Settings) -> tuple[list[Finding], str]:
@@ -45,19 +46,20 @@ def compare_files(baseline: Path, candidate: Path, settings: Settings) -> tuple[
         settings: level of the intervals.
 
     Raises:
+        GateError: a file is none of pytest-benchmark, or not with results.
         MissingBaseline: the baseline has no benchmark of the candidate's.
         CandidateFailed: a benchmark of the baseline is missing from the candidate.
         OtherDevice: they come from different machines.
     """
-    sides = [_files(path) for path in (baseline, candidate)]
-    devices = [sorted({_device(data) for data in side}) for side in sides]
+    sides = [_files(path, settings.level) for path in (baseline, candidate)]
+    devices = [sorted({device for device, _ in side}) for side in sides]
     if devices[0] != devices[1] or len(devices[0]) > 1:
         named = [" and ".join(d) for d in devices]
         raise OtherDevice(
             f"the baseline was measured on {named[0]}, the candidate on {named[1]}",
             "measure both on one machine: benchmarks of different machines say nothing about the code",
         )
-    first, second = ([_timings(data, settings.level) for data in side] for side in sides)
+    first, second = ([timings for _, timings in side] for side in sides)
     known = {name for timings in first for name in timings}
     new = {name for timings in second for name in timings}
     if not known & new:
@@ -75,42 +77,50 @@ def compare_files(baseline: Path, candidate: Path, settings: Settings) -> tuple[
 
 
 def _compared(name: str, a: list[_Timing], b: list[_Timing], settings: Settings) -> Finding:
-    """One file a side: from the spread of rounds. Several: file by file, the baseline's own drift being the noise."""
-    if min(len(a), len(b)) > 1:
-        differences = [y.median - x.median for x, y in zip(a, b)]
-        drift = [y.median - x.median for x, y in zip(a, a[1:])]
-        found = compare(differences, drift, floor=settings.floors["time"], level=settings.level)
+    """File by file where there are enough for the level, the baseline's own drift being the noise; else by rounds."""
+    floor = max(FLOOR, settings.floors["time"])
+    differences = [y.median - x.median for x, y in zip(a, b)]
+    drift = [y.median - x.median for x, y in zip(a, a[1:])]
+    found = compare(differences, drift, floor=floor, level=settings.level)
+    if found.level >= settings.level:
         return Finding("time", name, found, None, Pairs(differences, drift))
-    before, after = a[0], b[0]
-    difference = after.median - before.median
+    difference = float(np.mean([t.median for t in b]) - np.mean([t.median for t in a]))
     # Distances from the estimates to their bounds add in squares (MOVER, Zou and Donner 2008).
-    low = difference - math.hypot(after.median - after.low, before.high - before.median)
-    high = difference + math.hypot(after.high - after.median, before.median - before.low)
-    threshold = math.log1p(FLOOR)
+    low = difference - math.hypot(_distance(b, "low"), _distance(a, "high"))
+    high = difference + math.hypot(_distance(b, "high"), _distance(a, "low"))
+    level = min(settings.level, *(t.level for t in (*a, *b)))
+    threshold = math.log1p(floor)
     decision: Decision = "worse" if low > threshold else "fine" if high < threshold else "ambiguous"
+    note = "two jobs: not paired"
+    if level < settings.level:
+        decision, note = "ambiguous", f"{note}; too few rounds for {100 * settings.level:.0f} %"
     comparison = Comparison(
         decision=decision,
         ratio=math.exp(difference),
         low=math.exp(low),
         high=math.exp(high),
-        tolerance=FLOOR,
+        tolerance=floor,
         noise=0.0,
-        level=settings.level,
-        pairs=1,
+        level=level,
+        pairs=len(differences),
     )
-    return Finding("time", name, comparison, None, Pairs([difference]), "two jobs: not paired")
+    return Finding("time", name, comparison, None, Pairs(differences), note)
 
 
-def _files(path: Path) -> list[dict[str, Any]]:
-    """The files of a side, by name, which pytest-benchmark numbers in order of time."""
+def _distance(timings: list[_Timing], bound: Literal["low", "high"]) -> float:
+    """From the mean of medians to its bound."""
+    return math.hypot(*(getattr(t, bound) - t.median for t in timings)) / len(timings)
+
+
+def _files(path: Path, level: float) -> list[tuple[str, dict[str, _Timing]]]:
+    """Device and timings of a side's files, by name, which pytest-benchmark numbers in order of time."""
     read = []
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         try:
             data = json.loads(file.read_text())
-            data["benchmarks"][0]["stats"]["median"]
-        except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+            read.append((_device(data), _timings(data, level)))
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise GateError(f"{file}: is no file of pytest-benchmark with results: {error!r}") from None
-        read.append(data)
     return read
 
 
@@ -124,15 +134,26 @@ def _device(data: dict[str, Any]) -> str:
 
 
 def _timings(data: dict[str, Any], level: float) -> dict[str, _Timing]:
-    found = {}
+    found: dict[str, _Timing] = {}
     for benchmark in data["benchmarks"]:
-        stats = benchmark["stats"]
-        if samples := stats.get("data"):
-            interval = median_interval(np.log(np.asarray(samples, dtype=np.float64)), level=level)
-            timing = _Timing(interval.median, interval.low, interval.high)
-        else:
-            median, rounds = float(stats["median"]), max(1, int(stats["rounds"]))
-            half = 1.96 * _SE_OF_MEDIAN * float(stats["iqr"]) / _IQR_OF_NORMAL / math.sqrt(rounds) / median
-            timing = _Timing(math.log(median), math.log(median) - half, math.log(median) + half)
-        found[benchmark["fullname"]] = timing
+        name = str(benchmark["fullname"])
+        if name in found:
+            raise ValueError(f"{name}: given twice")
+        found[name] = _timing(name, benchmark["stats"], level)
+    if not found:
+        raise ValueError("no benchmark")
     return found
+
+
+def _timing(name: str, stats: dict[str, Any], level: float) -> _Timing:
+    seconds = np.asarray(stats.get("data") or [stats["median"]], dtype=np.float64)
+    if not (np.isfinite(seconds) & (seconds > 0)).all():
+        raise ValueError(f"{name}: seconds must be > 0 and finite")
+    interval = median_interval(np.log(seconds), level=level)
+    if stats.get("data"):
+        return _Timing(interval.median, interval.low, interval.high, interval.level)
+    rounds = max(1, int(stats["rounds"]))
+    half = 1.96 * _SE_OF_MEDIAN * float(stats["iqr"]) / _IQR_OF_NORMAL / math.sqrt(rounds) / float(seconds[0])
+    # No better than what all of so few rounds could cover.
+    covered = min(level, 1 - 0.5 ** (rounds - 1))
+    return _Timing(interval.median, interval.median - half, interval.median + half, covered)

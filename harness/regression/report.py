@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,9 @@ from harness.store.atomic import write_text
 
 SCHEMA = 1
 DONE, REGRESSION, AMBIGUOUS = 0, 1, 3
+
+_FILES = ("regress.json", "regress.md", "junit.xml")
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def markdown(verdict: Verdict) -> str:
         "tolerance is the least one, or what the baseline measured against itself in the same job does not exclude.",
         "",
     ]
-    return "\n".join(lines)
+    return _printable("\n".join(lines))
 
 
 def junit(verdict: Verdict) -> str:
@@ -164,12 +168,14 @@ def to_json(verdict: Verdict) -> str:
 def write(folder: Path, verdict: Verdict) -> None:
     """`regress.json`, `regress.md` and `junit.xml` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("regress.json", to_json(verdict)),
-        ("regress.md", markdown(verdict)),
-        ("junit.xml", junit(verdict)),
-    ):
+    for name, text in zip(_FILES, (to_json(verdict), markdown(verdict), junit(verdict))):
         write_text(folder / name, text)
+
+
+def clear(folder: Path) -> None:
+    """Removes what an earlier call has left: where there is no answer, an older one must not pass for it."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:
@@ -196,5 +202,5 @@ def _tolerance(finding: Finding) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without the characters that XML 1.0 forbids."""
-    return "".join(c if c in "\t\n\r" or ord(c) >= 32 else "�" for c in text)
+    """Without the characters that XML 1.0 forbids (section 2.2), lone surrogates among them."""
+    return _FORBIDDEN.sub("�", text)
