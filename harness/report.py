@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-DONE, FAILED_RUNS, BAD_INPUT, HARNESS_FAILED = 0, 1, 2, 4
+DONE, FAILED_RUNS, BAD_INPUT = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,12 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(f"harness.report: {wrong}", file=sys.stderr)
         return BAD_INPUT
+    # Imported here so that --help stays instant.
+    from harness.matrix.command import guarded
+
+    return guarded(lambda: _report(arguments))
+
+
+def _report(arguments: argparse.Namespace) -> int:
     echo = not arguments.quiet
     if arguments.external:
-        return _guarded(lambda: _external(arguments), echo=echo)
-    codes = [_guarded(functools.partial(_rebuild, folder), echo=echo) for folder in arguments.folders]
+        return _told(lambda: _external(arguments), echo=echo)
+    codes = [_told(functools.partial(_rebuild, folder), echo=echo) for folder in arguments.folders]
     if len(codes) > 1 and BAD_INPUT not in codes:
-        codes.append(_guarded(lambda: _compare(arguments), echo=echo))
+        codes.append(_told(lambda: _compare(arguments), echo=echo))
     return max(codes)
 
 
@@ -80,8 +87,8 @@ def _misuse(arguments: argparse.Namespace) -> str:
     return ""
 
 
-def _guarded(make: Callable[[], tuple[str, bool]], *, echo: bool) -> int:
-    # Imported here so that --help stays instant.
+def _told(make: Callable[[], tuple[str, bool]], *, echo: bool) -> int:
+    """Wrong input ends one report, not those of the other folders."""
     from harness.spec.errors import SpecError
     from harness.store.errors import StoreError
 
@@ -92,7 +99,10 @@ def _guarded(make: Callable[[], tuple[str, bool]], *, echo: bool) -> int:
         return BAD_INPUT
     except (StoreError, OSError) as error:
         print(f"harness.report: {error}", file=sys.stderr)
-        print("  give an output folder of harness.ablate, such as results/runs/quickstart", file=sys.stderr)
+        if "\n" not in str(error):
+            print(
+                "  give an output folder of harness.ablate, such as results/runs/quickstart", file=sys.stderr
+            )
         return BAD_INPUT
     if echo:
         print(text)

@@ -16,6 +16,7 @@ from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.identity import evaluation_identity
 from harness.spec.recipe import PromptSpec
 from harness.store.atomic import utc_now
+from harness.store.errors import StoreError
 from harness.store.folders import RunFolder
 
 STORED_COLUMNS = (
@@ -118,9 +119,9 @@ def longer_evaluation(
 
 
 def stored_samples(folder: RunFolder, record: dict[str, Any]) -> pd.DataFrame | None:
-    """An evaluation's completions, unscored; None where an older version kept no tokens."""
+    """An evaluation's completions, unscored; None where an older version kept no tokens, or they cannot be read."""
     key = (record["step"], record["benchmark"], record["evaluation_id"])
     try:
         return folder.samples(*key, list(STORED_COLUMNS))
-    except (ValueError, KeyError):
+    except StoreError:
         return None

@@ -204,11 +204,19 @@ class RunFolder:
         publish(path, lambda file: file.write(text.encode()))
 
     def samples(self, step: int, benchmark: str, evaluation_id: str, columns: list[str]) -> pd.DataFrame:
-        """Columns of an evaluation's samples."""
+        """Columns of an evaluation's samples.
+
+        Raises:
+            StoreError: they are not there, or cannot be read.
+        """
         import pandas as pd
 
         path = self._evaluation_file(step, benchmark, evaluation_id).with_suffix(".parquet")
-        return pd.read_parquet(path, columns=columns)
+        try:
+            return pd.read_parquet(path, columns=columns)
+        except (ValueError, OSError) as error:
+            hint = f"remove it and {path.with_suffix('.json').name}: harness.ablate evaluates again"
+            raise StoreError(f"cannot be read: {str(error).splitlines()[0]}\n  {hint}", path) from error
 
     def evaluated(self) -> set[tuple[int, str, str]]:
         """The evaluations on file: step, benchmark and evaluation identity."""

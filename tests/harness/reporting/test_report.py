@@ -223,6 +223,24 @@ def test_command(planted, tmp_path, capsys):
     assert "nowhere" in said[0]
 
 
+def test_samples_that_cannot_be_read_are_wrong_input(study_at, tmp_path, capsys):
+    out = study_at(tmp_path / "study", **SMALL)
+    next(out.glob("runs/*/evaluations/*.parquet")).write_bytes(b"PAR1xx")
+    assert main([str(out)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert ".parquet: cannot be read: " in said[0]
+    assert "remove it and " in said[1]
+    assert len(said) == 2
+
+
+def test_the_harness_failing_is_no_failed_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harness.reporting.report.write_report", lambda _: 1 / 0)
+    assert main([str(tmp_path)]) == 4
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "the harness failed: ZeroDivisionError" in said[0]
+    assert len(said) == 2
+
+
 def test_reporting_and_statistics_load_no_torch():
     code = (
         "import sys, harness.reporting.report, harness.reporting.curves, harness.stats.verdicts\n"
