@@ -49,6 +49,8 @@ class EvaluateSpec(Section):
         names = [b.name for b in self.benchmarks]
         if len(set(names)) < len(names):
             raise ValueError(f"benchmark names must be distinct, got {names}")
+        if "all" in names:
+            raise ValueError("no benchmark can be called `all`: it is the mean over benchmarks in tables")
         if self.temperature == 0 and self.samples > 1:
             raise ValueError(f"`samples` must be 1 at temperature 0, got {self.samples} identical samples")
         return self

@@ -20,6 +20,13 @@ from harness.spec.section import Listed, NonNegativeInt, Section
 from harness.spec.source import Path_, Sourced, nearest, read_yaml
 from harness.spec.validate import check_partial, dotted, validated
 
+RESERVED_AXES = {
+    "run", "seed", "step", "benchmark", "questions", "samples", "accuracy", "ci_low", "ci_high", "correct", "gain",
+    "kind", "label", "status", "attempts", "failed_attempts", "wall_seconds", "device_seconds", "usd_per_hour",
+    "devices", "cost_usd", "device", "error",
+}  # fmt: skip
+"""Columns of the tables by cell and by run, which no axis may be called."""
+
 
 class GridHead(Section):
     """Everything in the file but the base recipe and the axes, which are resolved cell by cell."""
@@ -165,9 +172,8 @@ def _axes(sourced: Sourced) -> dict[str, list[Level]]:
     if not isinstance(data, dict):
         raise sourced.error(("axes",), "axes: must map axis names to levels")
     axes = {}
-    reserved = {"run", "seed", "step", "benchmark", "questions", "samples", "accuracy", "ci_low", "ci_high"}
     for axis, value in data.items():
-        if not isinstance(axis, str) or axis in reserved:
+        if not isinstance(axis, str) or axis in RESERVED_AXES:
             raise sourced.error(
                 ("axes", axis), f"axes.{axis}: is a column of the tables", "choose another axis name"
             )

@@ -164,11 +164,23 @@ CASES = {
         "training.steps",
     ),
     "an axis named like a column": (replaced("  cap: {", "  seed: {"), 14, "axes.seed", "another axis name"),
+    "an axis named like a column of runs": (
+        replaced("  cap: {", "  kind: {"),
+        14,
+        "axes.kind",
+        "another axis name",
+    ),
     "missing base": (
         GOOD.replace("base:", "seeds_: [1]\nx:").replace("seeds_: [1]\n", ""),
         3,
         "x: unknown key",
         "base",
+    ),
+    "a benchmark named like their mean": (
+        replaced("{name: easy, questions", "{name: all, questions"),
+        17,
+        "no benchmark can be called `all`",
+        "",
     ),
     "missing benchmarks": (
         GOOD[: GOOD.index("  benchmarks")] + "  samples: 2\n",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from harness.spec.grid import RESERVED_AXES
 from harness.store.atomic import write_json
 from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, Store
-from harness.store.study import load_study, run_status
+from harness.store.study import _RUN_COLUMNS, load_study, run_status
 
 GRID = {
     "schema": 1,
@@ -125,6 +126,10 @@ def test_questions_come_from_the_samples_of_planned_evaluations(store):
     assert study.evaluations["timing.total_seconds"].item() == 1.5
     questions = study.questions()
     assert questions[["question_id", "samples", "correct"]].values.tolist() == [["q0", 2, 1], ["q1", 2, 2]]
+
+
+def test_no_axis_may_be_called_as_a_column_of_runs():
+    assert {"run", "kind", "label", "seed", *_RUN_COLUMNS} <= RESERVED_AXES
 
 
 def test_a_folder_without_a_plan_is_named(tmp_path):
