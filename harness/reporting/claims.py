@@ -97,6 +97,12 @@ class Claims:
     def _difference(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
         names = list(self.questions) if claim["benchmark"] == ALL else [claim["benchmark"]]
         better, than = (_row(self.accuracy, claim[k], self.file) for k in ("better", "than"))
+        for name in names:
+            if name not in self.questions or name not in better:
+                raise SpecError(
+                    f"claim of {name!r}: needs its `questions` and its column in the accuracy table",
+                    file=self.file,
+                )
         parts: list[Interval] = []
         for name in names:
             a, b, n = better[name], than[name], self.questions[name]
@@ -195,7 +201,7 @@ def read_claims(file: Path) -> Claims:
     so many checkpoints), `cost` (cheaper, than).
 
     Raises:
-        SpecError: the file is missing, not JSON, or a claim lacks a key.
+        SpecError: the file is missing, not JSON, a claim lacks a key, or a table is missing or not to be read.
     """
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -206,26 +212,44 @@ def read_claims(file: Path) -> Claims:
     if not isinstance(data, dict) or not isinstance(data.get("claims"), list):
         raise SpecError("needs `claims`, a list", file=file)
     for number, claim in enumerate(data["claims"], 1):
+        if not isinstance(claim, dict):
+            raise SpecError(f"claim {number}: must be an object, got {claim!r}", file=file)
         kind = claim.get("kind")
-        if kind not in _KEYS:
+        if kind not in list(_KEYS):
             raise SpecError(
                 f"claim {number}: `kind` must be one of {', '.join(_KEYS)}, got {kind!r}", file=file
             )
         missing = sorted(({"text"} | _KEYS[kind]) - set(claim))
         if missing:
             raise SpecError(f"claim {number}: `{missing[0]}` is missing", file=file)
-    tables = {}
-    for name in ("accuracy", "cost"):
-        path = data.get("tables", {}).get(name)
-        if path and not (file.parent / path).exists():
-            raise SpecError(f"table {path} is not beside it", file=file)
-        tables[name] = pd.read_csv(file.parent / path) if path else pd.DataFrame(columns=["model"])
+    for key in ("tables", "questions"):
+        if not isinstance(data.setdefault(key, {}), dict):
+            raise SpecError(f"`{key}` must be an object, got {data[key]!r}", file=file)
+    for name, number in data["questions"].items():
+        if not isinstance(number, int) or number < 1:
+            raise SpecError(f"`questions.{name}` must be a whole number > 0, got {number!r}", file=file)
     return Claims(
         file=file,
         source=str(data.get("source", file.name)),
         question=str(data.get("question", "")),
         claims=tuple(data["claims"]),
-        accuracy=tables["accuracy"],
-        questions={str(k): int(v) for k, v in data.get("questions", {}).items()},
-        cost=tables["cost"],
+        accuracy=_table(file, data["tables"].get("accuracy"), ["model"]),
+        questions=data["questions"],
+        cost=_table(file, data["tables"].get("cost"), ["model", "cost_usd"]),
     )
+
+
+def _table(file: Path, name: Any, needed: list[str]) -> pd.DataFrame:
+    """A table that claims are about, which lies beside their file."""
+    if not name:
+        return pd.DataFrame(columns=needed)
+    path = file.parent / str(name)
+    if not path.exists():
+        raise SpecError(f"table {name} is not beside it", file=file)
+    try:
+        frame = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise SpecError(f"cannot be read: {str(error).splitlines()[0]}", file=path) from error
+    if absent := [c for c in needed if c not in frame.columns]:
+        raise SpecError(f"column `{absent[0]}` is missing", file=path)
+    return frame

@@ -11,7 +11,7 @@ import pandas as pd
 from harness.reporting.analysis import ALL, Analysis
 from harness.reporting.frames import column, records
 from harness.reporting.table import free_axes
-from harness.reporting.theme import MARKERS, Theme, new_figure
+from harness.reporting.theme import MARKERS, Theme, legend_text, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def _accuracy_curve(
         axes.plot(steps, [line[s] for s in steps], color=colour, linewidth=0.8, alpha=0.35)
     steps = sorted({s for line in lines.values() for s in line})
     means = [float(np.mean([line[s] for line in lines.values() if s in line])) for s in steps]
-    axes.plot(steps, means, color=colour, marker=MARKERS[index % 8], markersize=5, label=level)
+    axes.plot(steps, means, color=colour, marker=MARKERS[index % 8], markersize=5, label=legend_text(level))
 
 
 def _step_curve(

@@ -14,7 +14,7 @@ from harness.reporting.analysis import ALL, Analysis
 from harness.reporting.frames import records
 from harness.reporting.responses import shares
 from harness.reporting.table import free_axes
-from harness.reporting.theme import MARKERS, Theme, new_figure
+from harness.reporting.theme import MARKERS, Theme, legend_text, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def length_figure(analysis: Analysis, theme: Theme) -> Figure | None:
             f, colour = curve.figures, theme.series(i)
             means = [100 * m for m in f.means]
             panel.plot(f.steps, means, color=colour, marker=MARKERS[i % 8], markersize=4, linewidth=1.3,
-                       label=curve.scope if name == names[0] else None)  # fmt: skip
+                       label=legend_text(curve.scope) if name == names[0] else None)  # fmt: skip
             if f.verdict == "hurts":
                 panel.axvspan(
                     f.change_low,
@@ -108,7 +108,7 @@ def interaction_figure(analysis: Analysis, theme: Theme) -> Figure | None:
                 means.append(float(np.mean(own)) if own else math.nan)
             drawn += int(np.isfinite(means).sum() > 1)
             panel.plot(range(len(xs)), means, color=theme.series(i), marker=MARKERS[i % 8], markersize=5,
-                       label=f"{second} = {level}")  # fmt: skip
+                       label=legend_text(f"{second} = {level}"))  # fmt: skip
         panel.set_xticks(range(len(xs)), xs)
         panel.set_xlabel(first)
         panel.grid(True, axis="y")

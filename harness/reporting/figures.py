@@ -14,7 +14,7 @@ from harness.reporting.metrics import MEMORY_KINDS, phases
 from harness.reporting.responses import benchmarks
 from harness.reporting.run_tables import step_phases
 from harness.reporting.table import free_axes
-from harness.reporting.theme import MARKERS, Theme, new_figure
+from harness.reporting.theme import MARKERS, Theme, legend_text, new_figure
 from harness.stats.verdicts import Judgement
 
 if TYPE_CHECKING:
@@ -66,9 +66,8 @@ def effects_figure(analysis: Analysis, theme: Theme) -> Figure | None:
             other = single.get((j.axis, j.level, name))
             if other is not None and math.isfinite(other.effect):
                 style: dict[str, Any] = {"color": theme.muted, "markersize": 4.2, "markerfacecolor": "none"}
-                axes.plot(
-                    100 * other.effect, y + 0.27, MARKERS[1 + i % 7], label=name if y == 0 else None, **style
-                )
+                label = legend_text(name) if y == 0 else None
+                axes.plot(100 * other.effect, y + 0.27, MARKERS[1 + i % 7], label=label, **style)
         note = f"{formats.points(j.effect, signed=True)} · {_SYMBOLS[j.verdict]}"
         axes.annotate(note, (1, y), (0, 10), xycoords=("axes fraction", "data"), textcoords="offset points",
                       ha="right", va="center", color=colour, fontsize=9)  # fmt: skip

@@ -10,9 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from harness.reporting import formats
+from harness.reporting.analysis import ALL
 from harness.reporting.foreign_json import read_json_results
 from harness.reporting.frames import records
 from harness.spec.errors import SpecError
+from harness.spec.grid import RESERVED_AXES
 from harness.store.study import Study
 
 QUESTION_COLUMNS = ("question", "samples", "correct")
@@ -114,10 +117,8 @@ def _read(files: Sequence[Path]) -> pd.DataFrame:
         try:
             if file.is_dir() or file.suffix in (".json", ".jsonl"):
                 frames.append(read_json_results(file))
-            elif file.suffix in (".parquet", ".pq"):
-                frames.append(pd.read_parquet(file))
             else:
-                frames.append(pd.read_csv(file, skipinitialspace=True, encoding="utf-8-sig"))
+                frames.append(_read_table(file))
         except SpecError:
             raise
         except Exception as error:
@@ -126,7 +127,28 @@ def _read(files: Sequence[Path]) -> pd.DataFrame:
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     if frame.empty:
         raise SpecError("holds no rows", file=files[0], hint=_FORMS)
-    return frame.rename(columns={c: str(c).strip() for c in frame.columns})
+    return frame
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    """A CSV as text, for a level is what is written there: `None`, `048`, `1e-6`; or a Parquet file."""
+    if file.suffix in (".parquet", ".pq"):
+        frame = pd.read_parquet(file)
+        if frame.index.names != [None]:
+            frame = frame.reset_index()
+    else:
+        frame = pd.read_csv(
+            file, skipinitialspace=True, encoding="utf-8-sig", dtype=str, keep_default_na=False
+        )
+    frame = frame.rename(columns={c: str(c).strip() for c in frame.columns})
+    if "question" not in frame.columns and "accuracy_percent" in frame.columns:
+        most = pd.to_numeric(frame["accuracy_percent"], errors="coerce").max()
+        if 0 < most <= 1:
+            raise SpecError(
+                f"`accuracy_percent` is at most {most:g}: a fraction?", file=file,
+                hint="multiply by 100; if nothing is above 1 %, give a row per question",
+            )  # fmt: skip
+    return frame
 
 
 def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
@@ -147,7 +169,7 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
         )
         frame = frame.rename(columns={c: _AXIS + c for c in constant})
         marked = [_AXIS + c for c in constant]
-    clash = [c for c in marked if c.removeprefix(_AXIS) in _KNOWN]
+    clash = [c for c in marked if c.removeprefix(_AXIS) in {*_KNOWN, *RESERVED_AXES}]
     if clash:
         raise SpecError(f"`{clash[0]}` cannot be an axis: that name is a column of its own", file=file)
     frame = frame.copy()
@@ -162,8 +184,20 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
             " ".join(f"{k.removeprefix(_AXIS)}={v}" for k, v in zip(keys, row)) or "run"
             for row in zip(*(frame[k] for k in keys))
         ] if keys else "run"  # fmt: skip
+    for name in ("run", "benchmark", *form[:1]):
+        blank = [formats.is_empty(v) for v in frame[name]]
+        if any(blank):
+            raise SpecError(
+                f"`{name}` is blank", file=file, line=blank.index(True) + 2, hint="every row needs one"
+            )
     frame["run"] = frame["run"].astype(str)
     frame["benchmark"] = frame["benchmark"].astype(str)
+    if (frame["benchmark"] == ALL).any():
+        raise SpecError(
+            f"no benchmark can be called {ALL}",
+            file=file,
+            hint="it is the mean over benchmarks: rename or drop it",
+        )
     for name in form:
         if name != "question":
             frame[name] = _numbers(frame, name, file)
@@ -176,12 +210,16 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
 
 
 def _level(value: Any) -> str:
-    """A level's name: 48.0 of a column that a missing value made floating is 48."""
+    """A level's name: 48.0 of a column that a missing value made floating is 48; what has no level is –."""
+    if formats.is_empty(value):
+        return formats.DASH
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _numbers(frame: pd.DataFrame, name: str, file: Path) -> pd.Series[Any]:
-    numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+    # A share of one sample may be written as true or false.
+    values = [{"true": 1, "false": 0}.get(str(v).lower(), v) for v in frame[name]]
+    numbers = pd.to_numeric(pd.Series(values, frame.index), errors="coerce").astype(float)
     bad = numbers.isna() | numbers.isin([math.inf, -math.inf])
     if bad.any():
         row = int(bad.to_numpy().argmax())

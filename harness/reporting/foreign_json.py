@@ -67,7 +67,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for task, metrics in data["results"].items():
         accuracy = _accuracy(metrics)
-        if task == "all" or accuracy is None:
+        if accuracy is None or _is_mean(data, task):
             continue
         name = _benchmark(task)
         place = {"run": run, "axis.model": run, "step": step, "benchmark": name}
@@ -123,11 +123,18 @@ def _benchmark(task: str) -> str:
     return parts[1] if len(parts) > 2 else parts[0]
 
 
+def _is_mean(data: dict[str, Any], task: str) -> bool:
+    """Whether it is the mean over other tasks: a group of lm-eval, lighteval's `all` and `math:_average`."""
+    members = (data.get("group_subtasks") or {}).get(task)
+    return bool(members) or task == "all" or ":_average" in task
+
+
 def _questions(data: dict[str, Any], task: str) -> int | None:
     counted = (data.get("n-samples") or {}).get(task) or (data.get("config_tasks") or {}).get(task) or {}
     if not counted:
         short = "|".join(task.split("|")[:2])
-        counted = next((v for k, v in (data.get("config_tasks") or {}).items() if k.startswith(short)), {})
+        tasks = (data.get("config_tasks") or {}).items()
+        counted = next((v for k, v in tasks if k == short or k.startswith(f"{short}|")), {})
     number = counted.get("effective") or counted.get("effective_num_docs") or counted.get("original_num_docs")
     return int(number) if number and int(number) > 0 else None
 

@@ -116,6 +116,8 @@ def _settings(theme: Theme) -> Iterator[None]:
         "grid.color": theme.grid,
         "grid.linewidth": 0.8,
         "text.color": theme.ink,
+        # Levels and benchmarks may hold dollars.
+        "text.parse_math": False,
         "xtick.color": theme.muted,
         "ytick.color": theme.muted,
         "xtick.labelsize": 9,
@@ -138,6 +140,11 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
     figure = _Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
+
+
+def legend_text(name: str) -> str:
+    """A label that matplotlib shows in legends: it leaves out those that begin with an underscore."""
+    return f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> str:

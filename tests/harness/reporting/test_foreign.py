@@ -138,6 +138,11 @@ def _row(**changed):
     return {**row, **changed}
 
 
+def _percent(percent, **changed):
+    row = {"run": "r", "seed": 0, "benchmark": "b", "questions": 30, "samples_per_question": 1}
+    return {**row, "accuracy_percent": percent, **changed}
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -149,6 +154,17 @@ def _row(**changed):
         ([_row(), _row(run="s")], "equal levels and seed"),
         ([_row(**{"axis.a": 1}), _row(question="p", **{"axis.a": 2})], "several values of `a`"),
         ([], "cannot be read"),
+        ([_row(benchmark="")], "`benchmark` is blank"),
+        ([_row(question=None)], "`question` is blank"),
+        ([_row(benchmark="all")], "no benchmark can be called all"),
+        *(
+            ([_row(**{f"axis.{name}": "x"})], f"`axis.{name}` cannot be an axis")
+            for name in ("accuracy", "ci_low", "kind", "label", "status")
+        ),
+        (
+            [_percent(0.467), _percent(0.0, run="s", seed=1)],
+            "`accuracy_percent` is at most 0.467: a fraction?",
+        ),
     ],
 )
 def test_mistakes_in_the_file(tmp_path, capsys, rows, said):
@@ -159,6 +175,118 @@ def test_mistakes_in_the_file(tmp_path, capsys, rows, said):
     assert said in lines[0]
     assert len(lines) <= 3
     assert not (tmp_path / "out").exists()
+
+
+def test_levels_are_what_the_file_says(tmp_path):
+    levels = ["None", "NA", "1e-6", "048", "48", "0.50", ""]
+    rows = [_row(run=f"r{i}", **{"axis.x": level}) for i, level in enumerate(levels)]
+    pd.DataFrame(rows).to_csv(tmp_path / "long.csv", index=False)
+    study = foreign_study([tmp_path / "long.csv"], tmp_path / "out", baselines={"x": "1e-6"})
+    assert study.grid["axes"] == {"x": [*levels[:-1], "–"]}
+    assert study.questions()["correct"].tolist() == [2] * len(levels)
+
+
+def test_right_and_wrong_as_truth_values(tmp_path):
+    frame = pd.DataFrame([_row(question=q, samples=1, correct=q < 3) for q in range(4)])
+    frame.to_csv(tmp_path / "long.csv", index=False)
+    frame.to_parquet(tmp_path / "long.parquet")
+    for kind in ("csv", "parquet"):
+        study = foreign_study([tmp_path / f"long.{kind}"], tmp_path / "out")
+        assert study.evaluations["accuracy"].tolist() == [0.75]
+
+
+def test_a_parquet_file_may_have_its_runs_as_index(tmp_path):
+    _long().to_parquet(tmp_path / "plain.parquet")
+    _long().set_index("run").to_parquet(tmp_path / "index.parquet")
+    plain, index = (foreign_study([tmp_path / f"{n}.parquet"], tmp_path / "out") for n in ("plain", "index"))
+    pd.testing.assert_frame_equal(plain.questions(), index.questions())
+
+
+def test_means_over_tasks_are_no_tasks(tmp_path):
+    algebra, geometry = {"exact_match,none": 0.25}, {"exact_match,none": 0.75}
+    lm_eval = {
+        "results": {"math": {"exact_match,none": 0.5}, "math_algebra": algebra, "math_geometry": geometry},
+        "group_subtasks": {"math": ["math_algebra", "math_geometry"], "math_algebra": []},
+        "config": {"model_args": "pretrained=org/a"},
+        "n-samples": {"math_algebra": {"effective": 100}, "math_geometry": {"effective": 200}},
+    }
+    lighteval = {
+        "config_general": {"model_name": "org/a"},
+        "results": {
+            "lighteval|math:algebra|4": {"extractive_match": 0.25},
+            "lighteval|math:geometry|4": {"extractive_match": 0.75},
+            "lighteval|math:_average|4": {"extractive_match": 0.5},
+            "all": {"extractive_match": 0.5},
+        },
+        "config_tasks": {
+            "lighteval|math:algebra": {"effective_num_docs": 100},
+            "lighteval|math:geometry": {"effective_num_docs": 200},
+        },
+    }
+    for data in (lm_eval, lighteval):
+        (tmp_path / "results.json").write_text(json.dumps(data))
+        found = foreign_study([tmp_path / "results.json"], tmp_path / "out").evaluations
+        assert found["questions"].tolist() == [100, 200]
+        assert found["accuracy"].tolist() == [0.25, 0.75]
+
+
+def test_questions_are_counted_of_the_task_itself(tmp_path):
+    data = {
+        "config_general": {"model_name": "org/a"},
+        "results": {"lighteval|math|0": {"extractive_match": 0.5}},
+        "config_tasks": {
+            "lighteval|math_500|0": {"effective_num_docs": 500},
+            "lighteval|math|0|0": {"effective_num_docs": 5000},
+        },
+    }
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    study = foreign_study([tmp_path / "results.json"], tmp_path / "out")
+    assert study.evaluations["questions"].tolist() == [5000]
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    """No mathematics between dollars, and no level without a legend for its first character."""
+    for levels in (("$\\frac$", "cost $5"), ("_base", "_other")):
+        frame = _long(questions=6)
+        frame["axis.reward"] = frame["axis.reward"].map(dict(zip(("accuracy", "cosine"), levels)))
+        frame.to_csv(tmp_path / "long.csv", index=False)
+        assert main(["--external", str(tmp_path / "long.csv"), "--out", str(tmp_path), "--quiet"]) == 0
+        (drawn,) = [
+            text
+            for path in (tmp_path / "figures").glob("curves*.svg")
+            if levels[0] in (text := path.read_text())
+        ]
+        assert levels[1] in drawn
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({"claims": ["x"]}, "claim 1: must be an object, got 'x'"),
+        ({"claims": [{"kind": ["best"]}]}, "claim 1: `kind` must be one of"),
+        ({"claims": [], "tables": None}, "`tables` must be an object, got None"),
+        ({"claims": [], "questions": {"b": "x"}}, "`questions.b` must be a whole number > 0, got 'x'"),
+        ({"claims": [], "tables": {"accuracy": "empty.csv"}}, "empty.csv: cannot be read: No columns"),
+        ({"claims": [], "tables": {"cost": "table.csv"}}, "table.csv: column `cost_usd` is missing"),
+        (
+            {
+                "claims": [{"text": "t", "kind": "difference", "benchmark": "b", "better": "p", "than": "q"}],
+                "tables": {"accuracy": "table.csv"},
+            },
+            "claim of 'b': needs its `questions`",
+        ),
+    ],
+)
+def test_mistakes_in_claims(tmp_path, capsys, claims, said):
+    pd.DataFrame([_row()]).to_csv(tmp_path / "long.csv", index=False)
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "table.csv").write_text("model,b\np,50\nq,40\n")
+    (tmp_path / "claims.json").write_text(json.dumps(claims))
+    arguments = ["--external", str(tmp_path / "long.csv"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--claims", str(tmp_path / "claims.json")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert said in lines[0]
+    assert len(lines) <= 3
 
 
 def test_mistakes_in_the_command(tmp_path, capsys):
