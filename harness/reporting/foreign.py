@@ -55,6 +55,11 @@ def foreign_study(
     runs = frame.drop_duplicates("run")[["run", *axes, "seed"]].reset_index(drop=True)
     _check_runs(frame, runs, axes, files[0])
     varied = [a for a in axes if runs[a].nunique() > 1]
+    # One that does not vary, such as the device of all runs, is in no table.
+    if clash := sorted(RESERVED_AXES.intersection(varied)):
+        raise SpecError(
+            f"`{clash[0]}` cannot be an axis: it is a column of the tables", file=files[0], hint="rename it"
+        )
     common = set.intersection(*(set(part) for _, part in frame.groupby("run")["step"]))
     by_length = frame["step"].nunique() > 1 and bool(common)
     order = {a: [str(v) for v in dict.fromkeys(runs[a])] for a in varied}
@@ -169,7 +174,7 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
         )
         frame = frame.rename(columns={c: _AXIS + c for c in constant})
         marked = [_AXIS + c for c in constant]
-    clash = [c for c in marked if c.removeprefix(_AXIS) in {*_KNOWN, *RESERVED_AXES}]
+    clash = [c for c in marked if c.removeprefix(_AXIS) in _KNOWN]
     if clash:
         raise SpecError(f"`{clash[0]}` cannot be an axis: that name is a column of its own", file=file)
     frame = frame.copy()

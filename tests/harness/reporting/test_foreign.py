@@ -158,7 +158,10 @@ def _percent(percent, **changed):
         ([_row(question=None)], "`question` is blank"),
         ([_row(benchmark="all")], "no benchmark can be called all"),
         *(
-            ([_row(**{f"axis.{name}": "x"})], f"`axis.{name}` cannot be an axis")
+            (
+                [_row(run=run, **{f"axis.{name}": run}) for run in "ab"],
+                f"`{name}` cannot be an axis: it is a column of the tables",
+            )
             for name in ("accuracy", "ci_low", "kind", "label", "status")
         ),
         (
@@ -184,6 +187,14 @@ def test_levels_are_what_the_file_says(tmp_path):
     study = foreign_study([tmp_path / "long.csv"], tmp_path / "out", baselines={"x": "1e-6"})
     assert study.grid["axes"] == {"x": [*levels[:-1], "–"]}
     assert study.questions()["correct"].tolist() == [2] * len(levels)
+
+
+def test_a_constant_column_may_be_called_anything(tmp_path):
+    rows = [_row(run=run, device="A40", status="done", reward=run) for run in "ab"]
+    pd.DataFrame(rows).drop(columns="seed").to_csv(tmp_path / "long.csv", index=False)
+    study = foreign_study([tmp_path / "long.csv"], tmp_path / "out")
+    assert study.grid["axes"] == {"reward": ["a", "b"]}
+    assert study.runs["status"].tolist() == ["finished", "finished"]
 
 
 def test_right_and_wrong_as_truth_values(tmp_path):
