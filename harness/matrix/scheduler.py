@@ -263,9 +263,8 @@ class Scheduler:
 
     def _ask_to_stop(self, active: Active, why: str) -> None:
         active.stopped = why
-        if (
-            active.attempt.started is None
-        ):  # it has nothing to save, and may wait in a cluster's queue for days
+        if active.attempt.started is None:
+            # It has nothing to save, and may wait in a cluster's queue for days.
             self._executor.kill(active.handle)
             return
         if why != "signal":  # whoever pressed Ctrl-C decides how long to wait

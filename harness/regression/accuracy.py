@@ -25,7 +25,7 @@ from harness.regression.gate import Finding, Settings
 from harness.regression.measure import Pairs
 from harness.stats.design import Contrast
 from harness.stats.effects import two_way_effects
-from harness.stats.paired import Comparison, Decision, compare
+from harness.stats.paired import Comparison, Decision, compare, student_interval
 from harness.stats.verdicts import Judgement, Test, judge_primary
 from harness.stats.verdicts import Settings as VerdictSettings
 from harness.store.errors import StoreError
@@ -181,7 +181,8 @@ def _speed(first: Study, second: Study, name: str, column: str | None, settings:
         differences.append(math.log(values[1] / values[0]) * (-1 if name == "training" else 1))
     if not differences:
         return []
-    found, note = compare(differences, floor=FLOORS[name], level=settings.level), ""
+    found = compare(differences, floor=FLOORS[name], level=settings.level, interval=student_interval)
+    note = ""
     if found.level < settings.level:
         found = replace(found, decision="ambiguous")
         note = f"too few matched runs for {100 * settings.level:.0f} %"

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import t as student
 
 from harness.regression.errors import CandidateFailed, GateError, MissingBaseline, OtherDevice
 from harness.regression.gate import Finding, Settings
 from harness.regression.measure import Pairs
-from harness.stats.paired import Comparison, Decision, compare, median_interval
+from harness.stats.paired import Comparison, Decision, compare, student_interval
 
 FLOOR = 0.10
 """Least tolerance between jobs."""
@@ -149,11 +150,15 @@ def _timing(name: str, stats: dict[str, Any], level: float) -> _Timing:
     seconds = np.asarray(stats.get("data") or [stats["median"]], dtype=np.float64)
     if not (np.isfinite(seconds) & (seconds > 0)).all():
         raise ValueError(f"{name}: seconds must be > 0 and finite")
-    interval = median_interval(np.log(seconds), level=level)
+    interval = student_interval(np.log(seconds), level=level)
     if stats.get("data"):
         return _Timing(interval.median, interval.low, interval.high, interval.level)
     rounds = max(1, int(stats["rounds"]))
-    half = 1.96 * _SE_OF_MEDIAN * float(stats["iqr"]) / _IQR_OF_NORMAL / math.sqrt(rounds) / float(seconds[0])
-    # No better than what all of so few rounds could cover.
-    covered = min(level, 1 - 0.5 ** (rounds - 1))
-    return _Timing(interval.median, interval.median - half, interval.median + half, covered)
+    if rounds == 1:
+        return _Timing(interval.median, interval.median, interval.median, 0.0)
+    # As for the rounds themselves: the quartiles of a few say nothing.
+    spread, quantile = float(stats["stddev"]), float(student.ppf((1 + level) / 2, rounds - 1))
+    if 1 - 0.5 ** (rounds - 1) >= level:
+        spread, quantile = _SE_OF_MEDIAN * float(stats["iqr"]) / _IQR_OF_NORMAL, 1.96
+    half = quantile * spread / math.sqrt(rounds) / float(seconds[0])
+    return _Timing(interval.median, interval.median - half, interval.median + half, level)

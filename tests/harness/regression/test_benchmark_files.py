@@ -20,6 +20,7 @@ def write(folder, *files, name="t", change=None):
         stats = {
             "median": float(np.median(seconds)),
             "iqr": 0.0,
+            "stddev": float(np.std(seconds)),
             "rounds": len(seconds),
             "data": list(seconds),
         }
@@ -63,12 +64,12 @@ def test_jobs_of_slower_code_are_worse(tmp_path, files):
     assert finding.comparison.level >= 0.95
 
 
-def test_too_few_rounds_decide_nothing(tmp_path):
+def test_one_round_decides_nothing(tmp_path):
     def bare(data):
         del data["benchmarks"][0]["stats"]["data"]
 
     for change in (None, bare):
-        for rounds, decision in ((1, "ambiguous"), (5, "ambiguous"), (6, "worse")):
+        for rounds, decision in ((1, "ambiguous"), (2, "worse"), (5, "worse"), (6, "worse")):
             sides = [
                 write(tmp_path / name, [seconds] * rounds, change=change)
                 for name, seconds in (("a", 1.0), ("b", 1.5))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats.paired import burst_difference, compare, median_interval
+from harness.stats.paired import burst_difference, compare, median_interval, student_interval
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 6, 7, 9, 12])
@@ -37,6 +37,16 @@ def test_interval_covers_as_often_as_it_says():
     exact = 1 - 2 * stats.binom.cdf(7, 25, 0.5) + 0.0
     assert median_interval(draws[0]).level == pytest.approx(exact)
     assert np.mean(inside) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 4000))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_students_interval_stands_in_where_values_are_few(n):
+    rng = np.random.default_rng(n)
+    found = [student_interval(row) for row in rng.normal(0.3, 1.0, (4000, n))]
+    assert {i.level for i in found} == {0.95}
+    assert np.mean([i.low <= 0.3 <= i.high for i in found]) == pytest.approx(0.95, abs=0.015)
+    assert student_interval(np.arange(6.0)) == median_interval(np.arange(6.0))
+    assert student_interval([1.0]).level == 0.0
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
