@@ -15,6 +15,9 @@ FloatArray = npt.NDArray[np.float64]
 
 _ROUNDING = 1e-12
 """Effects and standard errors below this are rounding errors of differences of fractions."""
+_FEW_ANSWERS = 4
+"""A variance that rests on fewer questions than this is at least that of as many answers: of n answers that are all
+wrong, Wilson's interval ends at z²/n, which is z standard errors of √4/n."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ def two_way_effects(
     Several responses of the same runs, such as the differences of two checkpoints to a third, are fitted
     together, so that their correlation is known; contrasts are then ordered response by response.
 
+    Where hardly any question tells runs apart, as where all answers are wrong, V_q has a floor: see
+    `question_covariance`.
+
     Args:
         y: share of right samples by run and question, complete [R, Q], or several responses [K, R, Q].
         design: D [R, P].
@@ -88,6 +94,7 @@ def two_way_effects(
     b = (per_run @ values).reshape(-1, questions)
     df = max(0, min(df_run, questions - len(groups)))
     spread = per_run @ per_run.T
+    most = np.tile(np.abs(per_run).max(axis=1), count)
     v_q = np.zeros((len(b), len(b)))
     v_obs = np.zeros_like(v_q)
     v_run = np.zeros_like(v_q)
@@ -97,12 +104,11 @@ def two_way_effects(
     for group in groups:
         if len(group) < 2:
             continue
-        share = 1 / (len(groups) ** 2 * len(group))
-        v_q += share * np.atleast_2d(np.cov(b[:, group]))
+        v_q += question_covariance(b[:, group], most, residual[:, :, group]) / len(groups) ** 2
         if df_run > 0:
             cell = residual[:, :, group] - residual[:, :, group].mean(axis=2, keepdims=True)
             products = _mean_products(cell.reshape(count, -1), df_run * (len(group) - 1))
-            v_obs += share * np.kron(products, spread)
+            v_obs += np.kron(products, spread) / (len(groups) ** 2 * len(group))
     leverage = np.tile(np.diag(spread), count)
     run, question, both = (np.diag(v) for v in (v_run, v_q, v_obs))
     errors, t_df = fiducial_t(run, question, both, df_run, questions - len(groups), np.tile(known, count))
@@ -177,6 +183,35 @@ def question_weights(questions: int, strata: npt.ArrayLike | None) -> FloatArray
     for group in groups:
         weights[group] = 1 / (len(groups) * len(group))
     return weights
+
+
+def question_covariance(b: FloatArray, most: npt.ArrayLike, residual: FloatArray | None = None) -> FloatArray:
+    """Covariance from drawing questions, of contrasts averaged over the questions of one benchmark [M, M].
+
+    Four answers right or wrong by chance give a contrast the variance 4·(most/Q)². A sample variance that fewer than
+    four questions make, none where every answer is wrong, is not believed below that. Samples of a question count as
+    one answer: nothing shows that they are more.
+
+    Args:
+        b: contrasts by question [M, Q], two questions or more.
+        most: how much one answer changes a contrast at most [M].
+        residual: what the design leaves of the K responses that the contrasts are of [K, R, Q]: it too shows which
+            questions vary.
+    """
+    questions = b.shape[1]
+    covariance = np.atleast_2d(np.cov(b)) / questions
+    varies = _off_median(b)
+    if residual is not None:
+        varies |= np.repeat(_off_median(residual).any(axis=1), len(b) // len(residual), axis=0)
+    few = varies.sum(axis=1) < min(_FEW_ANSWERS, questions - 1)
+    floor = _FEW_ANSWERS * (np.asarray(most, dtype=np.float64) / questions) ** 2
+    variances = np.diag(covariance)
+    np.fill_diagonal(covariance, np.where(few, np.maximum(variances, floor), variances))
+    return covariance
+
+
+def _off_median(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.abs(values - np.median(values, axis=-1, keepdims=True)) > _ROUNDING)
 
 
 def solve(d: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_], int]:

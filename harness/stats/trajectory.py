@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from harness.stats.effects import run_effects, two_way_effects
+from harness.stats.effects import question_covariance, run_effects, two_way_effects
 from harness.stats.multiplicity import greatest_critical, greatest_p
 from harness.stats.verdicts import MIN_DF, VerdictWord
 
@@ -92,9 +92,7 @@ def curve_of_one_run(y: npt.ArrayLike, strata: npt.ArrayLike | None = None) -> C
         effects = np.mean([own[:, g].mean(axis=1) for g in groups], axis=0)
         covariance = (
             sum(
-                np.atleast_2d(np.cov(own[:, g])) / len(g)
-                if len(g) > 1
-                else np.full((len(own),) * 2, math.nan)
+                question_covariance(own[:, g], 1.0) if len(g) > 1 else np.full((len(own),) * 2, math.nan)
                 for g in groups
             )
             / len(groups) ** 2

@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from harness.stats.design import factorial_design, mean_design
-from harness.stats.effects import run_effects, two_way_effects
+from harness.stats.effects import question_covariance, run_effects, two_way_effects
 
 ORDER = {"a": ["0", "1"], "b": ["0", "1", "2"]}
 BASE = {"a": "0", "b": "0"}
@@ -128,7 +128,8 @@ def test_benchmarks_weigh_the_same_whatever_their_size():
 
 def test_paired_differences_are_the_paired_t_test_when_questions_agree():
     rng = np.random.default_rng(5)
-    differences = rng.normal(0.1, 0.05, (6, 1)) + np.zeros((1, 40))
+    # Hardly: where they agree to the last digit, the floor of their variance holds.
+    differences = rng.normal(0.1, 0.05, (6, 1)) + np.resize([1e-10, -1e-10], (1, 40))
     design = mean_design(6, "steps", "20", "10")
     found = two_way_effects(differences, design.matrix, _weights(design.contrasts["steps"]))
     expected = stats.ttest_1samp(differences[:, 0], 0)
@@ -161,6 +162,48 @@ def test_sampling_noise_floors_the_spread_of_runs():
     assert found.errors == pytest.approx([0.1])
     noisy = run_effects([0.1, 0.9, 0.2, 0.8], design.matrix, weights, [1e-6] * 4)
     assert noisy.errors == pytest.approx(run_effects([0.1, 0.9, 0.2, 0.8], design.matrix, weights).errors)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_answers_all_alike_still_leave_an_error(share):
+    """Nobody right among n answers of each level: Wilson's interval of each ends at z²/n."""
+    order = {"a": ["x", "y"]}
+    design = factorial_design({"a": ["x", "y"] * 4}, order, {"a": "x"}, blocks=[0, 0, 1, 1, 2, 2, 3, 3])
+    found = two_way_effects(np.full((8, 30), share), design.matrix, _weights(design.contrasts["a"]))
+    assert found.effects == pytest.approx([0.0])
+    z = stats.norm.ppf(0.975)
+    assert found.errors[0] * z == pytest.approx(z**2 / (4 * 30), rel=0.03)
+    apart = np.resize([[0.0], [1.0]], (8, 30))
+    assert two_way_effects(apart, design.matrix, _weights(design.contrasts["a"])).errors == pytest.approx(
+        found.errors
+    )
+
+
+def test_the_floor_leaves_variances_that_four_questions_make():
+    rng = np.random.default_rng(7)
+    b = np.zeros((1, 200))
+    b[0, :4] = [0.01, -0.01, 0.01, -0.01]
+    assert question_covariance(b, [1.0])[0, 0] == pytest.approx(np.var(b, ddof=1) / 200)
+    b[0, 3] = 0.0
+    assert question_covariance(b, [1.0])[0, 0] == pytest.approx(4 / 200**2)
+    both = rng.normal(size=(2, 5))
+    assert question_covariance(both, [1.0, 1.0]) == pytest.approx(np.cov(both) / 5)
+
+
+def test_an_equality_that_no_answer_speaks_against_is_rarely_false():
+    """One level right 2 times in 100, the other never, 5 or 30 questions: rarely within ±2 points of each other."""
+    rng = np.random.default_rng(8)
+    design = factorial_design(
+        {"a": ["x", "y"] * 4}, {"a": ["x", "y"]}, {"a": "x"}, blocks=[0, 0, 1, 1, 2, 2, 3, 3]
+    )
+    for questions in (5, 30):
+        equal = 0
+        for _ in range(300):
+            y = rng.binomial(1, np.resize([[0.0], [0.02]], (8, questions))).astype(float)
+            found = two_way_effects(y, design.matrix, _weights(design.contrasts["a"]))
+            reach = stats.t.isf(0.05, found.t_df) * found.errors[0]
+            equal += abs(found.effects[0]) + reach < 0.02
+        assert equal / 300 <= 0.05
 
 
 @pytest.mark.parametrize(("runs", "questions"), [(1, 1), (1, 30), (2, 1), (2, 2)])

@@ -81,6 +81,20 @@ def test_question_pairs_of_one_run_are_a_paired_t_test():
     assert found.df == 79
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_curves_of_answers_all_alike_do_not_show_that_nothing_declines(share):
+    for curve in (
+        curve_of_runs(np.full((6, 3, 10), share)),
+        curve_of_one_run(np.full((3, 30), share)),
+        curve_of_one_run(np.full((3, 60), share), np.repeat([0, 1], 30)),
+    ):
+        found = read_trajectory(curve, [1, 2, 3], **RULES)
+        assert (found.effect, found.verdict) == (0.0, "inconclusive")
+        assert found.ci_low < -0.02
+    many = read_trajectory(curve_of_one_run(np.full((3, 500), share)), [1, 2, 3], **RULES)
+    assert many.verdict == "no meaningful effect"
+
+
 def test_runs_known_by_accuracy_alone():
     accuracy = np.array([[0.60, 0.64, 0.50], [0.61, 0.66, 0.53], [0.58, 0.63, 0.50], [0.62, 0.65, 0.52]])
     found = read_trajectory(curve_of_run_figures(accuracy, np.full((4, 3), 1e-5)), [1, 2, 3], **RULES)
