@@ -228,6 +228,7 @@ def _performance_rows(study: Study, layout: Layout, settings: Settings) -> list[
                     effects=effects,
                     delta=math.log1p(RELATIVE_DELTA),
                     better=metric.better,
+                    blocked=question.blocked,
                 )
             )
             names += [metric.name] * len(question.contrasts)
@@ -261,7 +262,14 @@ def _tests(questions: list[Question], delta: float, noise: float | None) -> list
             y = q.y[:, :, 0]
             effects = run_effects(y, q.matrix, q.weights, np.full(y.shape, noise * q.evaluations))
         tests.append(
-            Test(axis=q.axis, contrasts=q.contrasts, effects=effects, delta=delta, assumed_run=ASSUMED.run)
+            Test(
+                axis=q.axis,
+                contrasts=q.contrasts,
+                effects=effects,
+                delta=delta,
+                assumed_run=ASSUMED.run,
+                blocked=q.blocked,
+            )
         )
     return tests
 

@@ -204,6 +204,7 @@ class Question:
         strata: benchmark of every question [Q].
         evaluations: sampling variance of a response in units of that of one evaluation: 1/L for a mean over L
             checkpoints, 2 for a difference.
+        blocked: whether seeds are blocks of the design.
     """
 
     axis: str
@@ -213,6 +214,7 @@ class Question:
     weights: FloatArray
     strata: npt.NDArray[np.intp]
     evaluations: float
+    blocked: bool
 
 
 Lookup = Callable[[str, int], FloatArray | None]
@@ -353,4 +355,5 @@ def _question(
         np.array([c.weights for c in weights]),
         strata[complete],
         evaluations,
+        design.blocked,
     )

@@ -35,10 +35,12 @@ class Design:
         matrix: D [R, P]. Axes are effect-coded (they sum to zero over levels), so that in the presence of
             interactions a main effect stays the average over the other axis.
         contrasts: by axis, or `a×b` for an interaction, in the order of the axes.
+        blocked: whether seeds are blocks, so that one more seed takes a coefficient of its own.
     """
 
     matrix: FloatArray
     contrasts: dict[str, tuple[Contrast, ...]]
+    blocked: bool = False
 
 
 INTERCEPT = np.ones(1)
@@ -69,7 +71,7 @@ def factorial_design(
         levels: by axis, every run's level [R].
         order: by axis, its levels in the order of the grid.
         baselines: by axis, the level that the others are compared with.
-        blocks: every run's block, its seed [R]; empty for none.
+        blocks: every run's block, its seed or None [R]; empty for none.
         interactions: pairs of axes whose interaction is estimated.
 
     Returns:
@@ -111,7 +113,7 @@ def factorial_design(
             )
             for (a, step_a), (b, step_b) in pairs
         )
-    return Design(matrix, contrasts)
+    return Design(matrix, contrasts, blocked=any(b is not None for b in blocks))
 
 
 def _codes(levels: Sequence[str], order: Sequence[str]) -> dict[str, FloatArray]:

@@ -94,6 +94,8 @@ class Components:
         runs: number of runs.
         questions: number of questions; 0 where none are known.
         seeds: number of seeds.
+        blocked: whether a seed takes a degree of freedom, as a block between runs; paired differences within runs
+            have none.
     """
 
     run: float
@@ -103,6 +105,7 @@ class Components:
     runs: int
     questions: int
     seeds: int
+    blocked: bool
 
 
 _MOST_SEEDS = 100
@@ -134,7 +137,7 @@ def needed(
     """
     seeds = np.arange(parts.seeds, max(parts.seeds, _MOST_SEEDS) + 1)
     ratio = seeds / parts.seeds
-    df_runs = np.floor(parts.df_runs + parts.runs * (ratio - 1) - (seeds - parts.seeds))
+    df_runs = np.floor(parts.df_runs + parts.runs * (ratio - 1) - parts.blocked * (seeds - parts.seeds))
     factor = 1
     while factor <= (_MOST_QUESTIONS_FACTOR if parts.questions else 1):
         df = np.minimum(df_runs, parts.questions * factor - 1) if parts.questions else df_runs

@@ -51,6 +51,7 @@ class Test:
         better: +1 where more is better, −1 where less is.
         assumed_run: standard deviation between runs for the detectable effect where no residual degree of
             freedom measures it; None where none may be assumed.
+        blocked: whether seeds are blocks of the design.
     """
 
     axis: str
@@ -59,6 +60,7 @@ class Test:
     delta: float
     better: int = 1
     assumed_run: float | None = None
+    blocked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +278,7 @@ def _needed(test: Test, m: int, comparisons: int, settings: Settings) -> tuple[i
         runs=effects.runs,
         questions=effects.questions,
         seeds=settings.seeds,
+        blocked=test.blocked,
     )
     return needed(
         parts,

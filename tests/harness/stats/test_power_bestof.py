@@ -43,6 +43,7 @@ def _parts(**change):
         "runs": 8,
         "questions": 200,
         "seeds": 1,
+        "blocked": True,
     }
     return Components(**{**parts, **change})
 
@@ -55,6 +56,15 @@ def test_seeds_needed_reach_the_target_and_one_fewer_do_not():
         return detectable_effect(math.sqrt(4e-4 / n), 4 + 8 * (n - 1) - (n - 1))
 
     assert reach(seeds) <= 0.02 < reach(seeds - 1)
+
+
+def test_seeds_of_paired_differences_take_no_degree_of_freedom():
+    """One cell: n seeds leave n − 1 degrees of freedom, so that five are enough where blocks would leave none."""
+    alone = _parts(run=1e-4, df_runs=0, runs=1, blocked=False)
+    seeds, _ = needed(alone, 0.02, alpha=0.05, power=0.8)
+    assert detectable_effect(math.sqrt(1e-4 / seeds), seeds - 1) <= 0.02
+    assert detectable_effect(math.sqrt(1e-4 / (seeds - 1)), seeds - 2) > 0.02
+    assert needed(_parts(run=1e-4, df_runs=0, runs=1), 0.02, alpha=0.05, power=0.8) == (None, None)
 
 
 def test_questions_are_asked_for_where_seeds_cannot_help():
