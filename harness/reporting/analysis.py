@@ -307,14 +307,16 @@ def _intervals(study: Study, layout: Layout, measured: Mapping[str, Shares]) -> 
 def _guards(study: Study, accuracy: Mapping[tuple[str, int, str], Interval]) -> tuple[Guard, ...]:
     """The best trained checkpoint by benchmark, beside the best of as many identical ones."""
     trained = set(study.runs.loc[study.runs["kind"] != "base", "run"].astype(str))
-    questions = study.questions()
-    questions = questions[questions["run"].isin(trained)]
+    questions, evaluations = (
+        t[(t["step"] > 0) & t["run"].isin(trained)] for t in (study.questions(), study.evaluations)
+    )
+    accuracy = {k: v for k, v in accuracy.items() if k[1] > 0 and k[0] in trained}
     guards: list[Guard] = []
     parts: list[tuple[float, float]] = []
     for benchmark in benchmarks(study):
         own = questions[questions["benchmark"] == benchmark]
-        made = study.evaluations[study.evaluations["benchmark"] == benchmark]
-        scores = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == benchmark and k[0] in trained}
+        made = evaluations[evaluations["benchmark"] == benchmark]
+        scores = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == benchmark}
         if made.empty or len(scores) < 2:
             continue
         if own.empty:
@@ -335,7 +337,7 @@ def _guards(study: Study, accuracy: Mapping[tuple[str, int, str], Interval]) -> 
         variance = float((tries * rates * (1 - rates)).sum()) / float(tries.sum()) ** 2
         guards.append(Guard(benchmark, run, step, figures, variance))
         parts.append((mean, variance))
-    every = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == ALL and k[0] in trained}
+    every = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == ALL}
     if len(parts) > 1 and len(every) > 1:
         (run, step), best = max(every.items(), key=lambda item: item[1])
         variance = sum(v for _, v in parts) / len(parts) ** 2

@@ -109,7 +109,7 @@ def best_table(analysis: Analysis) -> Table:
                 "expected_best": f.expected,
                 "upper_95": f.upper,
                 "p_value": f.p_value,
-                "reading": WITHIN_CHANCE if f.p_value >= 0.05 else ABOVE_CHANCE,
+                "reading": WITHIN_CHANCE if f.chance else ABOVE_CHANCE,
             }
         )
     shown: list[Shown] = [

@@ -142,7 +142,7 @@ def _best(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
         f"best of {f.checkpoints} scores {formats.percent(f.best)}, the best of as many identical ones would be "
         f"expected at {formats.percent(f.expected)}, p = {formats.p_text(f.p_value)}"
     )
-    return (WITHIN_CHANCE if f.p_value >= 0.05 else SUPPORTED), figures
+    return (WITHIN_CHANCE if f.chance else SUPPORTED), figures
 
 
 def _degradation(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:

@@ -195,7 +195,7 @@ def guard_sentence(guard: Guard) -> str:
     """What the best checkpoint scored beside the best of as many identical ones."""
     f = guard.figures
     where = "the mean over benchmarks" if guard.benchmark == ALL else guard.benchmark
-    verdict = "within what chance gives" if f.best <= f.upper else "above what chance gives"
+    verdict = WITHIN_CHANCE if f.chance else ABOVE_CHANCE
     return (
         f"on {where} the best of {f.checkpoints} checkpoints scores {formats.percent(f.best)}; the best of "
         f"{f.checkpoints} identical ones would be expected at {formats.percent(f.expected)} (95 % of the time at "
@@ -262,7 +262,7 @@ def _corrected_sentence(best: BestCell) -> str:
 def _caution(analysis: Analysis) -> str:
     every = [g for g in analysis.guards if g.benchmark == ALL] or list(analysis.guards[:1])
     # A headline is made of the best checkpoint of one benchmark: each that luck explains is named.
-    lucky = [g for g in analysis.guards if g.figures.best <= g.figures.upper and g not in every]
+    lucky = [g for g in analysis.guards if g.figures.chance and g not in every]
     chosen = [*lucky[:_MOST_LUCKY], *every]
     return f"Best checkpoint: {'; '.join(guard_sentence(g) for g in chosen)}." if chosen else ""
 

@@ -43,6 +43,12 @@ class BestOf:
     upper: float
     p_value: float
 
+    @property
+    def chance(self) -> bool:
+        """Whether it is within what chance gives, which the p-value tells: published figures are rounded, so that
+        they may lie a digit above a bound that they meet."""
+        return self.p_value >= 0.05
+
 
 def correct_distribution(rates: npt.ArrayLike, samples: npt.ArrayLike) -> FloatArray:
     """Exact distribution of the number of right samples, Σ Binomial(K_q, p_q), by convolution.

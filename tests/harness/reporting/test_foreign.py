@@ -10,7 +10,9 @@ import pytest
 
 from harness.report import main
 from harness.reporting.analysis import analyse
+from harness.reporting.claim_tables import WITHIN_CHANCE, best_table
 from harness.reporting.foreign import foreign_study
+from harness.reporting.words import guard_sentence
 from harness.spec.errors import SpecError
 
 
@@ -67,6 +69,53 @@ def test_seeds_of_their_own_are_no_blocks(tmp_path):
     frame.drop(columns="seed").to_csv(tmp_path / "without.csv", index=False)
     same = _verdicts(analyse(foreign_study([tmp_path / "without.csv"], tmp_path / "out")))
     assert same["all", "reward", "cosine"].effect == found["all", "reward", "cosine"].effect
+
+
+def test_seeds_needed_of_a_training_length_are_those_of_paired_differences(tmp_path):
+    frame = _long(seeds=(0, 1))
+    frame[(frame["axis.reward"] == "cosine") & (frame["axis.data"] == "a")].to_csv(tmp_path / "cell.csv")
+    found = _verdicts(analyse(foreign_study([tmp_path / "cell.csv"], tmp_path / "out")))
+    length = found["all", "step", "20"]
+    assert (length.runs, length.df, length.verdict) == (2, 1, "inconclusive")
+    assert 4 <= length.seeds_needed < 100
+
+
+def test_step_0_is_no_trained_checkpoint(tmp_path):
+    """The runs are alike once trained: the untrained model among them would make the best look better than chance."""
+    rng = np.random.default_rng(1)
+    rows = [
+        {"run": f"r{seed}", "seed": seed, "step": step, "benchmark": b, "question": f"q{q}", "samples": 1,
+         "correct": int(rng.random() < (0.5 if step else 0.02))}
+        for seed, step, b, q in itertools.product(range(3), (0, 10, 20), ("a", "b"), range(30))
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    totals = frame.groupby(["run", "seed", "step", "benchmark"], as_index=False)["correct"].mean()
+    totals["accuracy_percent"] = 100 * totals.pop("correct")
+    totals = totals.assign(questions=30, samples_per_question=1)
+    for name, table in (("long", frame), ("totals", totals)):
+        guards = []
+        for least in (0, 1):
+            table[table["step"] >= least].to_csv(tmp_path / f"{name}.csv", index=False)
+            guards.append(analyse(foreign_study([tmp_path / f"{name}.csv"], tmp_path / "out")).guards)
+        assert [g.figures for g in guards[0]] == [g.figures for g in guards[1]], name
+        assert [g.benchmark for g in guards[0]] == ["a", "b", "all"]
+        assert {g.figures.checkpoints for g in guards[0]} == {6}
+
+
+def test_text_and_table_agree_on_a_best_that_was_published_rounded(tmp_path):
+    """20 of 30, published as 66.7, is the bound itself and not above it."""
+    best = [
+        {"run": "r", "seed": 0, "step": step, "benchmark": "aime", "questions": 30, "samples_per_question": 1,
+         "accuracy_percent": 66.7 if step == 40 else 40.0}
+        for step in range(10, 90, 10)
+    ]  # fmt: skip
+    pd.DataFrame(best).to_csv(tmp_path / "best.csv", index=False)
+    found = analyse(foreign_study([tmp_path / "best.csv"], tmp_path / "out"))
+    figures = found.guards[0].figures
+    assert figures.p_value > 0.05
+    assert figures.best > figures.upper
+    assert best_table(found).frame["reading"].tolist() == [WITHIN_CHANCE]
+    assert guard_sentence(found.guards[0]).endswith(WITHIN_CHANCE)
 
 
 def test_benchmark_rows_rest_on_runs(tmp_path):
