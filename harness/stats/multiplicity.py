@@ -67,22 +67,23 @@ def dunnett_critical(correlation: npt.ArrayLike, df: float, alpha: float) -> flo
     return float(optimize.brentq(excess, single, bonferroni, xtol=1e-4))
 
 
-def greatest_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: float) -> float:
-    """One-sided P(max T ≥ max t) for T multivariate t: the p-value of a scan over change points.
+def greatest_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: float, *, two_sided: bool = False) -> float:
+    """P(max T ≥ max t), or of their sizes, for T multivariate t: the p-value of a scan over change points.
 
     Args:
-        t: statistics [M], none NaN; positive in the direction of the alternative.
+        t: statistics [M], none NaN; positive in the direction of a one-sided alternative.
         correlation: of the estimates [M, M].
         df: degrees of freedom, at least 1.
+        two_sided: whether changes in both directions are looked for: the least of `dunnett_p`.
     """
     values = np.asarray(t, dtype=np.float64)
-    best = float(values.max())
+    best = float(np.abs(values).max() if two_sided else values.max())
     if best == math.inf:
         return 0.0
     if best <= 0:
         return 1.0
-    single = float(stats.t.sf(best, df))
-    joint = _exceeding(best, np.asarray(correlation, dtype=np.float64), df, one_sided=True)
+    single = float(stats.t.sf(best, df)) * (2 if two_sided else 1)
+    joint = _exceeding(best, np.asarray(correlation, dtype=np.float64), df, one_sided=not two_sided)
     return float(np.clip(joint, single, min(1.0, len(values) * single)))
 
 

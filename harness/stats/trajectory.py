@@ -139,7 +139,7 @@ class Trajectory:
         peak_low, peak_high: first and last step that the data cannot tell from the best (Dunnett against it).
         rise_to: checkpoints before this step are left out as a significant rise; the first step if none is.
         change: last step before the decline that the scan finds.
-        change_low, change_high: 95 % set of that step, by likelihood ratio.
+        change_low, change_high: 95 % set of that step: where no change is found before it, nor after it.
         effect: mean of the checkpoints after the change minus that of those up to it: chosen as the steepest
             decline, so that it tends to overstate it.
         standard_error, ci_low, ci_high: of it; simultaneous over all possible changes: the upper end is a
@@ -179,6 +179,13 @@ def splits(count: int) -> FloatArray:
     return np.asarray(np.where(after, 1 / (count - k), -1 / k))
 
 
+def _splits_of(start: int, stop: int, count: int) -> FloatArray:
+    """The splits of a part of `count` checkpoints [stop − start − 1, count]."""
+    weights = np.zeros((stop - start - 1, count))
+    weights[:, start:stop] = splits(stop - start)
+    return weights
+
+
 def read_trajectory(
     curve: Curve, steps: Sequence[int], *, alpha: float, power: float, delta: float
 ) -> Trajectory:
@@ -192,9 +199,7 @@ def read_trajectory(
     count = len(steps)
     means = curve(np.eye(count)).effects
     start = _after_rise(curve, count, alpha)
-    weights = np.zeros((count - start - 1, count))
-    weights[:, start:] = splits(count - start)
-    found = curve(weights)
+    found = curve(_splits_of(start, count, count))
     low, high = _peak_set(curve, means, alpha)
     fixed: dict[str, Any] = {
         "steps": tuple(int(s) for s in steps),
@@ -215,17 +220,14 @@ def read_trajectory(
         )  # fmt: skip
     k = int(np.argmax(-t))
     p = greatest_p(-t, found.correlation, found.t_df)
-    inside = np.flatnonzero(
-        np.maximum(-t[k], 0.0) ** 2 - np.maximum(-t, 0.0) ** 2
-        <= float(stats.f.ppf(_CHANGE_LEVEL, 1, found.t_df))
-    ) if math.isfinite(t[k]) else np.array([k])  # fmt: skip
+    inside = _change_set(curve, start, count, k)
     critical = greatest_critical(found.correlation, found.t_df, alpha)
     effect, error = float(found.effects[k]), float(found.errors[k])
     made = Trajectory(
         **fixed,
         change=int(steps[start + k]),
-        change_low=int(steps[start + inside[0]]),
-        change_high=int(steps[start + inside[-1]]),
+        change_low=int(steps[start + min(inside)]),
+        change_high=int(steps[start + max(inside)]),
         effect=effect,
         standard_error=error,
         ci_low=effect - critical * error,
@@ -264,9 +266,7 @@ def _after_rise(curve: Curve, count: int, alpha: float) -> int:
     """Index of the first checkpoint after the last significant rise that leaves two or more."""
     start = 0
     while count - start > 2:
-        weights = np.zeros((count - start - 1, count))
-        weights[:, start:] = splits(count - start)
-        found = curve(weights)
+        found = curve(_splits_of(start, count, count))
         if found.df < MIN_DF or not np.isfinite(found.errors).all():
             return start
         t = _statistics(found)
@@ -275,6 +275,28 @@ def _after_rise(curve: Curve, count: int, alpha: float) -> int:
             return start
         start += k + 1
     return start
+
+
+def _change_set(curve: Curve, start: int, count: int, best: int) -> list[int]:
+    """Splits of the checkpoints from `start` on that the data allow, and the best one; all where they allow none.
+
+    If accuracy changes once, it is level on both sides of that change. A split is kept unless the two-sided scan over
+    the splits of both sides finds a change there (Worsley 1986, Biometrika 73:91, by inverting tests). Differences
+    of two splits' t² would not do: each t has a variance of its own from few runs, so that they are no likelihood
+    ratios.
+    """
+    every = range(count - start - 1)
+    allowed = []
+    for k in every:
+        change = start + k + 1
+        sides = np.vstack([_splits_of(start, change, count), _splits_of(change, count, count)])
+        if not len(sides):
+            return list(every)
+        found = curve(sides)
+        p = greatest_p(_statistics(found), found.correlation, found.t_df, two_sided=True)
+        if p >= 1 - _CHANGE_LEVEL:
+            allowed.append(k)
+    return [best, *allowed] if allowed else list(every)
 
 
 def _peak_set(curve: Curve, means: FloatArray, alpha: float) -> tuple[int, int]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats.multiplicity import dunnett_critical, greatest_critical, greatest_p
+from harness.stats.multiplicity import dunnett_critical, dunnett_p, greatest_critical, greatest_p
 from harness.stats.trajectory import (
     curve_of_one_run,
     curve_of_one_run_figures,
@@ -79,6 +79,23 @@ def test_question_pairs_of_one_run_are_a_paired_t_test():
     reference = stats.ttest_rel(y[1], y[0], alternative="less")
     assert found.p_value == pytest.approx(reference.pvalue, rel=1e-6)
     assert found.df == 79
+
+
+def test_the_set_of_a_change_holds_all_steps_where_no_single_change_fits():
+    noise = np.full(6, 1e-6)
+    for shape, expected in (
+        ([0.6, 0.6, 0.6, 0.4, 0.4, 0.4], (3, 3)),
+        ([0.6, 0.6, 0.5, 0.5, 0.4, 0.4], (1, 5)),
+    ):
+        found = read_trajectory(curve_of_one_run_figures(shape, noise, 500), range(1, 7), **RULES)
+        assert found.verdict == "hurts"
+        assert (found.change_low, found.change_high) == expected
+
+
+def test_two_sided_scan_is_dunnetts():
+    shape = np.full((3, 3), 0.5) + 0.5 * np.eye(3)
+    t = [1.2, -2.4, 0.3]
+    assert greatest_p(t, shape, 12, two_sided=True) == pytest.approx(dunnett_p(t, shape, 12).min())
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
