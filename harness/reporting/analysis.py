@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, cast
@@ -94,6 +94,8 @@ class Analysis:
         trajectories: curves over training, by benchmark and scope.
         settings: error rate, power, seeds.
         delta: smallest accuracy difference that matters.
+        left_out: benchmarks that are not in the primary verdicts, because a level was never measured on them.
+        asked: questions of the others, whether or not every run was measured on them; 0 where none are known.
     """
 
     study: Study
@@ -106,6 +108,8 @@ class Analysis:
     trajectories: tuple[Curve, ...]
     settings: Settings
     delta: float
+    left_out: tuple[str, ...]
+    asked: int
 
     def primary(self) -> list[Judgement]:
         """Verdicts on the mean accuracy over benchmarks, by axis; training itself is not among them."""
@@ -130,7 +134,8 @@ def analyse(study: Study) -> Analysis:
     measured = shares(study)
     totals = figures(study)
     curves = curves_of(layout, measured, totals, settings, delta)
-    rows = _accuracy_rows(layout, measured, totals, settings, delta)
+    shared = _on_every_level(layout, totals)
+    rows = _accuracy_rows(layout, measured, totals, shared, settings, delta)
     rows += [
         Row("accuracy", c.benchmark, trajectory_judgement(c, layout.within or "step", delta), "trajectory")
         for c in curves
@@ -150,19 +155,35 @@ def analyse(study: Study) -> Analysis:
         trajectories=tuple(curves),
         settings=settings,
         delta=delta,
+        left_out=tuple(b for b in totals if b not in shared),
+        asked=sum(_width(measured[b]) for b in shared) if set(shared) <= set(measured) else 0,
     )
+
+
+def _on_every_level(layout: Layout, totals: Mapping[str, Figures]) -> list[str]:
+    """Benchmarks on which every level was measured that was measured at all; every benchmark if there are none."""
+    places: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for block in layout.blocks:
+        for axis, level in block.levels.items():
+            places.setdefault((axis, level), set()).update(block.checkpoints.values())
+    of_level = [{b for b, found in totals.items() if own & found.keys()} for own in places.values()]
+    shared = set(totals).intersection(*(names for names in of_level if names))
+    return [b for b in totals if b in shared] or list(totals)
 
 
 def _accuracy_rows(
     layout: Layout,
     measured: Mapping[str, Shares],
     totals: Mapping[str, Figures],
+    shared: Sequence[str],
     settings: Settings,
     delta: float,
 ) -> list[Row]:
     if not totals:
         return []
-    primary, gain = _tests_of(layout, measured, totals, delta)
+    primary, gain = _tests_of(
+        layout, {b: measured[b] for b in shared if b in measured}, {b: totals[b] for b in shared}, delta
+    )
     rows = [Row("accuracy", ALL, j, "primary") for j in judge_primary(primary, settings)]
     rows += [Row("accuracy", ALL, j, "training") for j in judge_primary(gain, settings)]
     single: list[Test] = []

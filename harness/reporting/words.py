@@ -32,7 +32,7 @@ class Answer:
         length: where accuracy peaks along training, and whether it degrades afterwards.
         costs: what levels change in throughput, memory and cost.
         caution: what must not be read into the best checkpoint.
-        incomplete: runs that did not finish.
+        incomplete: runs that did not finish, and what verdicts leave out because it is not measured everywhere.
     """
 
     training: str
@@ -95,7 +95,10 @@ def _sentence(judgement: Judgement, analysis: Analysis) -> str:
         return f"{compared(judgement)}: not determined by the runs that finished"
     if judgement.df < MIN_DF:
         freedom = f"{judgement.df} degree{'s' * (judgement.df != 1)} of freedom"
-        runs = "1 run leaves" if judgement.runs == 1 else f"{judgement.runs} runs leave"
+        runs = f"{judgement.runs} run{'s' * (judgement.runs != 1)}"
+        if 0 < judgement.questions < analysis.asked:
+            runs += f" on the {judgement.questions} of {analysis.asked} questions that all of them have"
+        runs += " leaves" if judgement.runs == 1 else " leave"
         noise = " at the noise that plans assume" if judgement.assumed else ""
         found = (
             ""
@@ -132,7 +135,15 @@ def _nothing(analysis: Analysis, primary: list[Judgement]) -> tuple[str, ...]:
         return ()
     if not analysis.accuracy:
         return ("no checkpoint has been evaluated yet",)
-    return ("nothing was varied that could be compared: the grid has no axis with two measured levels",)
+    layout, places = analysis.layout, {key[:2] for key in analysis.accuracy}
+    measured = [b for b in layout.blocks if places & set(b.checkpoints.values())]
+    lengths = [{v for v, place in b.checkpoints.items() if place in places} for b in measured]
+    levels = [{b.levels[axis] for b in measured} for axis in layout.axes] + [set().union(*lengths)]
+    if max(map(len, levels)) < 2:
+        return ("nothing was varied that could be compared: the grid has no axis with two measured levels",)
+    if not set.intersection(*lengths):
+        return ("nothing can be compared: no training length is common to all runs",)
+    return ("nothing can be compared: runs of different levels have no measured question in common",)
 
 
 def _training(analysis: Analysis) -> str:
@@ -312,6 +323,24 @@ def _decline(curve: Curve) -> str:
 
 
 def _incomplete(analysis: Analysis) -> str:
+    return " ".join(filter(None, (_unfinished(analysis), _left_out(analysis))))
+
+
+def _left_out(analysis: Analysis) -> str:
+    """Benchmarks and questions that the primary verdicts do without."""
+    parts = []
+    primary = analysis.primary()
+    if primary and analysis.left_out:
+        parts.append(f"Verdicts leave out {', '.join(analysis.left_out)}: not measured on every level.")
+    fewest = min((j.questions for j in primary if j.questions), default=analysis.asked)
+    if fewest < analysis.asked:
+        parts.append(
+            f"Verdicts rest on {fewest} of {analysis.asked} questions: the others were not measured on every run."
+        )
+    return " ".join(parts)
+
+
+def _unfinished(analysis: Analysis) -> str:
     runs = analysis.study.runs
     other = runs.loc[runs["status"] != "finished", "status"]
     if other.empty:

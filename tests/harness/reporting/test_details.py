@@ -15,6 +15,7 @@ from harness.reporting.front import on_front, places
 from harness.reporting.lint import findings
 from harness.reporting.merged import merged_study
 from harness.reporting.report import write_comparison
+from harness.reporting.words import answer
 from harness.spec.errors import SpecError
 from harness.store.study import load_study
 
@@ -70,6 +71,18 @@ def test_folders_of_one_name_are_told_apart_by_their_paths(pair, tmp_path):
     assert len(study.cells) == 3 * 16
     run = study.runs["run"].iloc[-1]
     assert study.folder(run).path.is_relative_to(folders[2])
+
+
+def test_folders_are_compared_on_the_benchmarks_that_both_have(pair, study_at, tmp_path):
+    other = study_at(tmp_path / "other", **{**SMALL, "benchmarks": {"easy": 60, "new": 40}})
+    found = analyse(merged_study([pair[0], other], tmp_path / "out"))
+    assert found.left_out == ("hard", "new")
+    assert {"folder", "data", "length_cap", "reward", "steps"} == {j.axis for j in found.primary()}
+    assert {j.questions for j in found.primary()} == {60}
+    assert "leave out hard, new" in answer(found).incomplete
+    later = study_at(tmp_path / "later", **{**SMALL, "steps": (5, 15)})
+    nothing = answer(analyse(merged_study([pair[0], later], tmp_path / "out")))
+    assert "no training length is common to all runs" in nothing.unknown[0]
 
 
 def test_questions_are_matched_by_identity(pair, tmp_path):

@@ -12,7 +12,7 @@ from harness.report import main
 from harness.reporting.analysis import analyse
 from harness.reporting.claim_tables import WITHIN_CHANCE, best_table
 from harness.reporting.foreign import foreign_study
-from harness.reporting.words import guard_sentence
+from harness.reporting.words import answer, guard_sentence
 from harness.spec.errors import SpecError
 
 
@@ -116,6 +116,35 @@ def test_text_and_table_agree_on_a_best_that_was_published_rounded(tmp_path):
     assert figures.best > figures.upper
     assert best_table(found).frame["reading"].tolist() == [WITHIN_CHANCE]
     assert guard_sentence(found.guards[0]).endswith(WITHIN_CHANCE)
+
+
+def test_what_is_not_measured_everywhere_is_left_out_and_named(tmp_path):
+    frame = _long()
+    cosine = frame["axis.reward"] == "cosine"
+
+    def told(changed):
+        changed.to_csv(tmp_path / "some.csv", index=False)
+        found = analyse(foreign_study([tmp_path / "some.csv"], tmp_path / "out"))
+        return found, answer(found)
+
+    more = pd.concat([frame, frame[cosine].assign(benchmark="products")])
+    found, words = told(more)
+    assert found.left_out == ("products",)
+    assert _verdicts(found)["all", "reward", "cosine"].effect == pytest.approx(
+        _verdicts(told(frame)[0])["all", "reward", "cosine"].effect
+    )
+    assert "leave out products" in words.incomplete
+    assert told(frame)[1].incomplete == ""
+
+    short = frame[~((frame["run"] == "r7") & ~frame["question"].isin(["q0", "q1", "q2"]))]
+    found, words = told(short)
+    assert "3 of 80 questions" in words.incomplete
+    assert any("8 runs on the 3 of 80 questions that all of them have leave 2" in s for s in words.unknown)
+
+    apart = frame.assign(question=frame["question"].where(~cosine, "other " + frame["question"]))
+    assert "no measured question in common" in told(apart)[1].unknown[0]
+    nothing = frame[~cosine & (frame["axis.data"] == "a") & (frame["step"] == 10)]
+    assert "no axis with two measured levels" in told(nothing)[1].unknown[0]
 
 
 def test_benchmark_rows_rest_on_runs(tmp_path):
