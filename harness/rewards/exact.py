@@ -12,7 +12,7 @@ _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|\\(?:left|right)(?![A-Za-z])|\\displaystyle\b|~")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
-_APART = re.compile(r"\d\s+\d", re.ASCII)
+_APART = re.compile(r"(?<![_^])\d\s+\d", re.ASCII)
 _LISTED = re.compile(r"\d,\s+\d", re.ASCII)
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d)", re.ASCII)
 _MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+/\d+)(?!\d)", re.ASCII)
@@ -22,9 +22,17 @@ _SCIENTIFIC = re.compile(
 )
 _RATIO = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
 _FRAC = re.compile(r"([+-]?)\\frac(?:\{([+-]?\d+)\}\{(\d+)\}|(\d)(\d))", re.ASCII)
-_WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?i:no|or|if|is)(?![A-Za-z]))")
-_FUNCTIONS = frozenset(
+_WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?i:no|if|is)(?![A-Za-z]))")
+_TOKEN = re.compile(r"\w+|[^\w\s\\${},;:?\"'`°]")
+_PRODUCT = re.compile(
+    r"(?:[+=^]|\\frac\{|\\sqrt\{|\}\{)\s*[A-Za-z]{3,4}(?!\s*[A-Za-z])"
+    r"|(?<![\\A-Za-z])(?<![A-Za-z]\s)[A-Za-z]{3,4}(?=\s*[+=^])"
+)
+_UNIT = re.compile(rf"(?:{_TEXT.pattern}|\b[A-Za-z]{{3,}}|\s)+$")
+_NO_UNIT = re.compile(r"\b(?:no|not|or|and|if|is|for|when|more|less|mod)\b", re.IGNORECASE)
+_NOT_VERBAL = frozenset(
     {
+        *("and", "or"),
         *("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
         *("log", "exp", "sqrt", "floor", "ceil", "max", "min", "gcd", "lcm", "mod", "binom", "choose"),
         *("sum", "prod", "lim", "det", "deg", "inf", "sup"),
@@ -45,6 +53,10 @@ def as_sum(text: str) -> str:
 
 def normalised(text: str) -> str:
     """The same answer without dollar signs, spacing commands, text commands and spaces."""
+    return "".join(_bare(text).split()).rstrip(".")
+
+
+def _bare(text: str) -> str:
     text = text.strip()
     for opening, closing in _WRAPPERS:
         if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
@@ -53,20 +65,29 @@ def normalised(text: str) -> str:
     text = (
         text.replace("−", "-").replace("{,}", ",").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     )
-    text = as_sum(_TEXT.sub(r"\1", _SPACING.sub(" ", text)))
-    return "".join(text.split()).rstrip(".")
+    return as_sum(_TEXT.sub(r"\1", _SPACING.sub(" ", text)))
 
 
 def as_words(text: str) -> str | None:
     """A verbal answer in comparable form; None where the text is an expression.
 
-    A run of three letters that is no function's name makes an answer verbal, and so does a word such as `no`.
-    Computer algebra would read `Yes` as a product of three symbols, and call it equal to `seY`.
+    A run of three letters that is neither a function's name nor a factor makes an answer verbal, and so does a word
+    such as `no`. Computer algebra would read `Yes` as a product of three symbols, and call it equal to `seY`.
     """
-    bare = _TEXT.sub(r"\1", _SPACING.sub(" ", _ENVIRONMENT.sub(" ", text)))
-    if all(word.lower() in _FUNCTIONS for word in _WORD.findall(bare)):
+    laid_out = _SPACING.sub(" ", _ENVIRONMENT.sub(" ", text))
+    words = _WORD.findall(_TEXT.sub(r"\1", _PRODUCT.sub(" ", laid_out)))
+    if all(word.lower() in _NOT_VERBAL for word in words):
         return None
-    return " ".join(re.sub(r"[^\w\s.+\-*/^=<>]", " ", bare.casefold()).split()).rstrip(". ")
+    return " ".join(_TOKEN.findall(_TEXT.sub(r"\1", laid_out).casefold())).rstrip(". ")
+
+
+def is_quantity(text: str) -> bool:
+    """Whether a number comes first and a unit in words last: `5 \\text{ cm}`, not `5 \\text{ or more}`."""
+    unit = _UNIT.search(text)
+    if unit is None or _NO_UNIT.search(unit[0]):
+        return False
+    number = re.sub(r"\\[A-Za-z]+", "", text[: unit.start()])
+    return bool(re.search(r"\d", number)) and not re.search(r"[A-Za-z]", number)
 
 
 def as_number(normal: str) -> Fraction | None:
@@ -101,14 +122,16 @@ def terminates(value: Fraction) -> bool:
 
 def decide(gold: str, answer: str) -> bool | None:
     """Whether an answer equals the reference, or None where that takes computer algebra."""
-    if scattered(gold) != scattered(answer):
-        return False
+    if scattered(gold) or scattered(answer):
+        # Spaces tell the entries apart here.
+        return _bare(gold).split() == _bare(answer).split()
+    words = as_words(gold)
+    if words is not None:
+        same = words == as_words(answer)
+        return None if not same and is_quantity(gold) else same
     left, right = normalised(gold), normalised(answer)
     if left == right:
         return left != ""
-    words = as_words(gold)
-    if words is not None:
-        return words == as_words(answer)
     # 376, 625 are two numbers, 376,625 is one.
     first, second = (
         None if _LISTED.search(text) else as_number(n) for text, n in ((gold, left), (answer, right))

@@ -29,6 +29,7 @@ _CALLS = {
 }
 _CALL = re.compile(r"(?<![\\A-Za-z])(sqrt|floor|ceil|C)\s*\(|([\^_])\s*\(")
 _NAMES = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|log|ln|exp|pi|sum|gcd|lcm)(?![A-Za-z])")
+_LISTED = re.compile(r"\s+(and|or)\s+")
 _TIMES = re.compile(r"(?<![\w.^{_\\])(\d+(?:\.\d+)?)\s*(\\left\s*)?\(")
 MAX_DEPTH = 50
 """Nesting beyond this is left as it stands."""
@@ -41,7 +42,7 @@ def latex_of(text: str) -> str:
         text = as_sum(text)
         for symbol, latex in _SYMBOLS.items():
             text = text.replace(symbol, latex)
-        text = text.replace("**", "^")
+        text = _LISTED.sub(r" \\text{ \1 } ", text.replace("**", "^"))
         text = _NAMES.sub(r"\\\1 ", _converted(text, 0)).replace("*", "\\cdot ")
     elif text.startswith(("$", "\\(", "\\[")):
         text = normalised(text)

@@ -113,6 +113,58 @@ def test_integers_are_right_exactly_when_equal(gold, answer):
     assert decide(str(gold), str(answer)) is (gold == answer)
 
 
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("1 2 3", ["1  2\\; 3", "$1 2 3$", "1 2\n3"], ["12 3", "1 23", "123", "1 3 2"]),
+        ("4 12, 7 1", ["4 12,  7 1"], ["41 2, 71"]),
+        ("cat dog", ["Cat dog.", "\\text{cat }\\text{dog}"], ["catdog", "dog cat"]),
+    ],
+)
+def test_spaces_tell_numbers_and_words_apart(gold, right, wrong):
+    assert [decide(gold, answer) for answer in (*right, *wrong)] == [True] * len(right) + [False] * len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("all x ≥ 5", "all $x≥5$", "all x ≤ 5"),
+        ("\\text{all }x \\in (0,1)", "all $x\\in(0, 1)$", "\\text{all }x \\in [0,1]"),
+        ("n! ways", "$n!$ ways", "n ways"),
+        ("a fee of 5%", "a fee of 5\\%", "a fee of 5"),
+        ("side √2", "side $√2$", "side 2"),
+        ("[[eat, tea], [ate]]", "[[eat,tea],[ate]]", "[[eat], [tea, ate]]"),
+    ],
+)
+def test_symbols_in_a_verbal_answer_count(gold, right, wrong):
+    assert decide(gold, right) is True
+    assert decide(gold, wrong) is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("12 \\text{ and } 15", "x=1 \\text{ or } x=2", "12 and 15"),
+        *("\\frac{abc}{ab+bc+ca}", "\\frac{1}{xyz}", "18\\sqrt{xyz}", "V = abc", "xyz^2", "2 + xyz"),
+    ],
+)
+def test_lists_and_products_of_letters_are_no_words(text):
+    assert as_words(text) is None
+
+
+@pytest.mark.parametrize("text", ["all x = 0", "x = all reals", "2^n subsets", "n^2 is odd", "no or yes"])
+def test_words_beside_an_operator_are_words(text):
+    assert as_words(text) is not None
+
+
+def test_a_unit_leaves_the_number_to_algebra_and_a_relation_does_not():
+    for gold in ("5.4 \\text{ cents}", "10\\text{ square units}", "1\\frac{1}{2} \\text{ feet}", "7 days"):
+        assert decide(gold, gold) is True
+        assert decide(gold, "5.4") is None
+    for gold in ("5 \\text{ or more}", "3 \\text{ if } n \\text{ is even}", "n \\text{ ways}"):
+        assert decide(gold, "5") is False
+
+
 def test_function_names_are_no_words():
     assert as_words("2\\sqrt{\\log x}") is None
     assert as_words("sqrt(2)") is None
