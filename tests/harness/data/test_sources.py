@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from harness.data.champ import plain_answer
+from harness.data.generated import UNJUDGED
 from harness.data.sources import SourceNotFound, check_source, load_source, source_fingerprint
 from harness.models.tiny.sums import held_out
 from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SumsSource
@@ -92,6 +93,15 @@ def test_reasoning_gym_ends_when_a_family_has_no_more():
     problems = load(one, count=5000)
     assert 100 < len(problems) < 1000
     assert len({p.question for p in problems}) == len(problems)
+
+
+def test_families_that_comparison_cannot_judge_are_refused():
+    from reasoning_gym.factory import DATASETS
+
+    assert set(DATASETS) >= UNJUDGED
+    for family in UNJUDGED:
+        with pytest.raises(SourceNotFound, match=rf"'{family}' cannot be judged"):
+            check_source(gym(family))
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
