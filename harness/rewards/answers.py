@@ -32,6 +32,10 @@ MAX_ANSWER_CHARACTERS = 1000
 """Longer final answers are incorrect, unless they equal the reference word for word."""
 STARTUP_SECONDS = 120.0
 """How long a worker may take to import the algebra system, on a busy machine too."""
+STALL = 10
+"""A worker that has not answered after so many times its limit, in wall time, is taken for dead."""
+CRASHED = "crashed the checker"
+"""The reason that may lie outside the answer, such as the kernel's hunt for memory: it is not remembered."""
 MEMO_SIZE = 100_000
 
 
@@ -39,7 +43,7 @@ class AnswerChecker:
     """Checks final answers against references; a context manager that ends its worker processes.
 
     Args:
-        timeout_seconds: wall time that one answer may take in a worker.
+        timeout_seconds: processor time that one answer may take in a worker: a busy machine changes no verdict.
         workers: worker processes at most.
         memory_mib: address space of a worker, in MiB.
 
@@ -103,6 +107,8 @@ class AnswerChecker:
                 pending[key] = None
         results.update(zip(pending, self._compare_all(list(pending)), strict=True))
         for key, check in results.items():
+            if check.reason == CRASHED:
+                continue
             self._memo[key] = check
             self._memo.move_to_end(key)
         while len(self._memo) > MEMO_SIZE:
@@ -120,6 +126,8 @@ class AnswerChecker:
         worker = self._idle.get()
         try:
             reply = worker.ask({"gold": gold, "answer": answer})
+            if reply.get("failure") == CRASHED:
+                reply = worker.ask({"gold": gold, "answer": answer})
         finally:
             self._idle.put(worker)
         if (failure := reply.get("failure")) is not None:
@@ -147,7 +155,7 @@ def _judged(gold: str, answer: str) -> Check | None:
 
 
 class _Worker:
-    """A worker process, started when first asked. It answers in a fork of itself, which is killed when it hangs."""
+    """A worker process, started when first asked. It answers in a fork of itself, which ends when it hangs."""
 
     def __init__(self, timeout_seconds: float, memory_mib: int) -> None:
         self._timeout_seconds = timeout_seconds
@@ -169,7 +177,7 @@ class _Worker:
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-            line = self._line(self._timeout_seconds)
+            line = self._line(STALL * self._timeout_seconds)
         except BrokenPipeError:
             line = None
         reply: dict[str, Any] | None = None if line is None else json.loads(line)
@@ -177,15 +185,15 @@ class _Worker:
             return reply
         if reply is not None:  # the fork died, this is the next one
             self._fork = reply["pid"]
-            return {"failure": "crashed the checker"}
+            return {"failure": "timed out" if reply["timed_out"] else CRASHED}
         if self._process.poll() is not None:
             self.stop()
-            return {"failure": "crashed the checker"}
+            return {"failure": CRASHED}
         assert self._fork is not None
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._fork, signal.SIGKILL)
         self._fork = None
-        return {"failure": "timed out"}
+        return {"failure": CRASHED}
 
     def _prepared(self) -> bool:
         """Sees to a process whose fork waits for a request; whether there is one."""

@@ -2,8 +2,8 @@
 
 One JSON request a line on standard input, `{"gold": …, "answer": …}`, one JSON reply a line on standard output.
 Imports take seconds, so the process imports once and answers in a fork of itself. A hostile answer may hang or kill
-the fork; whoever asked kills it, and the next fork says `{"ready": true, "pid": …}` within milliseconds. Should
-nobody do so, an alarm does: math-verify's own timeouts stay off, since they can be missed and would take it over.
+the fork: a timer of processor seconds ends it, and the next fork says `{"ready": true, "pid": …, "timed_out": …}`,
+of what became of the last one, within milliseconds. math-verify's own timeouts stay off, since they can be missed.
 """
 
 from __future__ import annotations
@@ -89,30 +89,37 @@ def main(arguments: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     compare("\\frac{1}{2}", "0.5")
+    timed_out = False
     while True:
         child = os.fork()
         if child == 0:
-            serve(seconds)
+            serve(seconds, timed_out)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status == 0:
             return
+        timed_out = os.waitstatus_to_exitcode(status) == -signal.SIGPROF
 
 
-def serve(seconds: float) -> None:
-    """Answers requests until standard input ends, each in at most `seconds` and a second."""
+def serve(seconds: float, timed_out: bool) -> None:
+    """Answers requests until standard input ends, each in at most `seconds` of processor time.
+
+    Args:
+        seconds: what an answer may take; SIGPROF ends the process when it takes more.
+        timed_out: whether that has ended the process before this one.
+    """
     # Printing goes nowhere: replies have a channel of their own.
     replies, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps({"ready": True, "pid": os.getpid()}), file=replies, flush=True)
+    print(json.dumps({"ready": True, "pid": os.getpid(), "timed_out": timed_out}), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, seconds + 1.0)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             reply: dict[str, Any] = compare(request["gold"], request["answer"])
         except Exception as error:  # whatever sympy raises on nonsense, recursion and memory errors included
             reply = {"error": type(error).__name__}
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
         print(json.dumps(reply), file=replies, flush=True)
 
 

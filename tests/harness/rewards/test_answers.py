@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -118,6 +119,47 @@ def test_a_worker_killed_from_outside_is_replaced():
         process.wait()
         assert checker.check(boxed("y+1"), "1+y").correct
         assert not checker.check(boxed("y+2"), "1+y").correct
+
+
+def test_a_fork_killed_from_outside_costs_no_answer_its_verdict():
+    with AnswerChecker(timeout_seconds=20) as checker:
+        assert checker.check(boxed("1+x"), "x+1").correct
+        fork = checker._workers[0]._fork
+        assert fork is not None
+        os.kill(fork, signal.SIGKILL)
+        assert checker.check(boxed("\\frac{2y}{2}"), "y").correct
+
+
+def test_a_crash_is_not_remembered_and_a_timeout_is(monkeypatch):
+    with AnswerChecker() as checker:
+        asked = []
+
+        def ask(request):
+            asked.append(request["answer"])
+            return {"failure": reasons[min(len(asked), len(reasons)) - 1]}
+
+        monkeypatch.setattr(checker._workers[0], "ask", ask)
+        reasons = ["crashed the checker"]
+        for _ in range(2):
+            assert checker.check(boxed("2+y"), "x+1").reason == "crashed the checker"
+        assert len(asked) == 4  # each time once more
+        reasons, asked[:] = ["timed out"], []
+        for _ in range(16):
+            assert checker.check(boxed("3+y"), "x+1").reason == "timed out"
+        assert len(asked) == 1
+
+
+def test_time_that_a_worker_stands_still_is_not_its_answers():
+    with AnswerChecker(timeout_seconds=0.5) as checker:
+        assert checker.check(boxed("1+x"), "x+1").correct
+        fork = checker._workers[0]._fork
+        assert fork is not None
+        os.kill(fork, signal.SIGSTOP)
+        waking = threading.Timer(1.0, os.kill, (fork, signal.SIGCONT))
+        waking.start()
+        assert checker.check(boxed("\\frac{2y}{2}"), "y").correct
+        waking.join()
+        assert checker.check(boxed("9^{9^{9^{9}}}"), "x+1").reason == "timed out"
 
 
 def test_workers_end_with_their_checker():
