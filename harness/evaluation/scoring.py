@@ -44,12 +44,25 @@ def scored(samples: pd.DataFrame, checker: AnswerChecker) -> pd.DataFrame:
 def _classes(checks: Sequence[Any], checker: AnswerChecker) -> list[int]:
     """Class of each answer of one question: right ones are one class, others are compared among themselves."""
     distinct = list(dict.fromkeys(c.answer for c in checks if c.parsable and not c.correct))
-    pairs = [(first, other) for i, other in enumerate(distinct) for first in distinct[:i]]
+    values = dict(zip(distinct, checker.values(distinct), strict=True))
+    pairs = [
+        (first, other)
+        for i, other in enumerate(distinct)
+        for first in distinct[:i]
+        if not _apart(values[first], values[other])
+    ]
     same = dict(zip(pairs, checker.same_many(pairs), strict=True))
     number: dict[str, int] = {}
     for i, other in enumerate(distinct):
-        number[other] = next((number[first] for first in distinct[:i] if same[first, other]), i + 1)
+        number[other] = next((number[first] for first in distinct[:i] if same.get((first, other))), i + 1)
     return [0 if c.correct else number[c.answer] if c.parsable else NO_ANSWER for c in checks]
+
+
+def _apart(first: complex | None, second: complex | None) -> bool:
+    """Whether two values differ by more than any rounding that the project's equality forgives."""
+    if first is None or second is None:
+        return False
+    return abs(first - second) > 1e-4 + 0.01 * max(abs(first), abs(second))
 
 
 def figures(samples: pd.DataFrame, *, top_p: float) -> dict[str, Any]:

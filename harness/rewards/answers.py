@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.rewards.boxed import final_answer
-from harness.rewards.exact import decide
+from harness.rewards.exact import as_words, decide, plain_number
 from harness.rewards.types import Check
 
 __all__ = ["AnswerChecker", "Check"]
@@ -94,6 +94,22 @@ class AnswerChecker:
         results = self._results(pairs)
         return [results[pair].correct for pair in pairs]
 
+    def values(self, answers: Sequence[str]) -> list[complex | None]:
+        """The value of each answer that is an expression, at a fixed point of its symbols; None for the rest.
+
+        Answers whose values lie far apart are not the same, which spares their comparison.
+        """
+        return [self._value(answer) for answer in answers]
+
+    def _value(self, answer: str) -> complex | None:
+        if as_words(answer) is not None:
+            return None
+        number = plain_number(answer)
+        if number is not None:
+            return complex(number)
+        value = self._ask({"value": answer}).get("value")
+        return None if value is None else complex(*value)
+
     def _results(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Check]:
         """The check of every (reference, answer)."""
         pending: dict[tuple[str, str], None] = {}
@@ -121,15 +137,18 @@ class AnswerChecker:
         with ThreadPoolExecutor(len(self._workers)) as pool:
             return list(pool.map(self._compare, keys))
 
-    def _compare(self, key: tuple[str, str]) -> Check:
-        gold, answer = key
+    def _ask(self, request: dict[str, str]) -> dict[str, Any]:
+        """A worker's reply, asked a second time where the first crashed it."""
         worker = self._idle.get()
         try:
-            reply = worker.ask({"gold": gold, "answer": answer})
-            if reply.get("failure") == CRASHED:
-                reply = worker.ask({"gold": gold, "answer": answer})
+            reply = worker.ask(request)
+            return worker.ask(request) if reply.get("failure") == CRASHED else reply
         finally:
             self._idle.put(worker)
+
+    def _compare(self, key: tuple[str, str]) -> Check:
+        gold, answer = key
+        reply = self._ask({"gold": gold, "answer": answer})
         if (failure := reply.get("failure")) is not None:
             return Check(False, answer, False, failure)
         if "error" in reply:

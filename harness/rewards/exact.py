@@ -106,6 +106,11 @@ def as_number(normal: str) -> Fraction | None:
     return None
 
 
+def plain_number(text: str) -> Fraction | None:
+    """The exact value of an answer that is one plain number, as 376,625 is and 376, 625 is not; else None."""
+    return None if _LISTED.search(text) else as_number(normalised(text))
+
+
 def _ratio(numerator: str, denominator: str) -> Fraction | None:
     below = int(denominator)
     return Fraction(int(numerator), below) if below else None
@@ -132,10 +137,7 @@ def decide(gold: str, answer: str) -> bool | None:
     left, right = normalised(gold), normalised(answer)
     if left == right:
         return left != ""
-    # 376, 625 are two numbers, 376,625 is one.
-    first, second = (
-        None if _LISTED.search(text) else as_number(n) for text, n in ((gold, left), (answer, right))
-    )
+    first, second = plain_number(gold), plain_number(answer)
     if first is None or second is None:
         return None
     # A rounded decimal for a fraction such as 1/3 is a matter of precision, which the algebra system settles.

@@ -1,6 +1,7 @@
 """The process that compares answers by computer algebra: `python -m harness.rewards.worker SECONDS MEBIBYTES`.
 
-One JSON request a line on standard input, `{"gold": …, "answer": …}`, one JSON reply a line on standard output.
+One JSON request a line on standard input, `{"gold": …, "answer": …}` or `{"value": …}`, one JSON reply a line on
+standard output.
 Imports take seconds, so the process imports once and answers in a fork of itself. A hostile answer may hang or kill
 the fork: a timer of processor seconds ends it, and the next fork says `{"ready": true, "pid": …, "timed_out": …}`,
 of what became of the last one, within milliseconds. math-verify's own timeouts stay off, since they can be missed.
@@ -8,6 +9,7 @@ of what became of the last one, within milliseconds. math-verify's own timeouts 
 
 from __future__ import annotations
 
+import cmath
 import json
 import logging
 import os
@@ -15,6 +17,7 @@ import re
 import resource
 import signal
 import sys
+import zlib
 from functools import lru_cache
 from typing import Any
 
@@ -66,6 +69,21 @@ def _same_symbol(reference: Any, given: Any) -> bool:
     return isinstance(reference, Symbol) and isinstance(given, Expr) and simplify(given - reference) == 0
 
 
+def value(text: str) -> tuple[float, float] | None:
+    """Real and imaginary part of an expression, its symbols at points that their names decide; None for the rest.
+
+    A percentage has two values, 5 and 0.05, hence none.
+    """
+    from sympy import Expr
+
+    found = parsed(text)
+    if not found or not isinstance(found[0], Expr) or "%" in text:
+        return None
+    point = {symbol: 1 + zlib.crc32(symbol.name.encode()) / 2**32 for symbol in found[0].free_symbols}
+    number = complex(found[0].evalf(subs=point))
+    return (number.real, number.imag) if cmath.isfinite(number) else None
+
+
 @lru_cache(maxsize=4096)
 def parsed(text: str) -> tuple[Any, ...]:
     """The expression in a text, and the text it was read from; empty where there is none."""
@@ -115,7 +133,11 @@ def serve(seconds: float, timed_out: bool) -> None:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            reply: dict[str, Any] = compare(request["gold"], request["answer"])
+            reply: dict[str, Any] = (
+                {"value": value(request["value"])}
+                if "value" in request
+                else compare(request["gold"], request["answer"])
+            )
         except Exception as error:  # whatever sympy raises on nonsense, recursion and memory errors included
             reply = {"error": type(error).__name__}
         finally:
