@@ -4,8 +4,8 @@
     python -m tests.campaigns.answers --per-kind 5 --every 12 --hostile 40
 
 Every reference answer is rewritten in at least five equivalent forms, all of which must be accepted, and perturbed
-in at least three ways, none of which may be. Hostile answers must each be judged wrong within five seconds, with
-the pool alive and its memory bounded. Results: results/campaigns/answers.json and answers.md.
+in at least three ways, none of which may be. Hostile answers must each be judged wrong within five processor
+seconds, with the pool alive and its memory bounded. Results: results/campaigns/answers.json and answers.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.campaigns.hostile_answers import hostile
 
 OUT = Path("results/campaigns")
 SECONDS = 5.0
-"""What a hostile answer may take."""
+"""What a hostile answer may take, in processor time."""
 MIB = 1024
 """Address space of a worker; what a worker holds must stay below it."""
 BATCH = 25
@@ -85,6 +85,16 @@ class Hostility:
     alive_afterwards: bool = False
 
 
+def spent_seconds(checker: AnswerChecker) -> float:
+    """Processor time of this process and of the checker's workers, forks that have ended included."""
+    total = time.process_time()
+    for worker in checker._workers:
+        for pid in (worker._process.pid if worker._process else None, worker._fork):
+            if pid is not None and psutil.pid_exists(pid):
+                total += sum(psutil.Process(pid).cpu_times()[:4])
+    return total
+
+
 def suffer(answers: dict[str, str], *, gold: str = "x^2+1") -> Hostility:
     """Judges hostile answers one by one, as a fresh batch each, with a checker of default settings."""
     found, own = Hostility(), psutil.Process()
@@ -96,9 +106,9 @@ def suffer(answers: dict[str, str], *, gold: str = "x^2+1") -> Hostility:
             # Start-up of a replacement is told apart: it happens between answers, while the trainer goes on.
             ready = checker.check("\\boxed{y+2}", "2+y").correct
             checker._memo.clear()
-            start = time.monotonic()
+            start = spent_seconds(checker)
             check = checker.check(f"</think>\n\\boxed{{{answer}}}", gold)
-            seconds = time.monotonic() - start
+            seconds = spent_seconds(checker) - start
             found.answers += 1
             found.reasons[check.reason or "accepted"] += 1
             if check.correct or not ready:

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from harness.rewards.answers import AnswerChecker
+from tests.campaigns.answers import spent_seconds
 
 HOSTILE = {
     "power tower": "9^{9^{9^{9^{9}}}}",
@@ -63,9 +64,9 @@ def checker():
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_answer_is_wrong_and_costs_little_time(checker, kind, gold):
     wait_until_ready(checker)
-    start = time.monotonic()
+    start = spent_seconds(checker)
     check = checker.check(f"</think>\n\\boxed{{{HOSTILE[kind]}}}", gold)
-    assert time.monotonic() - start < 5.0
+    assert spent_seconds(checker) - start < 3.0  # twice the limit
     assert not check.correct
     assert check.reason
 
@@ -106,6 +107,6 @@ def test_memory_is_bounded(checker):
 def test_hostile_references_are_no_danger_either(checker):
     for kind in ("power tower", "huge factorial", "nested roots", "unbalanced latex", "surrogate"):
         wait_until_ready(checker)
-        start = time.monotonic()
+        start = spent_seconds(checker)
         assert not checker.check("\\boxed{7}", HOSTILE[kind]).correct
-        assert time.monotonic() - start < 5.0
+        assert spent_seconds(checker) - start < 3.0
