@@ -15,8 +15,8 @@ from harness.store.atomic import make_folder, write_atomic
 class Parts:
     """A folder of numbered Parquet files.
 
-    A part always holds the same questions, whether it is sampled at once or after any number of interruptions, so
-    that what is sampled together is the same too.
+    A part of the same size always holds the same questions, whether it is sampled at once or after any number of
+    interruptions, so that what is sampled together is the same too.
 
     Args:
         folder: where they are; None keeps nothing.
