@@ -19,8 +19,8 @@ def export(found: Sequence[Located], folder: Path) -> list[Path]:
     """Writes `lm_eval/<model>/results_<id>.json` with `samples_<task>_<id>.jsonl`, and
     `lighteval/results/<model>/results_<id>.json`, a set per model; returns the result files.
 
-    A cap is part of a task's name where a model has several. `<id>` is the run's identity, not a time, so that the
-    same evaluations give the same files.
+    A cap and a step are part of a task's name where a run has several. `<id>` is the run's identity, not a time, so
+    that the same evaluations give the same files.
     """
     written = []
     for run_id in dict.fromkeys(run.run_id for run, _ in found):
@@ -43,7 +43,8 @@ def export(found: Sequence[Located], folder: Path) -> list[Path]:
 
 
 def _task_names(records: Sequence[dict[str, Any]]) -> list[str]:
-    names = [str(r["benchmark"]) for r in records]
+    several = len({r["step"] for r in records}) > 1
+    names = [f"{r['benchmark']}_step-{r['step']}" if several else str(r["benchmark"]) for r in records]
     caps = [r["settings"]["max_completion_tokens"] for r in records]
     labels = [f"{n}_{c}" if names.count(n) > 1 else n for n, c in zip(names, caps)]
     # Other settings than the cap may differ too; then only the identity tells them apart.

@@ -10,7 +10,9 @@ from harness import evaluate
 from harness.data import sources, stored
 from harness.evaluation.benchmarks import REGISTRY, benchmark
 from harness.evaluation.evaluate import Evaluator
+from harness.evaluation.exports import export
 from harness.evaluation.tables import evaluations_in
+from harness.store.folders import RunFolder
 
 MODEL = ["--model", "tiny", "--part-rows", "16"]
 SAMPLED = [*MODEL, "--benchmarks", "sums:2x2@12", "gym:chain_sum@6", "--samples", "4", "--temperature", "1"]
@@ -147,6 +149,27 @@ def test_an_interrupted_evaluation_continues_with_the_next_part(out, tmp_path, m
         assert samples_of(tmp_path, name, 48)[COLUMNS].equals(samples_of(out, name, 48)[COLUMNS])
 
 
+@pytest.mark.parametrize(("first", "then"), [("8", "16"), ("16", "8")])
+def test_continued_in_parts_of_another_size_every_question_is_asked(first, then, tmp_path, monkeypatch):
+    real, done = Evaluator._complete, []
+
+    def dying(self, *arguments):
+        if done:
+            raise KeyboardInterrupt
+        done.append(True)
+        return real(self, *arguments)
+
+    arguments = ["--model", "tiny", "--benchmarks", "sums:2x2@12", "--samples", "2", "--max-tokens", "16"]
+    monkeypatch.setattr(Evaluator, "_complete", dying)
+    assert evaluate.main([*arguments, "--out", str(tmp_path / "cut"), "--part-rows", first]) == 130
+    monkeypatch.setattr(Evaluator, "_complete", real)
+    for where in ("cut", "whole"):
+        run(*arguments, "--out", tmp_path / where, "--part-rows", then)
+    cut, whole = (samples_of(tmp_path / where, "sums-2x2", 16) for where in ("cut", "whole"))
+    assert cut[COLUMNS].equals(whole[COLUMNS])
+    assert len(cut) == 24
+
+
 def test_settings_and_prompt_stand_in_every_row(out):
     table = pd.read_csv(out / "tables" / "evaluations.csv")
     assert len(table) == 4
@@ -178,6 +201,27 @@ def test_exports_hold_the_same_figures(out):
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
     assert sum(line["exact_match"] for line in lines) / 12 == pytest.approx(record["accuracy"])
     assert all(len(line["resps"][0]) == 4 for line in lines)
+
+
+def test_checkpoints_of_one_run_are_exported_apart(out, tmp_path):
+    run_folder, record = evaluations_in(out)[0]
+    samples = samples_of(out, record["benchmark"], record["settings"]["max_completion_tokens"])
+    run_folder = RunFolder(tmp_path / "run")
+    for step, correct in ((1, False), (2, True)):
+        run_folder.save_evaluation(
+            {**record, "step": step, "accuracy": float(correct)}, samples.assign(correct=correct)
+        )
+    export([(run_folder, r) for r in run_folder.evaluations()], tmp_path / "export")
+    (results,) = (tmp_path / "export").rglob("lm_eval/*/results_*.json")
+    found = json.loads(results.read_text())["results"]
+    label = f"{record['benchmark']}_step"
+    assert {task: row["exact_match,none"] for task, row in found.items()} == {
+        f"{label}-1": 0,
+        f"{label}-2": 1,
+    }
+    for step, correct in ((1, 0), (2, 1)):
+        (path,) = (tmp_path / "export").rglob(f"samples_{label}-{step}_*.jsonl")
+        assert all(json.loads(line)["exact_match"] == correct for line in path.read_text().splitlines())
 
 
 def test_the_base_run_of_a_matrix_is_found(out):
