@@ -134,7 +134,7 @@ def load_reasoning_gym(
     """Distinct questions of a family.
 
     Raises:
-        SourceNotFound: the package or the family is missing, a parameter is wrong, or `count` is None.
+        SourceNotFound: the package, the family or its answers are missing, a parameter is wrong, or `count` is None.
     """
     if count is None:
         raise SourceNotFound(
@@ -207,6 +207,10 @@ def _short(hint: str) -> str:
 
 def _gym_problem(family: str, item: dict[str, Any]) -> Problem:
     question, metadata = str(item["question"]), item.get("metadata") or {}
+    if item["answer"] is None:
+        raise SourceNotFound(
+            f"reasoning-gym family {family!r} has no reference answers", "take a family that has them"
+        )
     terms, digits = metadata.get("num_terms"), metadata.get("num_digits")
     difficulty = f"{terms}x{digits}" if isinstance(terms, int) and isinstance(digits, int) else ""
     name = f"{family}:{hashlib.sha256(question.encode()).hexdigest()[:16]}"

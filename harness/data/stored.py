@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +30,14 @@ def load_file(spec: FileSource) -> list[Problem]:
     """
     check_file(spec)
     name = Path(spec.path).stem
-    problems = [
-        Problem(
-            f"{name}:{index}",
-            *_cells(row, spec, f"{spec.path}: row {index + 1}"),
-            name,
-            _difficulty(row, spec),
-        )
-        for index, row in enumerate(_rows(spec))
+    return [
+        Problem(f"{name}:{index}", *_cells(row, spec, where), name, _difficulty(row, spec))
+        for index, (where, row) in enumerate(_rows(spec))
     ]
-    if not problems:
-        raise SourceNotFound(f"{spec.path}: holds no rows")
-    return problems
 
 
 def check_file(spec: FileSource) -> None:
-    """Whether the file is there and has both columns, from its head.
+    """Whether the file is there and has a row and both columns, from its head.
 
     Raises:
         SourceNotFound: otherwise.
@@ -81,36 +75,49 @@ def _columns(spec: FileSource) -> list[str]:
         import pyarrow.parquet
 
         try:
-            return list(pyarrow.parquet.read_schema(spec.path).names)
+            head = pyarrow.parquet.read_metadata(spec.path)
         except (OSError, pyarrow.ArrowInvalid) as error:
             raise SourceNotFound(f"{spec.path}: not a Parquet file: {error}") from None
-    return list(next(_rows(spec), {}))
+        if head.num_rows:
+            return list(head.schema.to_arrow_schema().names)
+    else:
+        for _, row in _rows(spec):
+            return list(row)
+    raise SourceNotFound(f"{spec.path}: holds no rows", "a row for each question")
 
 
-def _rows(spec: FileSource) -> Iterator[dict[str, Any]]:
+def _rows(spec: FileSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each row stands, and the row."""
     path = Path(spec.path)
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
             table = pyarrow.parquet.read_table(path, columns=_wanted(spec))
-            yield from table.to_pylist()
+            for number, row in enumerate(table.to_pylist(), start=1):
+                yield f"{spec.path}: row {number}", row
         elif path.suffix == ".csv":
-            with path.open(encoding="utf-8", newline="") as stream:
-                yield from csv.DictReader(stream, strict=True)
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                reader = csv.DictReader(stream, strict=True)
+                for row in reader:
+                    where = f"{spec.path}:{reader.line_num}"
+                    if any(row.pop(None, ())):  # type: ignore[call-overload]
+                        raise SourceNotFound(f"{where}: more cells than columns", "quote cells with commas")
+                    yield where, row
         else:
-            with path.open(encoding="utf-8") as stream:
+            with path.open(encoding="utf-8-sig") as stream:
                 for number, line in enumerate(stream, start=1):
                     if line.strip():
-                        yield _object(line, f"{spec.path}:{number}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                        yield (where := f"{spec.path}:{number}"), _object(line, where)
+    # pyarrow's complaints about a file are ValueErrors, as those about its encoding are.
+    except (OSError, ValueError, csv.Error) as error:
         raise SourceNotFound(f"{spec.path}: cannot be read: {error}") from None
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceNotFound(f"{where}: not valid JSON: {error}") from None
     if not isinstance(row, dict):
         raise SourceNotFound(f"{where}: must be a JSON object, got {type(row).__name__}")
@@ -124,8 +131,14 @@ def _cells(row: dict[str, Any], spec: FileSource | HubSource, where: str) -> tup
         value = row.get(column)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise SourceNotFound(f"{where}: {column!r} must be text or a number, got {value!r}")
-        if not (text := str(value).strip()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SourceNotFound(f"{where}: {column!r} must be a finite number, got {value!r}")
+        # Digits alone: `1e-05`, as Python writes it, is no number to the answer checker.
+        text = format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value).strip()
+        if not text:
             raise SourceNotFound(f"{where}: {column!r} is empty")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise SourceNotFound(f"{where}: {column!r} holds half a surrogate pair", "write it as UTF-8")
         texts.append(text)
     return texts[0], texts[1]
 

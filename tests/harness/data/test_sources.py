@@ -192,6 +192,12 @@ def write(path, text):
         (lambda t: file(write(t / "a.jsonl", "{oops")), "a.jsonl:1: not valid JSON"),
         (lambda t: file(write(t / "a.jsonl", "[1]")), "must be a JSON object, got list"),
         (lambda t: file(write(t / "a.parquet", "no parquet")), "not a Parquet file"),
+        (lambda t: file(write(t / "a.jsonl", "[" * 100_000)), "a.jsonl:1: not valid JSON"),
+        (lambda t: file(write(t / "a.jsonl", "")), "a.jsonl: holds no rows"),
+        (lambda t: file(write(t / "a.csv", "question,answer\n")), "a.csv: holds no rows"),
+        (lambda t: file(write(t / "a.csv", "question,anser\n1,2\n")), 'did you mean "anser"?'),
+        (lambda t: file(write(t / "a.csv", "question,anser\n(1,2),3\n")), "a.csv:2: more cells than columns"),
+        (lambda t: gym("graph_color", num_colors=3), "family 'graph_color' has no reference answers"),
     ],
 )
 def test_what_is_not_there_is_told(tmp_path, make, message):
@@ -202,8 +208,50 @@ def test_what_is_not_there_is_told(tmp_path, make, message):
 def test_values_that_are_missing_are_told_when_loading(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"question": "q", "answer": "1"}\n{"question": "q2", "answer": null}')
     check_source(file(path))
-    with pytest.raises(SourceNotFound, match=re.escape("row 2: 'answer' must be text or a number, got None")):
+    with pytest.raises(
+        SourceNotFound, match=re.escape("a.jsonl:2: 'answer' must be text or a number, got None")
+    ):
         load(file(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("NaN", "'answer' must be a finite number, got nan"),
+        ("-Infinity", "'answer' must be a finite number, got -inf"),
+        ('"\\ud800"', "'answer' holds half a surrogate pair"),
+    ],
+)
+def test_values_that_cannot_be_used_are_told_with_their_line(tmp_path, value, message):
+    path = write(
+        tmp_path / "a.jsonl", f'{{"question": "q", "answer": "1"}}\n\n{{"question": "r", "answer": {value}}}'
+    )
+    with pytest.raises(SourceNotFound, match=re.escape(f"a.jsonl:3: {message}")):
+        load(file(path))
+
+
+def test_a_parquet_file_with_a_column_twice_is_told(tmp_path):
+    column = pyarrow.array(["1"])
+    table = pyarrow.Table.from_arrays([column] * 3, names=["question", "answer", "answer"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(SourceNotFound, match=re.escape("a.parquet: cannot be read")):
+        load(file(tmp_path / "a.parquet"))
+
+
+def test_answers_that_are_numbers_are_written_in_digits(tmp_path):
+    numbers = {"0.00001": "0.00001", "1e22": "1" + 22 * "0", "-2.50": "-2.5", "1.0": "1.0", "7": "7"}
+    lines = [f'{{"question": "{i}", "answer": {n}}}\n' for i, n in enumerate(numbers)]
+    path = write(tmp_path / "a.jsonl", "".join(lines))
+    assert [p.answer for p in load(file(path), split="test")] == list(numbers.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", "question,answer\n1+1=,2\n"), ("a.jsonl", '{"question": "1+1=", "answer": 2}\n')],
+)
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert [(p.question, p.answer) for p in load(file(tmp_path / name))] == [("1+1=", "2")]
 
 
 def test_a_hub_dataset_without_a_hub(tmp_path, monkeypatch):
