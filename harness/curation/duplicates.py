@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.curation.items import KEEP, Decision, Item
-from harness.curation.text import ngrams, words
+from harness.curation.text import compared, ngrams
 from harness.spec.curation import DuplicatesStage
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def find_duplicates(items: Sequence[Item], spec: DuplicatesStage) -> list[Decisi
     shingles: dict[int, set[tuple[str, ...]]] = {}
     decisions = []
     for number, item in enumerate(items):
-        text = words(item.question) or (item.question,)
+        text = compared(item.question)
         if text in exact:
             decisions.append(Decision("exact duplicate", f"of {items[exact[text]].id}"))
             continue

@@ -40,7 +40,7 @@ from harness.spec.curation import (
 from harness.spec.evaluation import BenchmarkSpec
 from harness.store.atomic import make_folder, read_json, write_json
 
-VERSION = 1
+VERSION = 2
 """Raised when a stage would decide otherwise than before from the same input and settings."""
 
 Say = Callable[[str], None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.curation.text import compared
 from harness.data.mix import build_benchmark, build_mix
 from harness.data.sources import SourceNotFound, load_source
 from harness.models.catalog import resolve_model
@@ -196,12 +195,12 @@ def _short(text: str) -> str:
 
 def _overlaps(grid: Grid, notes: list[str]) -> Iterator[Finding]:
     """Benchmark questions that are trained on."""
-    benchmarks: dict[str, tuple[int, dict[str, str]]] = {}
+    benchmarks: dict[str, tuple[int, dict[tuple[str, ...], str]]] = {}
     for index, benchmark in enumerate(grid.head.evaluate.benchmarks):
         try:
             benchmarks[benchmark.name] = (
                 index,
-                {plain(p.question): p.question for p in build_benchmark(benchmark)},
+                {compared(p.question): p.question for p in build_benchmark(benchmark)},
             )
         except SpecError:  # told with the answers
             continue
@@ -211,7 +210,7 @@ def _overlaps(grid: Grid, notes: list[str]) -> Iterator[Finding]:
         mixes.setdefault(cell.recipe.data.model_dump_json(), (cell.recipe.data, Place(key=key, line=line)))
     for data, place in mixes.values():
         try:
-            trained = {plain(problem.question) for problem in build_mix(data).problems}
+            trained = {compared(problem.question) for problem in build_mix(data).problems}
         except SpecError:
             continue
         for name, (_, questions) in benchmarks.items():
@@ -226,9 +225,3 @@ def _overlaps(grid: Grid, notes: list[str]) -> Iterator[Finding]:
                     f"{_short(example)}: its accuracy measures memory",
                     instead="another source or split, or questions that `python -m harness.curate` decontaminated",
                 )
-
-
-def plain(question: str) -> str:
-    """A question as it is compared: letters, digits and operators, without case and spacing."""
-    text = unicodedata.normalize("NFKC", question).casefold()
-    return re.sub(r"[\s$.,;:!?'\"]+", " ", text).strip()

@@ -50,6 +50,47 @@ def test_words(text, expected):
     assert words(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("(2+3)*4", "2+(3*4)"),
+        ("Compute $3!$.", "Compute $3$."),
+        ("(n-1)!", "(n-1)"),
+        ("f'(3)", "f(3)"),
+        ("x ≥ 2", "x ≤ 2"),
+        ("√12", "12"),
+        ("|−3|", "−3"),
+        ("2³", "23"),
+        ("5½", "51/2"),
+        ("x^{2+y}", "x^2+y"),
+        ("A ∪ B", "A ∩ B"),
+        ("[0,1)", "(0,1)"),
+        ("7 % 3", "7 3"),
+    ],
+)
+def test_other_mathematics_is_another_question(one, other):
+    decisions = find_duplicates(
+        [item(0, one), item(1, other)], DuplicatesStage(stage="duplicates", threshold=1)
+    )
+    assert all(d.keep for d in decisions)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Find \\(x+1\\).", "find $x+1$"),
+        ("\\left( x \\right)", "(x)"),
+        ("2^{10}", "2^10"),
+        ("x⁻¹ + y²", "x^{-1}+y^2"),
+        ("１２ + ｘ", "12+x"),
+        ("5½", "5 1/2"),
+        ("Stop it! What is 5!?", "stop it: what is 5!"),
+    ],
+)
+def test_dressing_makes_no_other_question(one, other):
+    assert words(one) == words(other)
+
+
 def test_minhash_estimates_the_exact_similarity():
     """Mean error of 256 permutations is below 3/√256 everywhere, and there is no bias."""
     rng = random.Random(0)

@@ -171,7 +171,7 @@ def test_answers_that_do_not_parse_are_found(tmp_path):
 def test_benchmark_questions_that_are_trained_on_are_found(tmp_path):
     rows = [(f"What is {i} + {i}?", str(2 * i)) for i in range(40)]
     file = questions(tmp_path, rows)
-    held = tmp_path / "held.jsonl"
+    held, linted_file = tmp_path / "held.jsonl", tmp_path / "grid.yaml"
     held.write_text(json.dumps({"question": "what is  7 + 7 ?", "answer": "14"}) + "\n")
     linted = lint(
         tmp_path,
@@ -183,6 +183,8 @@ def test_benchmark_questions_that_are_trained_on_are_found(tmp_path):
     )
     [finding] = found(linted, "train-test-overlap")
     assert "1 of 1 questions of sums-2" in finding.effect
+    held.write_text(json.dumps({"question": "What is $7 + 7!$?", "answer": "5047"}) + "\n")
+    assert not found(lint_file(linted_file), "train-test-overlap")
 
 
 def test_a_waiver_needs_a_rule_and_a_reason(tmp_path):
