@@ -19,6 +19,7 @@ from harness.meters.memory import PeakMemory
 from harness.models.loading import LoadedModel
 from harness.rewards.answers import AnswerChecker
 from harness.rollout.engine import Engine, Request, Sampling
+from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.recipe import PromptSpec
 from harness.spec.seeds import derive_seed
@@ -94,6 +95,7 @@ class Evaluator:
             alone, so all checkpoints meet the same random numbers.
 
         Raises:
+            SpecError: a prompt and the cap together are beyond the model's context.
             Stopped: `stop` became true.
         """
         self._clock.reset()
@@ -162,6 +164,7 @@ class Evaluator:
         prompts = [tuple(encode_prompt(self._tokenizer, self._prompt, p)) for p in problems]
         # Questions of like length together: left padding costs time.
         order = sorted(range(len(problems)), key=lambda i: (len(prompts[i]), i))
+        self._check_room(problems[order[-1]], len(prompts[order[-1]]))
         width = max(1, self._part_rows // self._spec.samples)
         frames, earlier = [], 0.0
         for number, start in enumerate(range(0, len(order), width)):
@@ -182,6 +185,15 @@ class Evaluator:
         samples = pd.concat(frames, ignore_index=True)
         samples = samples.sort_values(["question_index", "sample"], ignore_index=True)
         return samples, sum(map(len, prompts)), earlier
+
+    def _check_room(self, longest: Problem, tokens: int) -> None:
+        context, cap = self._loaded.source.context_tokens, self._spec.max_completion_tokens
+        if tokens + cap > context:
+            raise SpecError(
+                f"question {longest.id!r}: its prompt of {tokens} tokens and a completion of up to {cap} go beyond "
+                f"the model's context of {context}",
+                hint=f"a cap of at most {context - tokens}" if tokens < context else "leave the question out",
+            )
 
     def _complete(
         self, problems: Sequence[Problem], prompts: Sequence[tuple[int, ...]], chosen: Sequence[int]

@@ -264,6 +264,25 @@ def test_hub_benchmarks_load_by_their_columns(name, monkeypatch):
     assert count in (30, 40, 272, 500, 675)
 
 
+@pytest.mark.parametrize(("cap", "hint"), [(1000, "a cap of at most 9"), (64, "leave the question out")])
+def test_a_prompt_beyond_the_context_is_refused(cap, hint, tmp_path, capsys):
+    question = "+".join(["1"] * (520 if cap == 64 else 10)) + "="
+    (tmp_path / "long.jsonl").write_text(json.dumps({"question": question, "answer": "0"}) + "\n")
+    arguments = [
+        *MODEL,
+        "--benchmarks",
+        str(tmp_path / "long.jsonl"),
+        "--samples",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    assert evaluate.main([*arguments, "--max-tokens", str(cap)]) == 2
+    error = capsys.readouterr().err.splitlines()[-2:]
+    assert error[0].startswith("error: question 'long:0': its prompt of ")
+    assert error[1].startswith(f"  {hint}")
+
+
 def test_names_of_benchmarks(tmp_path):
     assert benchmark("champ@7").questions == 7
     assert benchmark("champ", questions=5).questions == 5
