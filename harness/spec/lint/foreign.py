@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,23 @@ def _release(version: str) -> tuple[int, int, int]:
 
 
 def foreign_findings(recipe: Recipe) -> list[Finding]:
-    """What the recipe shows, before waivers.
+    """What the recipe shows, before waivers. What depends on a version that the file does not say is an info at most.
 
     Raises:
         SpecError: a setting has another type than trl wants.
     """
+    found = _under(recipe)
+    if recipe.stated:
+        return found
+    others = [{(f.rule, f.place) for f in _under(replace(recipe, version=v))} for v in trl_keys.known()]
+    return [
+        f if all((f.rule, f.place) in other for other in others) else replace(f, severity="info")
+        for f in found
+    ]
+
+
+def _under(recipe: Recipe) -> list[Finding]:
+    """What the recipe shows under its version."""
     subject = subject_of(recipe)
     found = [*_keys(recipe), *_unread(recipe), *_batch(recipe), *_selection(recipe)]
     return [*found, *rules.findings([subject]), *reward_rules.findings([subject])]
@@ -233,10 +245,19 @@ def _checkpoints(recipe: Recipe, steps: int) -> tuple[int, ...]:
     return tuple(sorted({*range(int(every), steps + 1, int(every)), steps}))
 
 
+def _trl_keys(recipe: Recipe) -> frozenset[str]:
+    """Keys of the known versions next to the recipe's, between which keys come and go; of all if it is a guess."""
+    releases = {version: _release(version) for version in trl_keys.known()}
+    own = _release(recipe.version)
+    older = max((r for r in releases.values() if r <= own), default=own)
+    newer = min((r for r in releases.values() if r >= own), default=own)
+    admitted = [v for v, release in releases.items() if not recipe.stated or release in (older, newer)]
+    return frozenset().union(*(trl_keys.known()[version] for version in admitted))
+
+
 def _keys(recipe: Recipe) -> Iterator[Finding]:
     """Keys that neither trl nor the program knows."""
-    known = trl_keys.known().get(recipe.version) or list(trl_keys.known().values())[-1]
-    admitted = known | trl_keys.of_program(recipe.program) | {"env"}
+    admitted = _trl_keys(recipe) | trl_keys.of_program(recipe.program) | {"env"}
     for key in recipe.sourced.data:
         if key in admitted:
             continue

@@ -14,6 +14,7 @@ from harness.spec.lint.finding import Finding, Place, Severity
 from harness.spec.lint.subject import Subject
 from harness.spec.recipe import Recipe
 from harness.spec.source import Path_
+from kernels.grpo_loss.objective import VARIANTS
 
 PATHS: dict[str, Path_] = {
     "warmup": ("optimizer", "warmup_steps"),
@@ -144,7 +145,7 @@ def effective(recipe: Recipe) -> Recipe:
     """The recipe with fields that have no effect under its settings at their defaults."""
     idle: dict[str, set[str]] = {"objective": set(), "optimizer": set()}
     objective, training = recipe.objective, recipe.training
-    if training.inner_epochs * training.minibatches == 1:
+    if training.inner_epochs * training.minibatches == 1 or VARIANTS[objective.loss].surrogate != "clip":
         idle["objective"] |= {"clip_low", "clip_high", "delta"}
     for family, fields in (("cispo", {"cispo_max"}), ("sapo", _named("sapo_")), ("vespo", _named("vespo_"))):
         if objective.loss != family:

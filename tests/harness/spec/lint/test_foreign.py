@@ -9,6 +9,7 @@ import pytest
 from harness.matrix.lint import lint_file
 from harness.spec.errors import SpecError
 from harness.spec.lint import trl_keys
+from harness.spec.lint.finding import errors
 
 ROOT = Path(__file__).resolve().parents[4]
 PUBLISHED = ROOT / "ablations" / "open_rs" / "published"
@@ -137,9 +138,32 @@ def test_the_temperature_matters_before_trl_divided_by_it(tmp_path):
 def test_without_a_version_the_keys_tell_it(tmp_path):
     text = RECIPE.replace("# lint: program=open-r1 trl=1.16.0 processes=2\n", "")
     old = lint(tmp_path, text, add="max_prompt_length: 512\noverwrite_output_dir: true\ntemperature: 0.7\n")
-    assert "logprob-temperature" in rules(old)
+    assert "logprob-temperature" in rules(old, severity="info")
     assert any("0.16.0.dev0" in note for note in old.notes)
     assert any("1.16.0" in note for note in lint(tmp_path, text).notes)
+
+
+def test_only_what_every_version_shows_is_an_error_where_the_version_is_a_guess(tmp_path):
+    text = RECIPE.replace("# lint: program=open-r1 trl=1.16.0 processes=2\n", "")
+    mixed = "max_prompt_length: 512\nloss_type: dapo\ntemperature: 0.7\n"
+    assert rules(lint(tmp_path, text, add=mixed), severity="error") == set()
+    typo = lint(tmp_path, text, add=mixed + "max_promt_length: 512\n")
+    assert [f.place.key for f in errors(typo.findings)] == ["max_promt_length"]
+
+
+@pytest.mark.parametrize(
+    ("version", "unknown"),
+    [
+        ("0.15.0", {"loss_type"}),
+        ("0.24.0", set()),
+        ("1.16.0", {"warmup_ratio", "max_prompt_length"}),
+        ("99.0", {"warmup_ratio", "max_prompt_length"}),
+    ],
+)
+def test_between_known_versions_the_keys_of_both_are_known(tmp_path, version, unknown):
+    add = "warmup_ratio: 0.1\nmax_prompt_length: 512\nloss_type: dapo\n"
+    linted = lint(tmp_path, old="trl=1.16.0", new=f"trl={version}", add=add)
+    assert {f.place.key for f in linted.findings if f.rule == "unknown-key"} == unknown
 
 
 def test_a_waiver_keeps_the_finding_and_its_reason(tmp_path):

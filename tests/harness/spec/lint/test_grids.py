@@ -142,6 +142,13 @@ def test_two_passes_over_a_batch_make_clipping_a_difference(tmp_path):
     assert not found(lint(tmp_path, clip, ("steps: 20}", "steps: 20, inner_epochs: 2}")), "same-run")
 
 
+@pytest.mark.parametrize("loss", ["cispo", "sapo", "vespo"])
+def test_a_loss_without_a_clipped_surrogate_makes_clipping_none(tmp_path, loss):
+    clip = ("optimizer.learning_rate: [1e-6, 1e-5]", "objective.clip_high: [0.2, 0.3]")
+    twice = ("steps: 20}", f"steps: 20, inner_epochs: 2}}\n  objective: {{loss: {loss}}}")
+    assert found(lint(tmp_path, clip, twice), "same-run")
+
+
 def test_the_place_is_the_level_that_set_it(tmp_path):
     linted = lint(
         tmp_path, ("[1e-6, 1e-5]}", "[1e-6, 1e-5]}\n  share:\n    all: {}\n    most: {rollout: {top_p: 0.9}}")
