@@ -19,7 +19,8 @@ from harness.spec.lint import reward_rules, rules, trl_keys
 from harness.spec.lint.finding import Finding, Place, Severity
 from harness.spec.lint.programs import FAMILIES, reward_of
 from harness.spec.lint.subject import Subject
-from harness.spec.source import Sourced, nearest, read_yaml
+from harness.spec.source import Path_, Sourced, nearest, read_yaml
+from harness.spec.validate import dotted
 
 _SIGNS = frozenset({"model_name_or_path", "num_generations", "max_completion_length", "reward_funcs"})
 _DIRECTIVE = re.compile(r"^\s*#\s*lint:\s*(.+?)\s*$", re.MULTILINE)
@@ -177,7 +178,7 @@ def subject_of(recipe: Recipe) -> Subject:
         _number(recipe, "warmup_ratio", 0.0) * max(steps, 0)
     )
     temperature = _number(recipe, "temperature", 0.9 if old else 1.0)
-    accumulation = _number(recipe, "gradient_accumulation_steps", 1)
+    accumulation = _accumulation(recipe)
     per_generation = _number(recipe, "steps_per_generation", accumulation)
     names = {
         "checkpoints": "save_steps",
@@ -193,7 +194,6 @@ def subject_of(recipe: Recipe) -> Subject:
         "kl": "sync_ref_model",
         "fix_temperature": "trl 0.16.0 or later, which divides by the temperature; or `temperature: 1.0`",
     }
-    floor = recipe.get("lr_scheduler_kwargs", {})
     rewards = reward_of(recipe.program, recipe.sourced)
     return Subject(
         file=recipe.file,
@@ -203,7 +203,7 @@ def subject_of(recipe: Recipe) -> Subject:
         horizon=steps,
         schedule=str(recipe.get("lr_scheduler_type", "linear")),
         warmup_steps=warmup,
-        floor=float(floor.get("min_lr_rate", 0.0)) if isinstance(floor, dict) else 0.0,
+        floor=_floor(recipe),
         checkpoints=_checkpoints(recipe, steps),
         updates=int(_number(recipe, "num_iterations", 1) * max(1.0, per_generation / accumulation)),
         loss=str(recipe.get("loss_type", "grpo" if old else "dapo")),
@@ -229,13 +229,30 @@ def subject_of(recipe: Recipe) -> Subject:
 
 
 def _number(recipe: Recipe, key: str, default: float) -> float:
-    value = recipe.get(key, default)
+    return _finite(recipe, (key,), recipe.get(key, default))
+
+
+def _accumulation(recipe: Recipe) -> float:
+    key = "gradient_accumulation_steps"
+    if (value := _number(recipe, key, 1)) < 1:
+        raise recipe.sourced.error((key,), f"{key}: must be >= 1, got {value:g}")
+    return value
+
+
+def _floor(recipe: Recipe) -> float:
+    """Rate at the schedule's end, as a share of the peak."""
+    settings = recipe.get("lr_scheduler_kwargs", {})
+    value = settings.get("min_lr_rate") if isinstance(settings, dict) else None
+    return 0.0 if value is None else _finite(recipe, ("lr_scheduler_kwargs", "min_lr_rate"), value)
+
+
+def _finite(recipe: Recipe, path: Path_, value: Any) -> float:
     try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
+        if not isinstance(value, bool) and math.isfinite(number := float(value)):
+            return number
     except (TypeError, ValueError):
-        raise recipe.sourced.error((key,), f"{key}: must be a number, got {value!r}") from None
+        pass
+    raise recipe.sourced.error(path, f"{dotted(path)}: must be a finite number, got {value!r}")
 
 
 def _checkpoints(recipe: Recipe, steps: int) -> tuple[int, ...]:
@@ -280,6 +297,7 @@ def _keys(recipe: Recipe) -> Iterator[Finding]:
 def _unread(recipe: Recipe) -> Iterator[Finding]:
     """Keys that nothing reads under these settings."""
     functions = recipe.get("reward_funcs", [])
+    functions = functions if isinstance(functions, list) else [functions]
     data = recipe.sourced.data
     for function, prefix in (("cosine", "cosine_"), ("repetition_penalty", "repetition_")):
         for key in data:
@@ -302,7 +320,7 @@ def _unread(recipe: Recipe) -> Iterator[Finding]:
                     "`use_vllm: true`",
                 )
     weights = recipe.get("reward_weights")
-    if isinstance(weights, list) and isinstance(functions, list) and len(weights) != len(functions):
+    if isinstance(weights, list) and len(weights) != len(functions):
         yield recipe.finding(
             "unread-key",
             "error",
@@ -317,7 +335,7 @@ def _batch(recipe: Recipe) -> Iterator[Finding]:
     if recipe.processes is None:
         return
     per_device = int(_number(recipe, "per_device_train_batch_size", 8))
-    accumulation = int(_number(recipe, "gradient_accumulation_steps", 1))
+    accumulation = int(_accumulation(recipe))
     group = int(_number(recipe, "num_generations", 8))
     at_once = per_device * recipe.processes
     pooled = not recipe.before(POOLED_SINCE)

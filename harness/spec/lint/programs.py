@@ -5,6 +5,7 @@ Read from their `rewards.py` and `grpo.py`: Open-RS (knoveleng/open-rs, pinned t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from harness.spec.lint.finding import Place
@@ -50,13 +51,24 @@ _PARAMS: dict[str, dict[str, tuple[str, Any]]] = {
 
 
 def reward_of(program: str, sourced: Sourced) -> tuple[RewardSpec, tuple[Place, ...]] | None:
-    """The recipe's reward, and where each function stands; None where no function has an equal here."""
-    names: Any = sourced.data.get("reward_funcs", [])
+    """The recipe's reward, and where each function stands; None where no function has an equal here.
+
+    Raises:
+        SpecError: a weight is no number.
+    """
+    names: Any = sourced.data.get("reward_funcs")
+    names = names if isinstance(names, list) else []
     family = FAMILIES.get(program, {})
     weights: Any = sourced.data.get("reward_weights") or [1.0] * len(names)
+    if not isinstance(weights, list) or not all(
+        type(w) in (int, float) and math.isfinite(w) for w in weights
+    ):
+        raise sourced.error(
+            ("reward_weights",), f"reward_weights: must be a list of numbers, got {weights!r}"
+        )
     functions: list[RewardFunctionSpec] = []
     places: list[Place] = []
-    for index, name in enumerate(names if isinstance(names, list) else []):
+    for index, name in enumerate(names):
         equal = family.get(str(name))
         if equal is None or any(equal == f.name for f in functions):
             continue

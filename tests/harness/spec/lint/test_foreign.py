@@ -186,13 +186,25 @@ def test_a_waiver_keeps_the_finding_and_its_reason(tmp_path):
         "# lint: processes=many",
         "temperature: hot",
         "max_steps: true",
+        "max_steps: .inf",
+        "gradient_accumulation_steps: 0",
+        "reward_weights: 1.0",
+        "reward_weights: [x, 1]",
+        "lr_scheduler_kwargs: {min_lr_rate: x}",
     ],
 )
 def test_what_cannot_be_understood_is_an_error_with_its_place(tmp_path, line):
+    key = line.partition(":")[0]
+    others = [own for own in RECIPE.replace(" processes=2", "").splitlines() if not own.startswith(key + ":")]
     with pytest.raises(SpecError) as error:
-        lint(tmp_path, RECIPE.replace(" processes=2", ""), add=line + "\n")
+        lint(tmp_path, "\n".join([*others, line, ""]))
     assert "recipe.yaml" in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
+
+
+def test_settings_without_a_value_are_at_their_defaults(tmp_path):
+    add = "lr_scheduler_kwargs: {min_lr_rate: null}\nsteps_per_generation: null\n"
+    assert rules(lint(tmp_path, add=add)) == set()
 
 
 def test_the_snapshot_of_keys_is_what_an_installed_trl_says():
