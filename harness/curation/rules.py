@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from harness.curation.items import KEEP, Decision, Item
 from harness.spec.curation import RulesStage
 
+_PART = r"(?:^|[\s:;.])(?<!\b[a-z]\s)"
+"""What a part's mark stands after: not a letter, as the argument of `f (a)` does."""
 _PARTS = (
-    re.compile(r"(?:^|[\s:;.])\(?a\)\s.*?[\s:;.]\(?b\)\s", re.DOTALL),
-    re.compile(r"(?:^|[\s:;.])\(?i\)\s.*?[\s:;.]\(?ii\)\s", re.DOTALL),
+    re.compile(_PART + r"\(?a\)\s.*?" + _PART + r"\(?b\)\s", re.DOTALL),
+    re.compile(_PART + r"\(?i\)\s.*?" + _PART + r"\(?ii\)\s", re.DOTALL),
     re.compile(r"(?:^|\n)\s*1[.)]\s.*?\n\s*2[.)]\s", re.DOTALL),
     re.compile(r"\bpart\s+\(?(?:a|1|i)\)?\b.*?\bpart\s+\(?(?:b|2|ii)\)?\b", re.DOTALL),
 )
@@ -21,7 +23,8 @@ _FIGURE = re.compile(
     r"|\b(?:in|see|from)\s+the\s+(?:figure|diagram|picture|image)\b|\bas\s+shown\b"
 )
 _LINK = re.compile(r"https?://|\bwww\.")
-_CHOICES = re.compile(r"\(?A[).].*\(?B[).].*\(?C[).]", re.DOTALL)
+# A choice's mark follows no word: `sin(A)` is an argument.
+_CHOICES = re.compile(".*".join(rf"(?<![\w(}}])\(?{letter}[).]" for letter in "ABC"), re.DOTALL)
 
 
 def _unprintable(text: str) -> bool:

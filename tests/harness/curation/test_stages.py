@@ -169,6 +169,11 @@ def test_a_short_benchmark_question_is_matched_whole():
     ("rule", "bad", "good"),
     [
         ("multi_part", "Let x = 3. (a) Find x. (b) Find 2x.", "Let f(a) be 3. Find f(b)."),
+        (
+            "multi_part",
+            "Find (a) the sum and (b) the product of 3 and 4.",
+            "If f (a) and g (b) agree, find a.",
+        ),
         ("multi_part", "Answer:\n1. How many?\n2. How long?", "There were 1.5 litres and 2. More?"),
         ("several_questions", "How many? And how long?", "How many?"),
         ("proof", "Prove that 2 is even.", "The proof has 3 lines. How many words?"),
@@ -176,6 +181,11 @@ def test_a_short_benchmark_question_is_matched_whole():
         ("figure", "See ![](a.png)", "What is 3! + 1?"),
         ("link", "See https://a.b/c", "How many links has a chain?"),
         ("choices", "Pick one: (A) 1 (B) 2 (C) 3", "Let A. be 1 and B. be 2"),
+        (
+            "choices",
+            "\\textbf{(A)}1\\qquad\\textbf{(B)}2\\qquad\\textbf{(C)}3",
+            "Find sin(A) + sin(B) + sin(C).",
+        ),
         ("unprintable", "What is \x00 2?", "What is\n2?"),
     ],
 )
