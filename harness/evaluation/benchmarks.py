@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SourceSpec, SumsSource
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
@@ -51,15 +53,19 @@ def benchmark(text: str, *, questions: int | None = None, seed: int = 0) -> Benc
         seed: of a generated source.
 
     Raises:
-        SpecError: no benchmark has that name.
+        SpecError: no benchmark has that name, or it or a number in it is out of range.
     """
     name, _, count = text.rpartition("@") if re.search(r"@\d+$", text) else (text, "", "")
     asked = int(count) if count else questions
     if asked is not None and asked < 1:
         raise SpecError(f"benchmark {text!r}: asks for {asked} questions", hint="ask for at least one")
-    source, label, endless = _source(name)
-    number = asked or (DEFAULT_QUESTIONS if endless else None)
-    return BenchmarkSpec(name=label, source=source, questions=number, seed=seed)
+    try:
+        source, label, endless = _source(name)
+        number = asked or (DEFAULT_QUESTIONS if endless else None)
+        return BenchmarkSpec(name=label, source=source, questions=number, seed=seed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecError(f"benchmark {text!r}: {first['msg']}, got {first['input']!r}") from None
 
 
 def _source(name: str) -> tuple[SourceSpec, str, bool]:
@@ -71,9 +77,11 @@ def _source(name: str) -> tuple[SourceSpec, str, bool]:
         return SumsSource(source="sums", **kind), name.replace(":", "-"), True
     if match := _GYM.fullmatch(name):
         return ReasoningGymSource(source="reasoning_gym", family=match[1]), f"gym-{match[1]}", True
-    label, _, path = name.rpartition("=")
-    if path.endswith(FILE_SUFFIXES):
-        label = label or re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).stem)
+    if name.endswith(FILE_SUFFIXES):
+        label, equals, path = name.partition("=")
+        if not equals or "/" in label or Path(name).is_file():
+            path = name
+            label = re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).stem).lstrip("._-") or "file"
         return _file(path), label, False
     known = [*REGISTRY, "sums", "sums:2x2", "gym:FAMILY", "FILE.jsonl"]
     raise SpecError(f"no benchmark {name!r}", hint=nearest(name, known))

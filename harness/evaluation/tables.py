@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.reporting import formats
 from harness.reporting.table import Shown, Table, as_text, as_whole, make_table
+from harness.spec.errors import SpecError
 from harness.store.atomic import make_folder, read_json, write_text
 from harness.store.folders import RunFolder, Store
 
@@ -26,8 +27,18 @@ _NOTE = (
 
 
 def evaluations_in(out: Path) -> list[Located]:
-    """Every evaluation in an output folder, in the order of the table."""
+    """Every evaluation in an output folder, in the order of the table.
+
+    Raises:
+        SpecError: one has no settings, as those of early versions.
+    """
     found = [(run, record) for run in Store(out).runs() for record in run.evaluations()]
+    for run, record in found:
+        if "max_completion_tokens" not in record["settings"]:
+            raise SpecError(
+                f"{run.path}: the evaluation of {record['benchmark']} at step {record['step']} has no settings",
+                hint="an early version made it: evaluate again, in another folder",
+            )
     return sorted(found, key=lambda pair: _order(*pair))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,9 +13,11 @@ from harness.evaluation.benchmarks import REGISTRY, benchmark
 from harness.evaluation.evaluate import Evaluator
 from harness.evaluation.exports import export
 from harness.evaluation.tables import evaluations_in
+from harness.spec.errors import SpecError
 from harness.store.folders import RunFolder
 
 MODEL = ["--model", "tiny", "--part-rows", "16"]
+OLD = Path(__file__).parents[1] / "store" / "assets" / "schema-1"
 SAMPLED = [*MODEL, "--benchmarks", "sums:2x2@12", "gym:chain_sum@6", "--samples", "4", "--temperature", "1"]
 
 
@@ -293,6 +296,22 @@ def test_names_of_benchmarks(tmp_path):
     assert benchmark(str(file)).name == "my-file"
     assert benchmark(f"aime24={file}").name == "aime24"
     assert benchmark(f"aime24={file}").source.question == "problem"
+    with pytest.raises(SpecError, match=r"benchmark 'my sums=.*pattern.*got 'my sums'"):
+        benchmark(f"my sums={file}")
+    equal = tmp_path / "a=b" / "_c=d.jsonl"
+    equal.parent.mkdir()
+    equal.write_text(file.read_text())
+    assert benchmark(f"x={equal}").name == "x"
+    for named in (f"x={equal}", str(equal)):
+        assert benchmark(named).source.path == str(equal)
+    assert benchmark(str(equal)).name == "c-d"
+
+
+def test_benchmarks_of_the_command_line_complete_a_file(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("samples: 3\n")
+    run(*MODEL, "--config", file, "--benchmarks", "sums:2x1@2", "--max-tokens", "16", "--out", tmp_path)
+    assert record_of(tmp_path, "sums-2x1", 16)["samples"] == 3
 
 
 @pytest.mark.parametrize(
@@ -312,6 +331,8 @@ def test_names_of_benchmarks(tmp_path):
         (["--model", "tiny", "--benchmarks", "champ", "champ"], r"benchmark names must be distinct"),
         (["--model", "tiny", "--benchmarks", "sums:2x1@300"], r"asks for 300 questions, its source has \d+"),
         (["--rescore", "nowhere"], r"nowhere holds no evaluations"),
+        (["--rescore", str(OLD)], r"the evaluation of easy at step 2 has no settings\n  .*evaluate again"),
+        (["--model", "tiny", "--benchmarks", "sums:0x2"], r"benchmark 'sums:0x2': .*got 0"),
     ],
 )  # fmt: skip
 def test_wrong_input_ends_in_two_lines(arguments, message, tmp_path, capsys, monkeypatch):
