@@ -76,14 +76,14 @@ def check_source(spec: SourceSpec) -> None:
     """Whether a source is there, without reading it in full and without torch.
 
     Raises:
-        SourceNotFound: a file, package, family, parameter or column is missing, a family has no answers, or a hub
+        SourceNotFound: a file, package, family, parameter or column is missing, a family cannot be judged, or a hub
             dataset is neither cached nor reachable.
     """
     match spec:
         case SumsSource():
             pass
         case ReasoningGymSource():
-            generated.load_reasoning_gym(spec, split="train", count=1, seed=0)
+            generated.reasoning_gym_dataset(spec, size=1, seed=0)
         case FileSource():
             stored.check_file(spec)
         case HubSource():

@@ -197,7 +197,7 @@ def write(path, text):
         (lambda t: file(write(t / "a.csv", "question,answer\n")), "a.csv: holds no rows"),
         (lambda t: file(write(t / "a.csv", "question,anser\n1,2\n")), 'did you mean "anser"?'),
         (lambda t: file(write(t / "a.csv", "question,anser\n(1,2),3\n")), "a.csv:2: more cells than columns"),
-        (lambda t: gym("graph_color", num_colors=3), "family 'graph_color' has no reference answers"),
+        (lambda t: gym("graph_color", num_colors=3), "family 'graph_color' cannot be judged"),
     ],
 )
 def test_what_is_not_there_is_told(tmp_path, make, message):
