@@ -20,14 +20,14 @@ POWERS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def scored(samples: pd.DataFrame, checker: AnswerChecker) -> pd.DataFrame:
-    """The samples with the columns that follow from `text` and `gold`: `answer`, `correct`, `parsable`, and
-    `answer_class`, a number for each distinct answer of a question by the project's equality, −1 for none.
+    """The samples with the columns that follow from `question`, `text` and `gold`: `answer`, `correct`, `parsable`,
+    and `answer_class`, a number for each distinct answer of a question by the project's equality, −1 for none.
 
     Args:
         samples: a row per completion, ordered by `question_index`.
         checker: decides which answers are right, and which are the same.
     """
-    checks = checker.check_many(list(zip(samples["text"], samples["gold"])))
+    checks = checker.check_many(list(zip(samples["text"], samples["gold"])), samples["question"].tolist())
     judged = samples.assign(
         answer=pd.Series([check.answer for check in checks], index=samples.index, dtype=object),
         correct=np.array([check.correct for check in checks], dtype=bool),

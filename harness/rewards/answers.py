@@ -25,6 +25,7 @@ from typing import Any
 from harness.rewards.boxed import final_answer
 from harness.rewards.exact import as_words, decide, plain_number
 from harness.rewards.types import Check
+from harness.rewards.undone import undone
 
 __all__ = ["AnswerChecker", "Check"]
 
@@ -78,16 +79,26 @@ class AnswerChecker:
         for worker in self._workers:
             worker.stop()
 
-    def check(self, text: str, gold: str) -> Check:
+    def check(self, text: str, gold: str, question: str = "") -> Check:
         """Checks the final answer of a completion against the reference answer."""
-        return self.check_many([(text, gold)])[0]
+        return self.check_many([(text, gold)], [question])[0]
 
-    def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Check]:
-        """Checks (completion, reference) pairs; equal answers to equal references are compared once."""
+    def check_many(
+        self, pairs: Sequence[tuple[str, str]], questions: Sequence[str] | None = None
+    ) -> list[Check]:
+        """Checks (completion, reference) pairs; equal answers to equal references are compared once.
+
+        Args:
+            pairs: completions and references.
+            questions: of each pair; an answer that leaves to be done what its question asks for is wrong then.
+        """
         answers = [(gold, final_answer(text)) for text, gold in pairs]
         keys = [None if answer is None else (gold, answer) for gold, answer in answers]
         results = self._results([key for key in keys if key is not None])
-        return [Check(False, None, False, "no box") if key is None else results[key] for key in keys]
+        return [
+            Check(False, None, False, "no box") if key is None else _done(results[key], question, key[0])
+            for key, question in zip(keys, questions or [""] * len(keys), strict=True)
+        ]
 
     def same_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether two final answers (reference, other) are the same, by the rules of `check_many`."""
@@ -158,6 +169,12 @@ class AnswerChecker:
         if not reply["parsable"]:
             return Check(False, answer, False, "unparsable answer")
         return Check(reply["correct"], answer, True, "" if reply["correct"] else "wrong")
+
+
+def _done(check: Check, question: str, gold: str) -> Check:
+    if check.correct and question and check.answer is not None and undone(question, gold, check.answer):
+        return Check(False, check.answer, True, "left undone")
+    return check
 
 
 def _judged(gold: str, answer: str) -> Check | None:

@@ -88,7 +88,9 @@ class CompositeReward:
         Raises:
             ValueError: a function gives another number of values than completions, or one that is not finite.
         """
-        checks = self._checker.check_many([(item.text, item.answer) for item in batch])
+        checks = self._checker.check_many(
+            [(item.text, item.answer) for item in batch], [item.question for item in batch]
+        )
         return self._composite.score(batch, RewardContext(checks=checks, checker=self._checker))
 
 

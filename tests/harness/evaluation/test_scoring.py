@@ -16,7 +16,10 @@ def checker():
 
 
 def classes(answers, gold, checker):
-    rows = [{"question_index": 0, "text": f"\\boxed{{{answer}}}", "gold": gold} for answer in answers]
+    rows = [
+        {"question_index": 0, "question": "Which?", "text": f"\\boxed{{{answer}}}", "gold": gold}
+        for answer in answers
+    ]
     return scored(pd.DataFrame(rows), checker)["answer_class"].tolist()
 
 
