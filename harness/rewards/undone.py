@@ -11,9 +11,10 @@ from fractions import Fraction
 
 from harness.rewards.exact import normalised, plain_number
 
-_OPERATOR = r"(?:[-+*/×·÷]|\\(?:cdot|times|div)(?![A-Za-z]))"
-_OPERATION = re.compile(rf"[\w)}}\]!%]{_OPERATOR}\\?[\w({{\[+-]|\)\(|\\[dt]?frac|\\sqrt")
-"""Work to be done, in an answer without spaces."""
+_ARITHMETIC = re.compile(r"[\w)}\]!%](?:[-+*/×·÷]|\\(?:cdot|times|div)(?![A-Za-z]))\\?[\w({\[+-]|\)\(")
+"""A sum, product or quotient that is left to be worked out, in an answer without spaces."""
+_FORM = re.compile(r"\\[dt]?frac|\\sqrt")
+"""What may be simplified, and is often left as it is."""
 _NUMBER = re.compile(r"(?<![\w)}\]!%])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
 """A number; with its sign where that is no minus between two terms."""
 _QUOTIENT = re.compile(r"[+-]?(?:(\d+)/(\d+)|\\frac(?:\{[+-]?(\d+)\}\{(\d+)\}|(\d)(\d)))", re.ASCII)
@@ -23,8 +24,9 @@ def undone(question: str, gold: str, answer: str) -> bool:
     """Whether an answer of the reference's value leaves to be done what the question asks for.
 
     So it is where the answer has an operation left and stands in the question as it is; or where the reference is a
-    number, and the answer an operation on numbers of the question of which none is that number. A quotient of whole
-    numbers is an operation unless it is in lowest terms. A reference in the same words is always met.
+    number, and the answer arithmetic on numbers of which none is that number: copied from elsewhere in the prompt, or
+    varied. A quotient stands for a whole number nowhere, for a fraction anywhere but in the question's own terms. A
+    reference in the same words is always met.
 
     Args:
         question: without the prompt around it.
@@ -32,25 +34,19 @@ def undone(question: str, gold: str, answer: str) -> bool:
         answer: a final answer that equals it.
     """
     mine = normalised(answer)
-    if mine == normalised(gold) or not _OPERATION.search(mine) or _final(mine):
+    arithmetic = bool(_ARITHMETIC.search(mine))
+    if mine == normalised(gold) or not (arithmetic or _FORM.search(mine)):
         return False
-    asked = normalised(question)
-    if mine.strip("=()") in asked:
+    value, quotient = plain_number(gold), _QUOTIENT.fullmatch(mine)
+    if quotient:
+        above, below = (int(digits) for digits in quotient.groups() if digits is not None)
+        if below > 1 and Fraction(above, below).denominator == below:
+            return False  # lowest terms
+        if value is not None and value.denominator == 1:
+            return True
+    elif plain_number(mine) is not None:
+        return False
+    if mine.strip("=()") in normalised(question):
         return True
-    value = plain_number(gold)
-    if value is None:
-        return False
-    numbers = _numbers(mine)
-    return value not in numbers and bool(numbers & _numbers(asked))
-
-
-def _final(normal: str) -> bool:
-    """Whether a plain number is written as one: not 6/3, nor 2/4."""
-    if match := _QUOTIENT.fullmatch(normal):
-        above, below = (int(digits) for digits in match.groups() if digits is not None)
-        return below > 1 and Fraction(above, below).denominator == below
-    return plain_number(normal) is not None
-
-
-def _numbers(normal: str) -> set[Fraction]:
-    return {Fraction(number) for number in _NUMBER.findall(normal)}
+    numbers = map(Fraction, _NUMBER.findall(mine))
+    return value is not None and arithmetic and not quotient and value not in numbers

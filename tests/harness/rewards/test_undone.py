@@ -13,6 +13,7 @@ COPIES = [
     (SUM.format("1 - 2"), "-1", ["1 - 2", "1-2", "-2 + 1"]),
     (SUM.format("0 + 2"), "2", ["0 + 2"]),
     (SUM.format("4 - 4"), "0", ["4 - 4"]),
+    (SUM.format("6 + 4"), "10", ["9 + 1", "20 / 2", "\\frac{20}{2} + 0"]),
     ("What is 3 * 4?", "12", ["3 * 4", "3 \\cdot 4", "3 \\times 4", "4 \\cdot 3", "3 \\cdot 2 \\cdot 2"]),
     ("What is 6 / 3?", "2", ["6/3", "6 / 3", "\\frac{6}{3}"]),
     ("Simplify $\\frac{92}{524}$.", "\\frac{23}{131}", ["\\frac{92}{524}"]),
@@ -20,8 +21,9 @@ COPIES = [
     ("Tom has 7 apples and gets 8 more. How many?", "15", ["7 + 8"]),
 ]
 DONE = [
-    (SUM.format("7 - 8"), "-1", ["-1", "-1.0", "7 - 8 = -1", "-\\frac{1}{1}"]),
-    ("What is 1 / 2 as a fraction?", "\\frac{1}{2}", ["1/2", "\\frac12", "0.5"]),
+    (SUM.format("7 - 8"), "-1", ["-1", "-1.0", "7 - 8 = -1"]),
+    ("What is 1 / 2 as a fraction?", "\\frac{1}{2}", ["1/2", "\\frac12", "0.5", "2/4"]),
+    ("What is the side of a square of area 49?", "7", ["\\sqrt{49}"]),
     ("Which is larger, 2^3 or 3^2 + 1?", "3^2+1", ["3^2+1", "3^2 + 1"]),
     ("How many subsets has a set of 10?", "1024", ["1024", "2^{10}", "1{,}024"]),
     ("What is the speed of light in m/s, to one digit?", "300000000", ["3 \\times 10^8", "3 \\cdot 10^{8}"]),
