@@ -66,7 +66,7 @@ def _foreign(file: str | Path) -> Linted:
     notes = []
     if not recipe.stated:
         notes.append(
-            f"read as a recipe for trl {recipe.version}, whose keys fit best: what depends on it is an info; "
+            f"read as a recipe for trl {recipe.version}, whose keys fit best: what depends on it is a warning; "
             "to say it: `# lint: trl=VERSION`"
         )
     if recipe.processes is None:

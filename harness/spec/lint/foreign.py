@@ -144,7 +144,8 @@ def _release(version: str) -> tuple[int, int, int]:
 
 
 def foreign_findings(recipe: Recipe) -> list[Finding]:
-    """What the recipe shows, before waivers. What depends on a version that the file does not say is an info at most.
+    """What the recipe shows, before waivers. What depends on a version that the file does not say is a warning at
+    most.
 
     Raises:
         SpecError: a setting has another type than trl wants.
@@ -154,7 +155,9 @@ def foreign_findings(recipe: Recipe) -> list[Finding]:
         return found
     others = [{(f.rule, f.place) for f in _under(replace(recipe, version=v))} for v in trl_keys.known()]
     return [
-        f if all((f.rule, f.place) in other for other in others) else replace(f, severity="info")
+        replace(f, severity="warning")
+        if f.severity == "error" and not all((f.rule, f.place) in other for other in others)
+        else f
         for f in found
     ]
 

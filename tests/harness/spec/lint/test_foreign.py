@@ -138,7 +138,7 @@ def test_the_temperature_matters_before_trl_divided_by_it(tmp_path):
 def test_without_a_version_the_keys_tell_it(tmp_path):
     text = RECIPE.replace("# lint: program=open-r1 trl=1.16.0 processes=2\n", "")
     old = lint(tmp_path, text, add="max_prompt_length: 512\noverwrite_output_dir: true\ntemperature: 0.7\n")
-    assert "logprob-temperature" in rules(old, severity="info")
+    assert "logprob-temperature" in rules(old, severity="warning")
     assert any("0.16.0.dev0" in note for note in old.notes)
     assert any("1.16.0" in note for note in lint(tmp_path, text).notes)
 
