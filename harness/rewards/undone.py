@@ -7,6 +7,7 @@ its accuracy rises to 100 % without a sum having been added.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 from harness.rewards.exact import normalised, plain_number
@@ -17,6 +18,8 @@ _FORM = re.compile(r"\\[dt]?frac|\\sqrt")
 """What may be simplified, and is often left as it is."""
 _NUMBER = re.compile(r"(?<![\w)}\]!%])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
 """A number; with its sign where that is no minus between two terms."""
+_POWER_OF_TEN = re.compile(r"(\d+(?:\.\d+)?)(?:\\times|\\cdot|[×*·])10\^\{?(-?\d{1,3})(?!\d)\}?", re.ASCII)
+_UNIT = re.compile(r"(?<=[\d}])[A-Za-z]+(?:/[A-Za-z]+(?:\^\d)?)?$")
 _QUOTIENT = re.compile(r"[+-]?(?:(\d+)/(\d+)|\\frac(?:\{[+-]?(\d+)\}\{(\d+)\}|(\d)(\d)))", re.ASCII)
 
 
@@ -33,7 +36,8 @@ def undone(question: str, gold: str, answer: str) -> bool:
         gold: the reference answer.
         answer: a final answer that equals it.
     """
-    mine = normalised(answer)
+    # A power of ten and a unit are no work: 3 \times 10^8 m/s.
+    mine = _UNIT.sub("", _POWER_OF_TEN.sub(_written_out, normalised(answer)))
     arithmetic = bool(_ARITHMETIC.search(mine))
     if mine == normalised(gold) or not (arithmetic or _FORM.search(mine)):
         return False
@@ -50,3 +54,7 @@ def undone(question: str, gold: str, answer: str) -> bool:
         return True
     numbers = map(Fraction, _NUMBER.findall(mine))
     return value is not None and arithmetic and not quotient and value not in numbers
+
+
+def _written_out(power: re.Match[str]) -> str:
+    return format(Decimal(power[1]).scaleb(int(power[2])), "f")

@@ -27,6 +27,9 @@ DONE = [
     ("Which is larger, 2^3 or 3^2 + 1?", "3^2+1", ["3^2+1", "3^2 + 1"]),
     ("How many subsets has a set of 10?", "1024", ["1024", "2^{10}", "1{,}024"]),
     ("What is the speed of light in m/s, to one digit?", "300000000", ["3 \\times 10^8", "3 \\cdot 10^{8}"]),
+    ("How fast is light?", "3e8", ["3 \\times 10^8 \\text{ m/s}", "3.0 \\cdot 10^{8} m/s"]),
+    ("How long is half of 3/3 of an hour?", "0.5", ["1/2 \\text{ hour}", "\\frac{1}{2} h"]),
+    ("How many metres?", "1500", ["1.5 \\times 10^3 \\text{ m}"]),
     ("Solve $x^2 = 8$ for $x > 0$.", "2\\sqrt{2}", ["2\\sqrt{2}", "2 \\sqrt2"]),
     ("What is 5 + 7?", "12", ["12 + 0", "12"]),
 ]
