@@ -15,7 +15,7 @@ from harness.models.catalog import resolve_model
 from harness.reporting.formats import text_table
 from harness.spec.curation import CurationRecipe, DecontaminateStage, DifficultyStage, JudgeStage
 from harness.spec.errors import SpecError
-from harness.spec.source import Path_, Sourced, read_yaml
+from harness.spec.source import Located, Path_, read_yaml
 from harness.spec.validate import dotted, validated
 from harness.store.atomic import make_folder, write_json
 
@@ -26,13 +26,13 @@ def load_recipe(file: Path) -> CurationRecipe:
     Raises:
         SpecError: the file is wrong, or a source, benchmark or model isn't there.
     """
-    sourced = read_yaml(file)
-    recipe = validated(CurationRecipe, sourced)
+    located = read_yaml(file)
+    recipe = validated(CurationRecipe, located)
     for index, spec in enumerate(recipe.sources):
-        with _located(sourced, ("sources", index)):
+        with _located(located, ("sources", index)):
             check_source(spec.source)
     for index, stage in enumerate(recipe.stages):
-        with _located(sourced, ("stages", index)):
+        with _located(located, ("stages", index)):
             if isinstance(stage, DecontaminateStage):
                 for entry in benchmarks_of(stage):
                     check_source(entry.source)
@@ -42,12 +42,12 @@ def load_recipe(file: Path) -> CurationRecipe:
 
 
 @contextmanager
-def _located(sourced: Sourced, path: Path_) -> Iterator[None]:
+def _located(located: Located, path: Path_) -> Iterator[None]:
     """Tells an error of the block with the line that it is about."""
     try:
         yield
     except SpecError as error:
-        raise sourced.error(path, f"{dotted(path)}: {error.message}", error.hint) from None
+        raise located.error(path, f"{dotted(path)}: {error.message}", error.hint) from None
 
 
 def curate(recipe: CurationRecipe, out: Path) -> None:

@@ -17,7 +17,7 @@ from harness.reporting.formats import text_table
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.recipe import ModelSpec, PromptSpec
-from harness.spec.source import Sourced, read_yaml
+from harness.spec.source import Located, read_yaml
 from harness.spec.validate import validated
 
 LONGEST = 32_768
@@ -71,10 +71,10 @@ def build(arguments: argparse.Namespace, default_out: Path) -> Session:
         benchmark(b, questions=arguments.questions).model_dump(mode="json") for b in arguments.benchmarks
     ]
     # What stands on the command line goes before the file, the file before the defaults.
-    sourced = Sourced({"benchmarks": names} if names else {})
+    located = Located({"benchmarks": names} if names else {})
     if arguments.config:
-        sourced = read_yaml(arguments.config).merged(sourced)
-        validated(EvaluateSpec, sourced)
+        located = read_yaml(arguments.config).merged(located)
+        validated(EvaluateSpec, located)
     elif not names:
         raise SpecError("--benchmarks: missing", hint="name at least one, such as champ, or give --config")
     given: dict[str, Any] = {
@@ -86,7 +86,7 @@ def build(arguments: argparse.Namespace, default_out: Path) -> Session:
     }
     greedy = arguments.temperature == 0
     defaults = {"samples": 1 if greedy else 8, "temperature": 0.6, "top_p": 1.0 if greedy else 0.95}
-    fields: dict[str, Any] = {**defaults, **sourced.data, **{k: v for k, v in given.items() if v is not None}}
+    fields: dict[str, Any] = {**defaults, **located.data, **{k: v for k, v in given.items() if v is not None}}
     if "max_completion_tokens" not in fields:
         fields["max_completion_tokens"] = max(
             1, min(LONGEST, resolve_model(model).context_tokens - PROMPT_ROOM)

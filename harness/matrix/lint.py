@@ -17,7 +17,7 @@ from harness.rewards.answers import AnswerChecker
 from harness.spec.data import DataSpec
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
-from harness.spec.lint import foreign, grids
+from harness.spec.lint import grids, trl_recipes
 from harness.spec.lint.finding import Finding, Place, ordered, with_waivers
 from harness.spec.recipe import RewardSpec
 from harness.spec.source import Path_, read_yaml
@@ -48,8 +48,8 @@ def lint_file(file: str | Path) -> Linted:
     Raises:
         SpecError: the file is neither, or wrong in a way that is no matter of opinion.
     """
-    if foreign.is_foreign(read_yaml(file).data):
-        return _foreign(file)
+    if trl_recipes.is_trl_recipe(read_yaml(file).data):
+        return _trl_recipe(file)
     try:
         grid = load_grid(file)
     except SpecError as error:
@@ -59,10 +59,10 @@ def lint_file(file: str | Path) -> Linted:
     return lint_grid(grid)
 
 
-def _foreign(file: str | Path) -> Linted:
-    recipe = foreign.load_foreign(file)
+def _trl_recipe(file: str | Path) -> Linted:
+    recipe = trl_recipes.load_trl_recipe(file)
     place = Place(key="# lint: waive")
-    found = with_waivers(foreign.foreign_findings(recipe), recipe.waivers, file=recipe.file, place=place)
+    found = with_waivers(trl_recipes.trl_findings(recipe), recipe.waivers, file=recipe.file, place=place)
     notes = []
     if not recipe.stated:
         notes.append(
@@ -73,8 +73,8 @@ def _foreign(file: str | Path) -> Linted:
         notes.append(
             "batches were not looked at: `# lint: processes=N` in the file says how many processes train"
         )
-    subject = foreign.subject_of(recipe)
-    rewards = {} if subject.reward is None else {Path(file).stem: (subject.reward, subject.cap)}
+    run = trl_recipes.settings_of(recipe)
+    rewards = {} if run.reward is None else {Path(file).stem: (run.reward, run.cap)}
     return Linted(found, notes, rewards)
 
 
@@ -106,7 +106,7 @@ def _linted(grid: Grid) -> Linted:
     found = grids.grid_findings(grid, _contexts(grid, notes))
     found += _golds(grid, notes)
     found += _overlaps(grid, notes)
-    place = Place(key="lint.waive", line=grid.sourced.line(("lint", "waive")))
+    place = Place(key="lint.waive", line=grid.located.line(("lint", "waive")))
     waived = with_waivers(found, grid.head.lint.waive, file=grid.file, place=place)
     return Linted(ordered(waived), notes, _rewards(grid))
 
@@ -166,7 +166,7 @@ def _golds(grid: Grid, notes: list[str]) -> Iterator[Finding]:
             sources.setdefault(source.model_dump_json(), (source, "train", 0, Place(key=key, line=line)))
     for index, benchmark in enumerate(grid.head.evaluate.benchmarks):
         path: Path_ = ("evaluate", "benchmarks", index)
-        place = Place(key=f"evaluate.benchmarks[{index}]", line=grid.sourced.line(path))
+        place = Place(key=f"evaluate.benchmarks[{index}]", line=grid.located.line(path))
         key = benchmark.source.model_dump_json() + f" {benchmark.seed}"
         sources.setdefault(key, (benchmark.source, "test", benchmark.seed, place))
     with AnswerChecker() as checker:

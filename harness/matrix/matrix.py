@@ -117,10 +117,10 @@ def _check_devices(grid: Grid, plan: Plan, machine: Machine) -> None:
     wanted, there = plan.hardware.devices, len(machine.gpu_ids)
     if not there:
         hint = "set it to auto or cpu, or run on a machine with GPUs"
-        raise grid.sourced.error(("hardware", "device"), "hardware.device: no CUDA device here", hint)
+        raise grid.located.error(("hardware", "device"), "hardware.device: no CUDA device here", hint)
     if wanted > there:
         message = f"hardware.devices_per_run: {wanted} CUDA devices per run, but there are {there}"
-        raise grid.sourced.error(("hardware", "devices_per_run"), message, f"set it to {there} or less")
+        raise grid.located.error(("hardware", "devices_per_run"), message, f"set it to {there} or less")
 
 
 def execute(matrix: Matrix, worker: Sequence[str] | None = None) -> int:

@@ -102,7 +102,7 @@ def located(grid: Grid, cell: Cell, path: Path_, message: str, hint: str | None 
         if level.sets(path):
             text = f"axes.{axis}.{name}: {dotted(path)}: {message}"
             return SpecError(text, file=grid.file, line=level.patch.line(path), hint=hint)
-    return grid.sourced.error(("base", *path), f"base.{dotted(path)}: {message}", hint)
+    return grid.located.error(("base", *path), f"base.{dotted(path)}: {message}", hint)
 
 
 def check_world(grid: Grid, world: World) -> None:
@@ -127,7 +127,7 @@ def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkS
             build_benchmark(benchmark)
     except (SourceNotFound, SpecError) as error:
         message, hint = _told(error)
-        raise grid.sourced.error(path, f"{dotted(path)}: {message}", hint) from None
+        raise grid.located.error(path, f"{dotted(path)}: {message}", hint) from None
 
 
 def _check_cell(grid: Grid, world: World, cell: Cell) -> None:
@@ -180,7 +180,7 @@ def _check_vllm(grid: Grid, cell: Cell, *, installed: bool) -> None:
             message, hint = f"vLLM samples at {most:g} at most, got {value:g}", "use `transformers` for more"
             if section == "rollout":
                 raise located(grid, cell, ("rollout", "temperature"), message, hint)
-            raise grid.sourced.error(("evaluate", "temperature"), f"evaluate.temperature: {message}", hint)
+            raise grid.located.error(("evaluate", "temperature"), f"evaluate.temperature: {message}", hint)
 
 
 def _told(error: Exception) -> tuple[str, str | None]:
@@ -206,7 +206,7 @@ def _check_lengths(grid: Grid, cell: Cell, model: ModelSource) -> None:
     if prompt + cap > context:
         message, hint = _too_long(cap, prompt, context, recipe.model.name, "evaluate")
         at = ("evaluate", "max_completion_tokens")
-        raise grid.sourced.error(at, f"{dotted(at)}: {message}", hint)
+        raise grid.located.error(at, f"{dotted(at)}: {message}", hint)
 
 
 def _too_long(cap: int, prompt: int, context: int, model: str, section: str) -> tuple[str, str]:
@@ -232,7 +232,7 @@ def check_output(grid: Grid, out: Path, *, given: bool) -> None:
     def error(message: str, hint: str) -> SpecError:
         if given:
             return SpecError(f"--out {out}: {message}", hint=hint)
-        return grid.sourced.error(("name",), f"name: output folder {out}: {message}", hint)
+        return grid.located.error(("name",), f"name: output folder {out}: {message}", hint)
 
     existing = next(p for p in (out, *out.absolute().parents) if os.path.lexists(p))
     if not existing.is_dir():

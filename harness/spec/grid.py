@@ -17,7 +17,7 @@ from harness.spec.hardware import BudgetSpec, HardwareSpec, LintSpec, VerdictSpe
 from harness.spec.identity import RUNTIME_FIELDS
 from harness.spec.recipe import Recipe
 from harness.spec.section import Listed, NonNegativeInt, Section
-from harness.spec.source import Path_, Sourced, nearest, read_yaml
+from harness.spec.source import Located, Path_, nearest, read_yaml
 from harness.spec.validate import check_partial, dotted, validated
 
 RESERVED_AXES = {
@@ -61,7 +61,7 @@ class Level:
     """One value of an axis: a patch of the base recipe."""
 
     name: str
-    patch: Sourced
+    patch: Located
     path: Path_
     """Where it stands in the file."""
 
@@ -99,14 +99,14 @@ class Grid:
         axes: levels by axis.
         cells: every cell, in the order of the file: the last axis varies fastest, seeds slowest.
         file: where it was read from.
-        sourced: the file's data with lines, for later messages.
+        located: the file's data with lines, for later messages.
     """
 
     head: GridHead
     axes: dict[str, list[Level]]
     cells: list[Cell]
     file: str
-    sourced: Sourced
+    located: Located
 
     def resolved(self) -> dict[str, Any]:
         """The grid with every default written out, as JSON-ready data."""
@@ -132,7 +132,7 @@ class Grid:
             level = next(v for v in self.axes[axis] if v.name == name)
             if level.sets(path):
                 return f"axes.{axis}.{name}: {dotted(path)}", level.patch.line(path)
-        return f"base.{dotted(path)}", self.sourced.line(("base", *path))
+        return f"base.{dotted(path)}", self.located.line(("base", *path))
 
     def baseline(self, axis: str) -> str:
         """The level that the others of `axis` are compared with."""
@@ -145,55 +145,55 @@ def load_grid(file: str | Path) -> Grid:
     Raises:
         SpecError: with file, line, what is wrong and how to mend it.
     """
-    sourced = read_yaml(file)
-    if not isinstance(sourced.data, dict):
-        raise sourced.error((), "must be a mapping with `name`, `question`, `base`, `axes` and `evaluate`")
+    located = read_yaml(file)
+    if not isinstance(located.data, dict):
+        raise located.error((), "must be a mapping with `name`, `question`, `base`, `axes` and `evaluate`")
     known = [*GridHead.model_fields, "base", "axes", "include", "exclude"]
-    for key in sourced.data:
+    for key in located.data:
         if key not in known:
-            raise sourced.error((key,), f"{key}: unknown key", nearest(str(key), known))
+            raise located.error((key,), f"{key}: unknown key", nearest(str(key), known))
     own = ("base", "axes", "include", "exclude")
-    rest = Sourced({k: v for k, v in sourced.data.items() if k not in own}, sourced.lines, sourced.file)
+    rest = Located({k: v for k, v in located.data.items() if k not in own}, located.lines, located.file)
     head = validated(GridHead, rest)
-    if "base" not in sourced.data:
-        raise sourced.error((), "base: missing", "add `base:` with a model, data and reward")
-    if not isinstance(sourced.data["base"], dict):
-        raise sourced.error(("base",), "base: must be a mapping")
-    axes = _axes(sourced)
-    _check_verdict(head, axes, sourced)
-    cells = list(_cells(sourced, head, axes))
+    if "base" not in located.data:
+        raise located.error((), "base: missing", "add `base:` with a model, data and reward")
+    if not isinstance(located.data["base"], dict):
+        raise located.error(("base",), "base: must be a mapping")
+    axes = _axes(located)
+    _check_verdict(head, axes, located)
+    cells = list(_cells(located, head, axes))
     if not cells:
-        raise sourced.error(("exclude",), "exclude: no cell is left", "remove an entry")
-    return Grid(head, axes, cells, str(file), sourced)
+        raise located.error(("exclude",), "exclude: no cell is left", "remove an entry")
+    return Grid(head, axes, cells, str(file), located)
 
 
-def _axes(sourced: Sourced) -> dict[str, list[Level]]:
-    data = sourced.data.get("axes", {})
+def _axes(located: Located) -> dict[str, list[Level]]:
+    data = located.data.get("axes", {})
     if not isinstance(data, dict):
-        raise sourced.error(("axes",), "axes: must map axis names to levels")
+        raise located.error(("axes",), "axes: must map axis names to levels")
     axes = {}
     for axis, value in data.items():
         if not isinstance(axis, str) or axis in RESERVED_AXES:
-            raise sourced.error(
+            raise located.error(
                 ("axes", axis), f"axes.{axis}: is a column of the tables", "choose another axis name"
             )
-        axes[axis] = _levels(sourced, axis, value)
+        axes[axis] = _levels(located, axis, value)
     return axes
 
 
-def _levels(sourced: Sourced, axis: str, value: Any) -> list[Level]:
+def _levels(located: Located, axis: str, value: Any) -> list[Level]:
     path: Path_ = ("axes", axis)
     if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list):
         field, values = next(iter(value.items()))
-        return _value_levels(sourced, axis, (*path, field), str(field), values)
+        return _value_levels(located, axis, (*path, field), str(field), values)
     if isinstance(value, list):
-        return _value_levels(sourced, axis, path, axis, value)
+        return _value_levels(located, axis, path, axis, value)
     if not isinstance(value, dict):
-        raise sourced.error(
+        raise located.error(
             path, f"axes.{axis}: must map level names to patches, or list values of one field"
         )
     if not value:
-        raise sourced.error(
+        raise located.error(
             path, f"axes.{axis}: has no levels", "give at least one level, or remove the axis"
         )
     levels = []
@@ -201,25 +201,25 @@ def _levels(sourced: Sourced, axis: str, value: Any) -> list[Level]:
         at = (*path, name)
         if not isinstance(patch, dict):
             hint = "write `level: {section: {field: value}}`"
-            raise sourced.error(at, f"{dotted(at)}: must be a patch of the base recipe, got {patch!r}", hint)
-        levels.append(Level(_level_name(name), _expanded(sourced.at(*at)), at))
-    return _distinct(sourced, axis, levels)
+            raise located.error(at, f"{dotted(at)}: must be a patch of the base recipe, got {patch!r}", hint)
+        levels.append(Level(_level_name(name), _expanded(located.at(*at)), at))
+    return _distinct(located, axis, levels)
 
 
-def _value_levels(sourced: Sourced, axis: str, path: Path_, field: str, values: list[Any]) -> list[Level]:
+def _value_levels(located: Located, axis: str, path: Path_, field: str, values: list[Any]) -> list[Level]:
     if not values:
-        raise sourced.error(
+        raise located.error(
             path, f"axes.{axis}: has no levels", "give at least one value, or remove the axis"
         )
     if "." not in field:
         hint = f"write `{axis}: {{section.field: [...]}}`, such as `{axis}: {{training.steps: [10, 20]}}`"
-        raise sourced.error(path, f"axes.{axis}: `{field}` names no field of the recipe", hint)
+        raise located.error(path, f"axes.{axis}: `{field}` names no field of the recipe", hint)
     levels = []
     for index, value in enumerate(values):
-        line = sourced.line((*path, index)) or 1
-        patch = Sourced({field: value}, {(): line, (field,): line}, sourced.file)
+        line = located.line((*path, index)) or 1
+        patch = Located({field: value}, {(): line, (field,): line}, located.file)
         levels.append(Level(_level_name(value), _expanded(patch), (*path, index)))
-    return _distinct(sourced, axis, levels)
+    return _distinct(located, axis, levels)
 
 
 def _level_name(value: Any) -> str:
@@ -227,20 +227,20 @@ def _level_name(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def _distinct(sourced: Sourced, axis: str, levels: list[Level]) -> list[Level]:
+def _distinct(located: Located, axis: str, levels: list[Level]) -> list[Level]:
     seen: set[str] = set()
     for level in levels:
         if level.name in seen:
-            raise sourced.error(
+            raise located.error(
                 level.path, f"axes.{axis}: level {level.name!r} stands twice", "remove or rename one"
             )
         seen.add(level.name)
     return levels
 
 
-def _expanded(patch: Sourced) -> Sourced:
+def _expanded(patch: Located) -> Located:
     """A patch whose dotted keys, `rollout.temperature`, are written out as nested mappings."""
-    result = Sourced({}, {(): patch.lines.get((), 1)}, patch.file)
+    result = Located({}, {(): patch.lines.get((), 1)}, patch.file)
     for key, value in patch.data.items():
         *parents, last = str(key).split(".")
         below = {(*parents, last, *p[1:]): line for p, line in patch.lines.items() if p[:1] == (key,)}
@@ -249,7 +249,7 @@ def _expanded(patch: Sourced) -> Sourced:
         nested: Any = {last: value}
         for parent in reversed(parents):
             nested = {parent: nested}
-        result = result.merged(Sourced(nested, below, patch.file))
+        result = result.merged(Located(nested, below, patch.file))
     return result
 
 
@@ -278,68 +278,68 @@ def _leaves(data: Any, path: Path_ = ()) -> list[Path_]:
     return [path]
 
 
-def _check_verdict(head: GridHead, axes: dict[str, list[Level]], sourced: Sourced) -> None:
+def _check_verdict(head: GridHead, axes: dict[str, list[Level]], located: Located) -> None:
     for axis, level in head.verdict.baseline.items():
         path: Path_ = ("verdict", "baseline", axis)
         if axis not in axes:
-            raise sourced.error(path, f"verdict.baseline.{axis}: no such axis", nearest(axis, axes))
+            raise located.error(path, f"verdict.baseline.{axis}: no such axis", nearest(axis, axes))
         names = [v.name for v in axes[axis]]
         if level not in names:
-            raise sourced.error(
+            raise located.error(
                 path, f"verdict.baseline.{axis}: no such level {level!r}", nearest(level, names)
             )
     for index, pair in enumerate(head.verdict.interactions):
         path = ("verdict", "interactions", index)
         if len(pair) != 2 or len(set(pair)) < 2:
-            raise sourced.error(path, f"verdict.interactions[{index}]: must name two axes, got {pair}")
+            raise located.error(path, f"verdict.interactions[{index}]: must name two axes, got {pair}")
         for axis in pair:
             if axis not in axes:
-                raise sourced.error(
+                raise located.error(
                     path, f"verdict.interactions[{index}]: no such axis {axis!r}", nearest(axis, axes)
                 )
 
 
-def _selections(sourced: Sourced, key: str, axes: dict[str, list[Level]]) -> list[dict[str, str]]:
-    entries = sourced.data.get(key, [])
+def _selections(located: Located, key: str, axes: dict[str, list[Level]]) -> list[dict[str, str]]:
+    entries = located.data.get(key, [])
     if not isinstance(entries, list):
-        raise sourced.error((key,), f"{key}: must be a list of {{axis: level}} mappings")
+        raise located.error((key,), f"{key}: must be a list of {{axis: level}} mappings")
     selections = []
     for index, entry in enumerate(entries):
         path: Path_ = (key, index)
         if not isinstance(entry, dict) or not entry:
-            raise sourced.error(path, f"{key}[{index}]: must be a mapping of axes to levels, got {entry!r}")
+            raise located.error(path, f"{key}[{index}]: must be a mapping of axes to levels, got {entry!r}")
         for axis, level in entry.items():
             if axis not in axes:
-                raise sourced.error(
+                raise located.error(
                     (*path, axis), f"{key}[{index}].{axis}: no such axis", nearest(str(axis), axes)
                 )
             names = [v.name for v in axes[axis]]
             if _level_name(level) not in names:
                 message = f"{key}[{index}].{axis}: no such level {level!r}"
-                raise sourced.error((*path, axis), message, nearest(_level_name(level), names))
+                raise located.error((*path, axis), message, nearest(_level_name(level), names))
         if key == "include" and (missing := [a for a in axes if a not in entry]):
-            raise sourced.error(
+            raise located.error(
                 path, f"include[{index}]: names no level of {', '.join(missing)}", "name one for every axis"
             )
         selections.append({axis: _level_name(level) for axis, level in entry.items()})
     return selections
 
 
-def _cells(sourced: Sourced, head: GridHead, axes: dict[str, list[Level]]) -> Iterator[Cell]:
+def _cells(located: Located, head: GridHead, axes: dict[str, list[Level]]) -> Iterator[Cell]:
     """Every combination of levels that `exclude` leaves or `include` brings back, for every seed."""
-    excluded = _selections(sourced, "exclude", axes)
-    included = _selections(sourced, "include", axes)
-    base = sourced.at("base")
+    excluded = _selections(located, "exclude", axes)
+    included = _selections(located, "include", axes)
+    base = located.at("base")
     if isinstance(base.data.get("model"), str):
         # Written out, so that a level's `model: {dtype: …}` merges with the short form.
         line = base.line(("model",)) or 1
-        long = Sourced(
+        long = Located(
             {"model": {"name": base.data["model"]}}, {("model",): line, ("model", "name"): line}, base.file
         )
         base = base.merged(long)
     # A mistake in the base is one even where every level happens to cover it up.
     lines = {("base", *p): line for p, line in base.lines.items()}
-    check_partial(Recipe, Sourced({"base": base.data}, lines, base.file), ("base",))
+    check_partial(Recipe, Located({"base": base.data}, lines, base.file), ("base",))
     resolved: list[tuple[dict[str, str], Recipe]] = []
     known: dict[str, Section] = {}
     for levels, data in _combinations(base, list(axes.items()), {}):
@@ -352,8 +352,8 @@ def _cells(sourced: Sourced, head: GridHead, axes: dict[str, list[Level]]) -> It
 
 
 def _combinations(
-    data: Sourced, axes: list[tuple[str, list[Level]]], levels: dict[str, str]
-) -> Iterator[tuple[dict[str, str], Sourced]]:
+    data: Located, axes: list[tuple[str, list[Level]]], levels: dict[str, str]
+) -> Iterator[tuple[dict[str, str], Located]]:
     """Every combination of levels with the base recipe patched by it, the last axis fastest."""
     if not axes:
         yield levels, data
@@ -365,7 +365,7 @@ def _combinations(
         )
 
 
-def _recipe(data: Sourced, known: dict[str, Section]) -> Recipe:
+def _recipe(data: Located, known: dict[str, Section]) -> Recipe:
     """The validated recipe. Sections that another cell has in common are in `known`, and validated once."""
     sections = {}
     for name, value in data.data.items():
@@ -379,12 +379,12 @@ def _recipe(data: Sourced, known: dict[str, Section]) -> Recipe:
         return Recipe.model_validate(sections)
     except ValidationError:
         lines = {("base", *p): line for p, line in data.lines.items()}
-        return validated(Recipe, Sourced({"base": data.data}, lines, data.file), ("base",))
+        return validated(Recipe, Located({"base": data.data}, lines, data.file), ("base",))
 
 
-def _with_long_model(patch: Sourced) -> Sourced:
+def _with_long_model(patch: Located) -> Located:
     model = patch.data.get("model")
     if not isinstance(model, str):
         return patch
     lines = {**patch.lines, ("model", "name"): patch.line(("model",)) or 1}
-    return Sourced({**patch.data, "model": {"name": model}}, lines, patch.file)
+    return Located({**patch.data, "model": {"name": model}}, lines, patch.file)

@@ -19,7 +19,7 @@ Path_ = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Sourced:
+class Located:
     """Plain data and the 1-based line on which each value's key stands.
 
     Attributes:
@@ -43,19 +43,19 @@ class Sourced:
         """A `SpecError` at `path`."""
         return SpecError(message, file=self.file, line=self.line(path), hint=hint)
 
-    def at(self, *path: str | int) -> Sourced:
+    def at(self, *path: str | int) -> Located:
         """The part below `path`."""
         data = self.data
         for key in path:
             data = data[key]
         below = {p[len(path) :]: line for p, line in self.lines.items() if p[: len(path)] == path}
-        return Sourced(data, below, self.file)
+        return Located(data, below, self.file)
 
-    def merged(self, patch: Sourced) -> Sourced:
+    def merged(self, patch: Located) -> Located:
         """This data with `patch` merged in: mappings merge, anything else is replaced."""
         lines = dict(self.lines)
         data = _merge(self.data, patch.data, (), lines, patch.lines)
-        return Sourced(data, lines, self.file)
+        return Located(data, lines, self.file)
 
 
 def _merge(
@@ -90,7 +90,7 @@ def _plain(node: Any, path: Path_, lines: dict[Path_, int]) -> Any:
     return node
 
 
-def read_yaml(file: str | Path) -> Sourced:
+def read_yaml(file: str | Path) -> Located:
     """Reads a YAML 1.2 file.
 
     Raises:
@@ -116,7 +116,7 @@ def read_yaml(file: str | Path) -> Sourced:
         raise SpecError(f"not valid YAML: {error}", file=file) from None
     lines: dict[Path_, int] = {(): 1}
     try:
-        return Sourced(_plain(node, (), lines), lines, str(file))
+        return Located(_plain(node, (), lines), lines, str(file))
     except RecursionError:
         raise SpecError("not a tree: an alias stands for what it is part of", file=file, line=1) from None
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.spec.errors import SpecError
 from harness.spec.section import Section
-from harness.spec.source import Path_, Sourced, nearest
+from harness.spec.source import Located, Path_, nearest
 
 S = TypeVar("S", bound=Section)
 
@@ -31,35 +31,35 @@ _EXPECTED = {
 }
 
 
-def validated(model: type[S], sourced: Sourced, prefix: Path_ = ()) -> S:
-    """Validates the value at `prefix` of `sourced` as `model`.
+def validated(model: type[S], located: Located, prefix: Path_ = ()) -> S:
+    """Validates the value at `prefix` of `located` as `model`.
 
     Raises:
         SpecError: with file, line, dotted path, the rule and the value, and how to mend it.
     """
-    data = sourced.data
+    data = located.data
     for key in prefix:
         data = data[key]
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise _spec_error(model, data, error, sourced, prefix) from None
+        raise _spec_error(model, data, error, located, prefix) from None
 
 
-def check_partial(model: type[Section], sourced: Sourced, prefix: Path_ = ()) -> None:
+def check_partial(model: type[Section], located: Located, prefix: Path_ = ()) -> None:
     """Like `validated`, for data that others will complete: only what is there is checked.
 
     Raises:
         SpecError: something that is there is wrong.
     """
-    data = sourced.data
+    data = located.data
     for key in prefix:
         data = data[key]
     try:
         model.model_validate(data)
     except ValidationError as error:
         if any(e["type"] != "missing" for e in error.errors()):
-            raise _spec_error(model, data, error, sourced, prefix) from None
+            raise _spec_error(model, data, error, located, prefix) from None
 
 
 def dotted(path: Path_) -> str:
@@ -71,7 +71,7 @@ def dotted(path: Path_) -> str:
 
 
 def _spec_error(
-    model: type[Section], data: Any, error: ValidationError, sourced: Sourced, prefix: Path_
+    model: type[Section], data: Any, error: ValidationError, located: Located, prefix: Path_
 ) -> SpecError:
     # An unknown key explains the missing one beside it, so it is told first, and what is missing last.
     order = {"extra_forbidden": 0, "missing": 2}
@@ -83,35 +83,35 @@ def _spec_error(
     match first["type"]:
         case "extra_forbidden":
             hint = nearest(str(path[-1]), known_keys(owner))
-            return sourced.error(full, f"{name}: unknown key", hint)
+            return located.error(full, f"{name}: unknown key", hint)
         case "missing":
-            return sourced.error(full[:-1], f"{name}: missing", f"add `{full[-1]}:`")
+            return located.error(full[:-1], f"{name}: missing", f"add `{full[-1]}:`")
         case "literal_error" | "union_tag_invalid":
             expected = str(first["ctx"].get("expected") or first["ctx"].get("expected_tags"))
             allowed = [part.strip("' ") for part in expected.replace(" or ", ", ").split(",")]
             got = next((value[t] for t in TAGS if t in value), None) if isinstance(value, dict) else value
-            return sourced.error(
+            return located.error(
                 full, f"{name}: {got!r} is not one of {', '.join(allowed)}", _close(got, allowed)
             )
         case "union_tag_not_found":
             tag, example = ("stage", "answers") if "'stage'" in str(first["ctx"]) else ("source", "sums")
-            return sourced.error(
+            return located.error(
                 full, f"{name}: missing `{tag}`", f"say which kind of {tag} it is, such as `{tag}: {example}`"
             )
         case kind if kind in _EXPECTED:
             shown = "nothing" if value is None else repr(value)
-            return sourced.error(full, f"{name}: must be {_EXPECTED[kind]}, got {shown}")
+            return located.error(full, f"{name}: must be {_EXPECTED[kind]}, got {shown}")
         case "too_short":
-            return sourced.error(
+            return located.error(
                 full, f"{name}: must have at least {first['ctx']['min_length']} entry, got none"
             )
         case "value_error":
-            return sourced.error(
+            return located.error(
                 full, f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
             )
         case _:
             message = first["msg"][0].lower() + first["msg"][1:]
-            return sourced.error(full, f"{name}: {message}, got {value!r}")
+            return located.error(full, f"{name}: {message}, got {value!r}")
 
 
 def _close(value: object, allowed: list[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""A grid under the rules: its runs as subjects, and what only the whole matrix shows."""
+"""A grid under the rules: its runs as runs, and what only the whole matrix shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.spec.grid import Cell, Grid
 from harness.spec.identity import flattened, run_identity
 from harness.spec.lint import reward_rules, rules
 from harness.spec.lint.finding import Finding, Place, Severity
-from harness.spec.lint.subject import Subject
+from harness.spec.lint.run_settings import RunSettings
 from harness.spec.recipe import Recipe
 from harness.spec.source import Path_
 from kernels.grpo_loss.objective import VARIANTS
@@ -42,13 +42,13 @@ def grid_findings(grid: Grid, contexts: Mapping[str, int] | None = None) -> list
         contexts: context length by model name, where it is known.
     """
     cells = [cell for cell in grid.cells if cell.seed == grid.head.seeds[0]]
-    subjects = [subject_of(grid, cell) for cell in cells]
-    found = rules.findings(subjects) + reward_rules.findings(subjects)
-    found += rules.lengths(subjects, contexts) if contexts else []
+    runs = [settings_of(grid, cell) for cell in cells]
+    found = rules.findings(runs) + reward_rules.findings(runs)
+    found += rules.lengths(runs, contexts) if contexts else []
     return [*dict.fromkeys(found), *same_runs(grid, cells), *evaluation(grid, cells)]
 
 
-def subject_of(grid: Grid, cell: Cell) -> Subject:
+def settings_of(grid: Grid, cell: Cell) -> RunSettings:
     """A cell as the rules see it."""
     recipe = cell.recipe
     places = {name: _place(grid, cell, path) for name, path in PATHS.items()}
@@ -59,7 +59,7 @@ def subject_of(grid: Grid, cell: Cell) -> Subject:
                 stated.add(name)
                 places.setdefault(name, _place(grid, cell, ("objective", field)))
     places["checkpoints"] = _steps_place(grid, cell)
-    return Subject(
+    return RunSettings(
         file=grid.file,
         places=places,
         names={name: ".".join(map(str, path)) for name, path in PATHS.items()}
@@ -97,7 +97,7 @@ def _place(grid: Grid, cell: Cell, path: Path_) -> Place:
 def _steps_place(grid: Grid, cell: Cell) -> Place:
     """The steps axis as a whole, where there is one."""
     for axis in grid.steps_axes:
-        return Place(key=f"axes.{axis}", line=grid.sourced.line(("axes", axis)))
+        return Place(key=f"axes.{axis}", line=grid.located.line(("axes", axis)))
     return _place(grid, cell, ("training", "steps"))
 
 
@@ -109,7 +109,7 @@ def _stated(grid: Grid, cell: Cell, path: Path_) -> bool:
         if level.name == name
     ):
         return True
-    data = grid.sourced.data["base"]
+    data = grid.located.data["base"]
     for key in path:
         if not isinstance(data, dict) or key not in data:
             return False
@@ -134,7 +134,7 @@ def same_runs(grid: Grid, cells: list[Cell]) -> Iterator[Finding]:
             severity="error",
             file=grid.file,
             place=Place(
-                key=f"axes.{axes[0]}" if axes else "include", line=grid.sourced.line(("axes", *axes[:1]))
+                key=f"axes.{axes[0]}" if axes else "include", line=grid.located.line(("axes", *axes[:1]))
             ),
             effect=effect,
             instead="let the levels differ in something that changes training, or remove one",
@@ -187,7 +187,7 @@ def evaluation(grid: Grid, cells: list[Cell]) -> Iterator[Finding]:
 
     def finding(rule: str, severity: Severity, path: Path_, effect: str, instead: str) -> Finding:
         key = ".".join(map(str, path))
-        place = Place(key=key, line=grid.sourced.line(path))
+        place = Place(key=key, line=grid.located.line(path))
         return Finding(
             rule=rule, severity=severity, file=grid.file, place=place, effect=effect, instead=instead
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.spec.lint.finding import Place
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
-from harness.spec.source import Sourced
+from harness.spec.source import Located
 
 FAMILIES: dict[str, dict[str, str]] = {
     "open-rs": {
@@ -50,20 +50,20 @@ _PARAMS: dict[str, dict[str, tuple[str, Any]]] = {
 """Keys of a recipe that set a reward's parameters: the parameter here, and the program's default."""
 
 
-def reward_of(program: str, sourced: Sourced) -> tuple[RewardSpec, tuple[Place, ...]] | None:
+def reward_of(program: str, located: Located) -> tuple[RewardSpec, tuple[Place, ...]] | None:
     """The recipe's reward, and where each function stands; None where no function has an equal here.
 
     Raises:
         SpecError: a weight is no number.
     """
-    names: Any = sourced.data.get("reward_funcs")
+    names: Any = located.data.get("reward_funcs")
     names = names if isinstance(names, list) else []
     family = FAMILIES.get(program, {})
-    weights: Any = sourced.data.get("reward_weights") or [1.0] * len(names)
+    weights: Any = located.data.get("reward_weights") or [1.0] * len(names)
     if not isinstance(weights, list) or not all(
         type(w) in (int, float) and math.isfinite(w) for w in weights
     ):
-        raise sourced.error(
+        raise located.error(
             ("reward_weights",), f"reward_weights: must be a list of numbers, got {weights!r}"
         )
     functions: list[RewardFunctionSpec] = []
@@ -74,11 +74,11 @@ def reward_of(program: str, sourced: Sourced) -> tuple[RewardSpec, tuple[Place, 
             continue
         weight = weights[index] if index < len(weights) else 1.0
         params = {
-            ours: sourced.data.get(theirs, default)
+            ours: located.data.get(theirs, default)
             for theirs, (ours, default) in _PARAMS.get(str(name), {}).items()
         }
         functions.append(RewardFunctionSpec(name=equal, weight=float(weight), params=params))
         places.append(
-            Place(key=f"reward_funcs[{index}] ({name})", line=sourced.line(("reward_funcs", index)))
+            Place(key=f"reward_funcs[{index}] ({name})", line=located.line(("reward_funcs", index)))
         )
     return (RewardSpec(functions=tuple(functions)), tuple(places)) if functions else None

@@ -10,7 +10,7 @@ from harness.rewards.composite import Composite, UnknownReward
 from harness.rewards.functions import DIRECTIONS
 from harness.rewards.types import Check, RewardContext, Scored
 from harness.spec.lint.finding import Finding, Place
-from harness.spec.lint.subject import Subject
+from harness.spec.lint.run_settings import RunSettings
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
 
 CHARACTERS_PER_TOKEN = 3.584
@@ -104,29 +104,29 @@ def _letters(number: int) -> str:
     return "".join(chr(97 + number // 26**place % 26) for place in range(3 if number < 26**3 else 5))
 
 
-def findings(subjects: Sequence[Subject]) -> list[Finding]:
+def findings(runs: Sequence[RunSettings]) -> list[Finding]:
     """What is wrong with the rewards of these runs; the same reward under the same cap is told once."""
     found: list[Finding] = []
     seen: set[tuple[str, int, tuple[Place, ...]]] = set()
-    for subject in subjects:
-        if subject.reward is None:
+    for run in runs:
+        if run.reward is None:
             continue
-        key = (subject.reward.model_dump_json(), subject.cap, subject.reward_places)
+        key = (run.reward.model_dump_json(), run.cap, run.reward_places)
         if key not in seen:
             seen.add(key)
-            found += _of_reward(subject, subject.reward)
+            found += _of_reward(run, run.reward)
     return found
 
 
-def _of_reward(subject: Subject, spec: RewardSpec) -> Iterator[Finding]:
+def _of_reward(run: RunSettings, spec: RewardSpec) -> Iterator[Finding]:
     told = False
-    for function, place in zip(spec.functions, _places(subject, spec), strict=True):
+    for function, place in zip(spec.functions, _places(run, spec), strict=True):
         try:
-            own = list(_of_function(subject, function, place))
+            own = list(_of_function(run, function, place))
         except UnknownReward:
             return  # told as an error of the grid
         except Exception as error:  # whatever a user's function raises
-            yield subject.finding(
+            yield run.finding(
                 "reward-failing",
                 "error",
                 place,
@@ -136,31 +136,31 @@ def _of_reward(subject: Subject, spec: RewardSpec) -> Iterator[Finding]:
             return
         told = told or any(f.rule in ("reward-inverted", "reward-not-monotone") for f in own)
         yield from own
-    yield from _of_sum(subject, spec, curve(spec, subject.cap), told)
+    yield from _of_sum(run, spec, curve(spec, run.cap), told)
 
 
-def _places(subject: Subject, spec: RewardSpec) -> Sequence[Place]:
-    return subject.reward_places or [subject.place("reward")] * len(spec.functions)
+def _places(run: RunSettings, spec: RewardSpec) -> Sequence[Place]:
+    return run.reward_places or [run.place("reward")] * len(spec.functions)
 
 
-def _of_function(subject: Subject, function: RewardFunctionSpec, place: Place) -> Iterator[Finding]:
+def _of_function(run: RunSettings, function: RewardFunctionSpec, place: Place) -> Iterator[Finding]:
     alone = RewardSpec(functions=(function.model_copy(update={"weight": 1.0}),))
-    shape = curve(alone, subject.cap)
+    shape = curve(alone, run.cap)
     name = function.name
-    characters = _counts_characters(alone, subject.cap)
-    yield from _of_direction(subject, name, shape, place)
+    characters = _counts_characters(alone, run.cap)
+    yield from _of_direction(run, name, shape, place)
     if characters and name in DIRECTIONS:
-        yield subject.finding(
+        yield run.finding(
             "reward-characters",
             "error",
             place,
             f"`{name}` counts characters, while the cap counts tokens: {_defect(shape)}",
             "a reward of the same shape in tokens: `cosine`, with `max_tokens` left to follow the cap",
         )
-    yield from _of_credit(subject, alone, name, place)
+    yield from _of_credit(run, alone, name, place)
 
 
-def _of_direction(subject: Subject, name: str, shape: Curve, place: Place) -> Iterator[Finding]:
+def _of_direction(run: RunSettings, name: str, shape: Curve, place: Place) -> Iterator[Finding]:
     """A reward against the direction in which it is said to move."""
     if name not in DIRECTIONS:
         return
@@ -172,7 +172,7 @@ def _of_direction(subject: Subject, name: str, shape: Curve, place: Place) -> It
         # A reward that is to rise starts at its lowest value, one that is to fall at its highest.
         if against is not None and sign * values[0] >= sign * max(values, key=lambda v: sign * v) - TOLERANCE:
             turned = values.index(min(values, key=lambda v: sign * v))
-            yield subject.finding(
+            yield run.finding(
                 "reward-inverted",
                 "error",
                 place,
@@ -182,7 +182,7 @@ def _of_direction(subject: Subject, name: str, shape: Curve, place: Place) -> It
             )
         if against is not None and _worst(values, sign) is not None:
             first, last = against
-            yield subject.finding(
+            yield run.finding(
                 "reward-not-monotone",
                 "error",
                 place,
@@ -230,15 +230,15 @@ def _defect(shape: Curve) -> str:
     return f"for a right answer {pairs}"
 
 
-def _of_credit(subject: Subject, spec: RewardSpec, name: str, place: Place) -> Iterator[Finding]:
+def _of_credit(run: RunSettings, spec: RewardSpec, name: str, place: Place) -> Iterator[Finding]:
     """Who is asked about what: the reference as an answer, and references that cannot be parsed."""
     composite, asked = Composite(spec), _Asked()
-    item = _completion(subject.cap // 2 or 1, subject.cap, "2")
+    item = _completion(run.cap // 2 or 1, run.cap, "2")
     value = {}
     for kind, check in (("wrong", WRONG), ("unparsable", UNPARSABLE)):
         value[kind] = composite.score([item], RewardContext(checks=[check], checker=asked)).total[0]
     if any("1" in text and "2" not in text for text, _ in asked.pairs):
-        yield subject.finding(
+        yield run.finding(
             "reward-swapped",
             "error",
             place,
@@ -247,7 +247,7 @@ def _of_credit(subject: Subject, spec: RewardSpec, name: str, place: Place) -> I
             "`accuracy`, which gives the reference first",
         )
     if value["unparsable"] > value["wrong"] + TOLERANCE:
-        yield subject.finding(
+        yield run.finding(
             "reward-unparsable",
             "error",
             place,
@@ -257,12 +257,12 @@ def _of_credit(subject: Subject, spec: RewardSpec, name: str, place: Place) -> I
         )
 
 
-def _of_sum(subject: Subject, spec: RewardSpec, shape: Curve, told: bool) -> Iterator[Finding]:
+def _of_sum(run: RunSettings, spec: RewardSpec, shape: Curve, told: bool) -> Iterator[Finding]:
     """What the weighted sum prefers."""
-    place = subject.place("reward")
+    place = run.place("reward")
     for tokens, right, wrong in zip(shape.tokens, shape.right, shape.wrong, strict=True):
         if wrong >= right - TOLERANCE:
-            yield subject.finding(
+            yield run.finding(
                 "reward-prefers-wrong",
                 "error",
                 place,
@@ -273,7 +273,7 @@ def _of_sum(subject: Subject, spec: RewardSpec, shape: Curve, told: bool) -> Ite
     best, worst = max(shape.wrong), min(shape.right)
     if best >= worst - TOLERANCE:
         short, long = shape.tokens[shape.wrong.index(best)], shape.tokens[shape.right.index(worst)]
-        yield subject.finding(
+        yield run.finding(
             "reward-prefers-wrong",
             "warning",
             place,
@@ -281,7 +281,7 @@ def _of_sum(subject: Subject, spec: RewardSpec, shape: Curve, told: bool) -> Ite
             "a weight for accuracy above the range of the functions that look at length",
         )
     if best >= min(shape.unlaid) - TOLERANCE:
-        yield subject.finding(
+        yield run.finding(
             "reward-prefers-wrong",
             "info",
             place,
@@ -291,7 +291,7 @@ def _of_sum(subject: Subject, spec: RewardSpec, shape: Curve, told: bool) -> Ite
     turns = _worst(shape.right, 1) is not None and _worst(shape.right, -1) is not None
     if turns and not told:
         low, high = _worst(shape.right, 1) or (0, 0)
-        yield subject.finding(
+        yield run.finding(
             "reward-not-monotone",
             "warning",
             place,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from harness.spec.lint.finding import Finding
-from harness.spec.lint.subject import Subject
+from harness.spec.lint.run_settings import RunSettings
 from kernels.grpo_loss.objective import VARIANTS
 
 K = TypeVar("K", bound=Hashable)
@@ -27,15 +27,15 @@ CLIPPED = frozenset(name for name, variant in VARIANTS.items() if variant.surrog
 """Losses whose only use of the importance ratio, besides its gradient, is to clip it."""
 
 
-def findings(subjects: Sequence[Subject]) -> list[Finding]:
+def findings(runs: Sequence[RunSettings]) -> list[Finding]:
     """What the rules of this module find; runs that differ in what a rule does not look at are told once."""
-    return [found for rule in RULES for found in rule(subjects)]
+    return [found for rule in RULES for found in rule(runs)]
 
 
-def schedule(subjects: Sequence[Subject]) -> Iterator[Finding]:
+def schedule(runs: Sequence[RunSettings]) -> Iterator[Finding]:
     """Checkpoints in warm-up and on an unfinished schedule."""
     for (place, horizon, warmup), group in _grouped(
-        subjects, lambda s: (s.place("checkpoints"), s.horizon, s.warmup_steps)
+        runs, lambda s: (s.place("checkpoints"), s.horizon, s.warmup_steps)
     ):
         steps = sorted({step for s in group for step in s.checkpoints})
         first = group[0]
@@ -69,18 +69,18 @@ def _share_of_rate(step: int, warmup: int) -> str:
     return f"{(step + 1) / (2 * warmup):.0%}" if step <= warmup else "all"
 
 
-def _rate(subject: Subject, step: int) -> float:
+def _rate(run: RunSettings, step: int) -> float:
     """The schedule's rate at a step, as a share of the peak."""
-    if step <= subject.warmup_steps:
-        return step / subject.warmup_steps
-    done = (step - subject.warmup_steps) / max(1, subject.horizon - subject.warmup_steps)
-    shape = 1 - done if "linear" in subject.schedule else (1 + math.cos(math.pi * done)) / 2
-    return subject.floor + (1 - subject.floor) * shape
+    if step <= run.warmup_steps:
+        return step / run.warmup_steps
+    done = (step - run.warmup_steps) / max(1, run.horizon - run.warmup_steps)
+    shape = 1 - done if "linear" in run.schedule else (1 + math.cos(math.pi * done)) / 2
+    return run.floor + (1 - run.floor) * shape
 
 
-def clipping(subjects: Sequence[Subject]) -> Iterator[Finding]:
+def clipping(runs: Sequence[RunSettings]) -> Iterator[Finding]:
     """Clipping where every batch is used for one update."""
-    for place, group in _grouped(subjects, lambda s: s.place("clip")):
+    for place, group in _grouped(runs, lambda s: s.place("clip")):
         first = group[0]
         inert = [s for s in group if s.updates == 1 and s.loss in CLIPPED]
         if inert and "clip" in first.stated:
@@ -94,9 +94,9 @@ def clipping(subjects: Sequence[Subject]) -> Iterator[Finding]:
             )
 
 
-def kl(subjects: Sequence[Subject]) -> Iterator[Finding]:
+def kl(runs: Sequence[RunSettings]) -> Iterator[Finding]:
     """KL settings without a KL term."""
-    for place, group in _grouped(subjects, lambda s: s.place("kl")):
+    for place, group in _grouped(runs, lambda s: s.place("kl")):
         first = group[0]
         if "kl" in first.stated and all(s.beta == 0 for s in group):
             yield first.finding(
@@ -108,10 +108,10 @@ def kl(subjects: Sequence[Subject]) -> Iterator[Finding]:
             )
 
 
-def temperature(subjects: Sequence[Subject]) -> Iterator[Finding]:
+def temperature(runs: Sequence[RunSettings]) -> Iterator[Finding]:
     """Log-probs of another distribution than was sampled from."""
     for (place, sampled, trained), group in _grouped(
-        subjects, lambda s: (s.place("logprob_temperature"), s.temperature, s.logprob_temperature)
+        runs, lambda s: (s.place("logprob_temperature"), s.temperature, s.logprob_temperature)
     ):
         if sampled != trained:
             yield group[0].finding(
@@ -122,7 +122,7 @@ def temperature(subjects: Sequence[Subject]) -> Iterator[Finding]:
                 "the gradient is that of another distribution than was sampled from",
                 group[0].names.get("fix_temperature", f"divide the logits by the temperature, {sampled:g}"),
             )
-    for (place, share), group in _grouped(subjects, lambda s: (s.place("top_p"), s.top_p)):
+    for (place, share), group in _grouped(runs, lambda s: (s.place("top_p"), s.top_p)):
         if share < 1:
             yield group[0].finding(
                 "top-p",
@@ -134,9 +134,9 @@ def temperature(subjects: Sequence[Subject]) -> Iterator[Finding]:
             )
 
 
-def groups(subjects: Sequence[Subject]) -> Iterator[Finding]:
+def groups(runs: Sequence[RunSettings]) -> Iterator[Finding]:
     """Groups that have no advantage."""
-    for (place, size), group in _grouped(subjects, lambda s: (s.place("group"), s.group)):
+    for (place, size), group in _grouped(runs, lambda s: (s.place("group"), s.group)):
         if size < 2:
             yield group[0].finding(
                 "group-of-one",
@@ -147,10 +147,10 @@ def groups(subjects: Sequence[Subject]) -> Iterator[Finding]:
             )
 
 
-def lengths(subjects: Sequence[Subject], contexts: Mapping[str, int] | None = None) -> Iterator[Finding]:
+def lengths(runs: Sequence[RunSettings], contexts: Mapping[str, int] | None = None) -> Iterator[Finding]:
     """Caps below what a model writes, and beyond its context where that is known."""
     for (place, model, cap, prompt), group in _grouped(
-        subjects, lambda s: (s.place("cap"), s.model, s.cap, s.prompt_cap)
+        runs, lambda s: (s.place("cap"), s.model, s.cap, s.prompt_cap)
     ):
         first = group[0]
         context = (contexts or {}).get(model)
@@ -174,7 +174,7 @@ def lengths(subjects: Sequence[Subject], contexts: Mapping[str, int] | None = No
             )
 
 
-RULES: tuple[Callable[[Sequence[Subject]], Iterator[Finding]], ...] = (
+RULES: tuple[Callable[[Sequence[RunSettings]], Iterator[Finding]], ...] = (
     schedule,
     clipping,
     kl,
@@ -184,10 +184,12 @@ RULES: tuple[Callable[[Sequence[Subject]], Iterator[Finding]], ...] = (
 )
 
 
-def _grouped(subjects: Sequence[Subject], key: Callable[[Subject], K]) -> list[tuple[K, list[Subject]]]:
-    found: dict[K, list[Subject]] = {}
-    for subject in subjects:
-        found.setdefault(key(subject), []).append(subject)
+def _grouped(
+    runs: Sequence[RunSettings], key: Callable[[RunSettings], K]
+) -> list[tuple[K, list[RunSettings]]]:
+    found: dict[K, list[RunSettings]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
     return list(found.items())
 
 

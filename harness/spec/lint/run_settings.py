@@ -9,7 +9,7 @@ from harness.spec.recipe import RewardSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class RunSettings:
     """What the rules want to know of a run. Lengths are tokens.
 
     Attributes:

@@ -18,8 +18,8 @@ from harness.spec.errors import SpecError
 from harness.spec.lint import reward_rules, rules, trl_keys
 from harness.spec.lint.finding import Finding, Place, Severity
 from harness.spec.lint.programs import FAMILIES, reward_of
-from harness.spec.lint.subject import Subject
-from harness.spec.source import Path_, Sourced, nearest, read_yaml
+from harness.spec.lint.run_settings import RunSettings
+from harness.spec.source import Located, Path_, nearest, read_yaml
 from harness.spec.validate import dotted
 
 _SIGNS = frozenset({"model_name_or_path", "num_generations", "max_completion_length", "reward_funcs"})
@@ -35,11 +35,11 @@ LOUD_SINCE = (0, 19, 0)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrlRecipe:
     """A recipe as it stands in its file.
 
     Attributes:
-        sourced: its settings with their lines.
+        located: its settings with their lines.
         program: whose code reads it.
         version: trl's.
         stated: whether the file says the version; else it is the one whose keys fit best.
@@ -47,7 +47,7 @@ class Recipe:
         waivers: reason by rule.
     """
 
-    sourced: Sourced
+    located: Located
     program: str
     version: str
     stated: bool
@@ -57,16 +57,16 @@ class Recipe:
     @property
     def file(self) -> str:
         """The file's path."""
-        return str(self.sourced.file)
+        return str(self.located.file)
 
     def get(self, key: str, default: Any = None) -> Any:
         """A setting."""
-        value = self.sourced.data.get(key, default)
+        value = self.located.data.get(key, default)
         return default if value is None else value
 
     def place(self, key: str) -> Place:
         """Where a setting stands."""
-        return Place(key=key, line=self.sourced.line((key,)) if key in self.sourced.data else None)
+        return Place(key=key, line=self.located.line((key,)) if key in self.located.data else None)
 
     def before(self, release: tuple[int, int, int]) -> bool:
         """Whether trl's version comes before a release; a development version does."""
@@ -84,25 +84,25 @@ class Recipe:
         )
 
 
-def is_foreign(data: Any) -> bool:
+def is_trl_recipe(data: Any) -> bool:
     """Whether a file's data is a trl recipe and not a grid."""
     return isinstance(data, dict) and bool(_SIGNS & data.keys()) and "base" not in data
 
 
-def load_foreign(file: str | Path) -> Recipe:
+def load_trl_recipe(file: str | Path) -> TrlRecipe:
     """Reads a trl recipe.
 
     Raises:
         SpecError: it cannot be read, or a `# lint:` comment in it says something unknown.
     """
-    sourced = read_yaml(file)
+    located = read_yaml(file)
     settings, waivers = _directives(Path(file).read_text(encoding="utf-8"), str(file))
-    program = settings.get("program") or ("open-r1" if "reward_funcs" in sourced.data else "trl")
-    keys = set(sourced.data) - trl_keys.of_program(program)
+    program = settings.get("program") or ("open-r1" if "reward_funcs" in located.data else "trl")
+    keys = set(located.data) - trl_keys.of_program(program)
     fits = {version: len(keys - known) for version, known in trl_keys.known().items()}
     guess = min(reversed(list(fits)), key=lambda version: fits[version])
-    return Recipe(
-        sourced=sourced,
+    return TrlRecipe(
+        located=located,
         program=program,
         version=settings.get("trl", guess),
         stated="trl" in settings,
@@ -143,7 +143,7 @@ def _release(version: str) -> tuple[int, int, int]:
     return (major, minor, patch - 1) if "dev" in version else (major, minor, patch)
 
 
-def foreign_findings(recipe: Recipe) -> list[Finding]:
+def trl_findings(recipe: TrlRecipe) -> list[Finding]:
     """What the recipe shows, before waivers. What depends on a version that the file does not say is a warning at
     most.
 
@@ -162,14 +162,14 @@ def foreign_findings(recipe: Recipe) -> list[Finding]:
     ]
 
 
-def _under(recipe: Recipe) -> list[Finding]:
+def _under(recipe: TrlRecipe) -> list[Finding]:
     """What the recipe shows under its version."""
-    subject = subject_of(recipe)
+    run = settings_of(recipe)
     found = [*_keys(recipe), *_unread(recipe), *_batch(recipe), *_selection(recipe)]
-    return [*found, *rules.findings([subject]), *reward_rules.findings([subject])]
+    return [*found, *rules.findings([run]), *reward_rules.findings([run])]
 
 
-def subject_of(recipe: Recipe) -> Subject:
+def settings_of(recipe: TrlRecipe) -> RunSettings:
     """The recipe as the rules see it, with the defaults of its trl.
 
     Raises:
@@ -185,7 +185,7 @@ def subject_of(recipe: Recipe) -> Subject:
     per_generation = _number(recipe, "steps_per_generation", accumulation)
     names = {
         "checkpoints": "save_steps",
-        "warmup": "warmup_ratio" if "warmup_ratio" in recipe.sourced.data else "warmup_steps",
+        "warmup": "warmup_ratio" if "warmup_ratio" in recipe.located.data else "warmup_steps",
         "inner": "num_iterations",
         "beta": "beta",
         "group": "num_generations",
@@ -197,8 +197,8 @@ def subject_of(recipe: Recipe) -> Subject:
         "kl": "sync_ref_model",
         "fix_temperature": "trl 0.16.0 or later, which divides by the temperature; or `temperature: 1.0`",
     }
-    rewards = reward_of(recipe.program, recipe.sourced)
-    return Subject(
+    rewards = reward_of(recipe.program, recipe.located)
+    return RunSettings(
         file=recipe.file,
         places={concept: recipe.place(key) for concept, key in names.items() if concept != "fix_temperature"},
         names=names,
@@ -226,46 +226,46 @@ def subject_of(recipe: Recipe) -> Subject:
                 ("clip", ("epsilon", "epsilon_high", "delta")),
                 ("kl", ("sync_ref_model", "ref_model_mixup_alpha")),
             )
-            if any(key in recipe.sourced.data for key in keys)
+            if any(key in recipe.located.data for key in keys)
         ),
     )
 
 
-def _number(recipe: Recipe, key: str, default: float) -> float:
+def _number(recipe: TrlRecipe, key: str, default: float) -> float:
     return _finite(recipe, (key,), recipe.get(key, default))
 
 
-def _accumulation(recipe: Recipe) -> float:
+def _accumulation(recipe: TrlRecipe) -> float:
     key = "gradient_accumulation_steps"
     if (value := _number(recipe, key, 1)) < 1:
-        raise recipe.sourced.error((key,), f"{key}: must be >= 1, got {value:g}")
+        raise recipe.located.error((key,), f"{key}: must be >= 1, got {value:g}")
     return value
 
 
-def _floor(recipe: Recipe) -> float:
+def _floor(recipe: TrlRecipe) -> float:
     """Rate at the schedule's end, as a share of the peak."""
     settings = recipe.get("lr_scheduler_kwargs", {})
     value = settings.get("min_lr_rate") if isinstance(settings, dict) else None
     return 0.0 if value is None else _finite(recipe, ("lr_scheduler_kwargs", "min_lr_rate"), value)
 
 
-def _finite(recipe: Recipe, path: Path_, value: Any) -> float:
+def _finite(recipe: TrlRecipe, path: Path_, value: Any) -> float:
     try:
         if not isinstance(value, bool) and math.isfinite(number := float(value)):
             return number
     except (TypeError, ValueError):
         pass
-    raise recipe.sourced.error(path, f"{dotted(path)}: must be a finite number, got {value!r}")
+    raise recipe.located.error(path, f"{dotted(path)}: must be a finite number, got {value!r}")
 
 
-def _checkpoints(recipe: Recipe, steps: int) -> tuple[int, ...]:
+def _checkpoints(recipe: TrlRecipe, steps: int) -> tuple[int, ...]:
     every = _number(recipe, "save_steps", 500)
     if str(recipe.get("save_strategy", "steps")) != "steps" or steps < 1 or every < 1:
         return (steps,) if steps > 0 else ()
     return tuple(sorted({*range(int(every), steps + 1, int(every)), steps}))
 
 
-def _trl_keys(recipe: Recipe) -> frozenset[str]:
+def _trl_keys(recipe: TrlRecipe) -> frozenset[str]:
     """Keys of the known versions next to the recipe's, between which keys come and go; of all if it is a guess."""
     releases = {version: _release(version) for version in trl_keys.known()}
     own = _release(recipe.version)
@@ -275,10 +275,10 @@ def _trl_keys(recipe: Recipe) -> frozenset[str]:
     return frozenset().union(*(trl_keys.known()[version] for version in admitted))
 
 
-def _keys(recipe: Recipe) -> Iterator[Finding]:
+def _keys(recipe: TrlRecipe) -> Iterator[Finding]:
     """Keys that neither trl nor the program knows."""
     admitted = _trl_keys(recipe) | trl_keys.of_program(recipe.program) | {"env"}
-    for key in recipe.sourced.data:
+    for key in recipe.located.data:
         if key in admitted:
             continue
         later = [v for v, keys in trl_keys.known().items() if key in keys]
@@ -297,11 +297,11 @@ def _keys(recipe: Recipe) -> Iterator[Finding]:
         )
 
 
-def _unread(recipe: Recipe) -> Iterator[Finding]:
+def _unread(recipe: TrlRecipe) -> Iterator[Finding]:
     """Keys that nothing reads under these settings."""
     functions = recipe.get("reward_funcs", [])
     functions = functions if isinstance(functions, list) else [functions]
-    data = recipe.sourced.data
+    data = recipe.located.data
     for function, prefix in (("cosine", "cosine_"), ("repetition_penalty", "repetition_")):
         for key in data:
             if str(key).startswith(prefix) and function not in functions:
@@ -333,7 +333,7 @@ def _unread(recipe: Recipe) -> Iterator[Finding]:
         )
 
 
-def _batch(recipe: Recipe) -> Iterator[Finding]:
+def _batch(recipe: TrlRecipe) -> Iterator[Finding]:
     """How the batch falls into groups and into calls of the generator."""
     if recipe.processes is None:
         return
@@ -362,7 +362,7 @@ def _batch(recipe: Recipe) -> Iterator[Finding]:
         )
 
 
-def _selection(recipe: Recipe) -> Iterator[Finding]:
+def _selection(recipe: TrlRecipe) -> Iterator[Finding]:
     """Checkpoints among which the best may be picked."""
     steps = int(_number(recipe, "max_steps", -1))
     saved = _checkpoints(recipe, steps)
