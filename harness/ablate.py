@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.matrix.watching import add_watching
+from harness.cli.run_options import add_watching
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,18 +50,18 @@ def main(argv: Sequence[str] | None = None, *, worker: Sequence[str] | None = No
         worker: command of a worker, in place of the harness's own.
     """
     arguments = _parser().parse_args(argv)
-    from harness.matrix.command import guarded
+    from harness.cli.exits import guarded
 
     log = arguments.out / "error.log" if arguments.out else None
     return guarded(lambda: _ablate(arguments, worker), log)
 
 
 def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
-    from harness.matrix.command import DONE
-    from harness.matrix.matrix import execute, prepare
-    from harness.matrix.scheduler import WORKER
-    from harness.matrix.show import plan_data, print_plan
-    from harness.matrix.watching import worker_options
+    from harness.cli.exits import DONE
+    from harness.cli.run_options import worker_options
+    from harness.matrix.execution.run_matrix import execute, prepare
+    from harness.matrix.execution.scheduler import WORKER
+    from harness.matrix.planning.render import plan_data, print_plan
 
     options = worker_options(arguments.profile, arguments.sink)
     matrix = prepare(

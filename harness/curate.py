@@ -26,14 +26,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    from harness.matrix.command import guarded
+    from harness.cli.exits import guarded
 
     return guarded(lambda: _curate(arguments), arguments.out / "error.log" if arguments.out else None)
 
 
 def _curate(arguments: argparse.Namespace) -> int:
+    from harness.cli.exits import DONE
     from harness.curation.command import curate, load_recipe
-    from harness.matrix.command import DONE
 
     recipe = load_recipe(arguments.recipe)
     curate(recipe, arguments.out or DEFAULT_OUT / recipe.name)

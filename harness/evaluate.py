@@ -55,14 +55,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    from harness.matrix.command import guarded
+    from harness.cli.exits import guarded
 
     return guarded(lambda: _evaluate(arguments), arguments.out / "error.log" if arguments.out else None)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from harness.cli.exits import DONE
     from harness.evaluation.command import run
-    from harness.matrix.command import DONE
 
     run(arguments, default_out=DEFAULT_OUT)
     return DONE

@@ -34,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.files and not arguments.rules and arguments.plot is None:
         parser.error("give a FILE; or --rules; or --plot OUT for the built-in rewards")
-    from harness.matrix.command import guarded
+    from harness.cli.exits import guarded
 
     return guarded(lambda: _lint(arguments))
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    from harness.matrix.command import DONE, FAILED
-    from harness.matrix.lint import lint_file
+    from harness.cli.exits import DONE, FAILED
+    from harness.matrix.planning.data_rules import lint_file
     from harness.spec.lint.finding import RULES, errors
     from harness.store.atomic import to_json
 
@@ -58,7 +58,7 @@ def _lint(arguments: argparse.Namespace) -> int:
         for file, one in zip(arguments.files, linted, strict=True):
             _print(file, one.findings, one.notes)
     if arguments.plot is not None:
-        from harness.reporting.reward_curves import BUILT_IN, draw
+        from harness.reporting.figures.rewards import BUILT_IN, draw
 
         curves = {name: value for one in linted for name, value in one.rewards.items()} or BUILT_IN
         draw(curves, arguments.plot)

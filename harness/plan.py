@@ -32,20 +32,20 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    from harness.matrix.command import guarded
+    from harness.cli.exits import guarded
 
     return guarded(lambda: _plan(arguments))
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from harness.matrix.command import DONE
-    from harness.matrix.matrix import prepare
-    from harness.matrix.show import plan_data, print_plan
-    from harness.matrix.why import explain, find_cell
+    from harness.cli.exits import DONE
+    from harness.matrix.execution.run_matrix import prepare
+    from harness.matrix.planning.explain import explain, find_cell
+    from harness.matrix.planning.render import plan_data, print_plan
     from harness.store.atomic import to_json
 
     if arguments.probe:
-        from harness.matrix.probe import run_probe
+        from harness.matrix.execution.probe import run_probe
 
         run_probe(prepare(arguments.grid, arguments.out, workers=arguments.workers))
     matrix = prepare(arguments.grid, arguments.out, workers=arguments.workers, planning=True)

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"harness.report: {wrong}", file=sys.stderr)
         return BAD_INPUT
     # Imported here so that --help stays instant.
-    from harness.matrix.command import guarded
+    from harness.cli.exits import guarded
 
     return guarded(lambda: _report(arguments))
 

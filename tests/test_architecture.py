@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
+    {"units", "processes"},
     {"spec", "stats", "rewards", "kernels"},
     {"store", "meters", "models"},
-    {"rollout", "data", "reporting"},
+    {"rollout", "data", "reporting", "cli"},
     {"training", "evaluation", "curation"},
     {"matrix", "regression"},
     {"commands"},
@@ -24,7 +25,17 @@ HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 
 HEAVY = ("torch", "triton", "transformers")
 
-LIGHT = ("harness.spec", "harness.stats", "harness.store", "harness.reporting", "harness.matrix.planner")
+LIGHT = (
+    "harness.spec",
+    "harness.stats",
+    "harness.store",
+    "harness.reporting",
+    "harness.matrix.planning",
+    "harness.cli",
+)
+
+MATRIX_COMMANDS = {"harness.ablate", "harness.plan", "harness.lint"}
+"""The commands that run, plan or check a grid; everything else gets by without the matrix."""
 
 
 def room(module):
@@ -34,7 +45,7 @@ def room(module):
         return "kernels"
     if first != "harness" or not rest:
         return None
-    return rest[0] if (ROOT / "harness" / rest[0]).is_dir() else "commands"
+    return rest[0] if rest[0] in HEIGHT or (ROOT / "harness" / rest[0]).is_dir() else "commands"
 
 
 def modules():
@@ -82,6 +93,74 @@ def test_nothing_imports_upward():
             if other is not None and HEIGHT[other] > HEIGHT[own]:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {own} imports {other}")
     assert not wrong, "\n".join(wrong)
+
+
+def forbidden(inside, *targets):
+    """Imports of `targets` by modules of the package or module `inside`, as `file:line: target`."""
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {target}"
+        for module, path in modules()
+        if module == inside or module.startswith(f"{inside}.")
+        for target, line in imports(path)
+        if any(target == t or target.startswith(f"{t}.") for t in targets)
+    ]
+
+
+def test_planning_imports_nothing_of_execution():
+    above = ("harness.matrix.execution", "harness.matrix.executors", "harness.matrix.worker")
+    assert not forbidden("harness.matrix.planning", *above)
+
+
+def test_analysis_imports_no_table_figure_or_text():
+    above = [f"harness.reporting.{room}" for room in ("tables", "figures", "text", "report", "page")]
+    assert not forbidden("harness.reporting.analysis", *above)
+
+
+def test_only_ablate_plan_and_lint_import_the_matrix():
+    users = [
+        m for m, _ in modules() if m not in MATRIX_COMMANDS and not f"{m}.".startswith("harness.matrix.")
+    ]
+    assert not [use for module in users if module != "harness" for use in forbidden(module, "harness.matrix")]
+
+
+def import_graph():
+    """Module -> modules of this project that it imports at its top or inside functions.
+
+    A package counts as imported where the import names it alone, or what its `__init__` defines.
+    """
+    paths = dict(modules())
+
+    def owner(target):
+        while target not in paths and "." in target:
+            target = target.rpartition(".")[0]
+        return target
+
+    graph = {}
+    for module, path in paths.items():
+        targets = {t for t, _ in imports(path)}
+        # `from a.b import c` yields a.b and a.b.c: a.b itself is needed only where a.b.c is no module.
+        named = {t for t in targets if not any(o.startswith(f"{t}.") and o in paths for o in targets)}
+        graph[module] = {owner(t) for t in named} & paths.keys() - {module}
+    return graph
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = import_graph()
+    # What imports nothing that is left is on no circle, nor is what nothing imports; whatever remains is.
+    while gone := [
+        m for m, targets in graph.items()
+        if not targets & graph.keys() or not any(m in others for others in graph.values())
+    ]:  # fmt: skip
+        for module in gone:
+            graph.pop(module)
+    assert not graph, "\n".join(
+        f"{m} -> {', '.join(sorted(t & graph.keys()))}" for m, t in sorted(graph.items())
+    )
+
+
+def test_no_file_is_too_long_to_hold_in_the_head():
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for _, p in modules()}
+    assert not {file: n for file, n in lengths.items() if n > 400}
 
 
 def test_kernels_know_nothing_of_the_harness():

@@ -11,8 +11,8 @@ import pandas as pd
 from harness.curation.funnel import Funnel
 from harness.curation.items import content_sha256, item_lines, to_line, write_lines
 from harness.reporting import formats
-from harness.reporting.table import Shown, Table, as_text, as_whole, make_table
-from harness.reporting.theme import LIGHT, Theme, drawing, inline_svg, new_figure, standalone_svg
+from harness.reporting.figures.theme import LIGHT, Theme, drawing, inline_svg, new_figure, standalone_svg
+from harness.reporting.tables.base import Shown, Table, as_text, as_whole, make_table
 from harness.store.atomic import make_folder, write_json, write_text
 
 if TYPE_CHECKING:

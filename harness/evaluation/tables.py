@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.reporting import formats
-from harness.reporting.table import Shown, Table, as_text, as_whole, make_table
+from harness.reporting.tables.base import Shown, Table, as_text, as_whole, make_table
 from harness.spec.errors import SpecError
 from harness.store.atomic import make_folder, read_json, write_text
 from harness.store.folders import RunFolder, Store

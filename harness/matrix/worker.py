@@ -7,7 +7,6 @@ its work and end; so does the death of the process that started it.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
@@ -18,8 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.cli.run_options import add_watching
 from harness.matrix.executors.local import PARENT_VARIABLE
-from harness.matrix.watching import add_watching
+from harness.processes import die_with_parent
 from harness.spec.errors import SpecError
 from harness.store.attempts import AttemptFolder
 from harness.store.claims import BEAT_SECONDS, Fenced
@@ -30,7 +30,6 @@ FINISHED, FAILED, INTERRUPTED = 0, 1, 3
 """Exit codes."""
 
 _ORPHAN_GRACE_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
 
 Execute = Callable[[RunJob, RunFolder, AttemptFolder, Callable[[], bool]], None]
 
@@ -174,8 +173,7 @@ def _stop_flag() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     threading.Thread(target=_watch_parent, args=(parent, stop), daemon=True).start()
     return stop
 

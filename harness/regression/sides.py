@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from harness.processes import signal_handlers
 from harness.regression.errors import GateError, MissingBaseline
 
 Kind = Literal["tree", "command", "results", "benchmark"]
@@ -148,9 +149,5 @@ def interruptible() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with signal_handlers((signal.SIGTERM, signal.SIGHUP), stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -72,28 +72,6 @@ def number(value: Any, digits: int = 3) -> str:
     return str(value)
 
 
-def usd(value: float) -> str:
-    """Money: cents, or two significant digits below ten of them."""
-    if is_empty(value):
-        return DASH
-    if value == 0 or abs(value) >= 0.1:
-        return f"${value:,.2f}"
-    return f"${value:.{1 - math.floor(math.log10(abs(value)))}f}"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `5 h 12 min`."""
-    if is_empty(seconds):
-        return DASH
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
 def p_text(p: float) -> str:
     """A p-value: `< 0.001` where it is."""
     if is_empty(p):

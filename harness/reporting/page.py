@@ -7,20 +7,21 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from harness import units
 from harness.reporting import formats
-from harness.reporting.analysis import ALL, Analysis
-from harness.reporting.events import most_events, step_events
-from harness.reporting.figures import front
+from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.examples import examples
+from harness.reporting.analysis.pareto import Place
+from harness.reporting.analysis.performance import peak
+from harness.reporting.analysis.training_events import most_events, step_events
+from harness.reporting.figures.all_figures import Picture
+from harness.reporting.figures.effects_and_costs import front
+from harness.reporting.figures.theme import DARK, LIGHT, css_variables
 from harness.reporting.frames import column, records
-from harness.reporting.front import Place
-from harness.reporting.lint import findings
-from harness.reporting.metrics import peak
-from harness.reporting.pictures import Picture
-from harness.reporting.run_tables import price_words
-from harness.reporting.samples import examples
-from harness.reporting.table import Table
-from harness.reporting.theme import DARK, LIGHT, css_variables
-from harness.reporting.words import Answer, best_cell_text, guard_sentence
+from harness.reporting.sources.lint_findings import findings
+from harness.reporting.tables.base import Table
+from harness.reporting.tables.runs import price_words
+from harness.reporting.text.conclusions import Answer, best_cell_text, guard_sentence
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,8 +50,8 @@ def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, 
             )
     if "cost" in tables:
         total = records(tables["cost"].frame)[-1]
-        spent = f"{formats.duration(float(total['device_seconds']))} of device time"
-        shown.append(("cost", formats.usd(float(total["cost_usd"])), spent))
+        spent = f"{units.duration(float(total['device_seconds']))} of device time"
+        shown.append(("cost", units.dollars(float(total["cost_usd"])), spent))
     seconds = float(column(study.steps, "timing.total_seconds").sum())
     if seconds > 0:
         rate = float(column(study.steps, "tokens.completion").sum()) / seconds
@@ -177,8 +178,8 @@ def _environment() -> Environment:
         points=formats.points,
         number=formats.number,
         percent=formats.percent,
-        usd=formats.usd,
-        duration=formats.duration,
+        usd=units.dollars,
+        duration=units.duration,
         md=formats.markdown_cell,
         some=lambda value: "" if formats.is_empty(value) else value,
     )

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.reporting import formats
-from harness.reporting.analysis import Analysis, analyse
-from harness.reporting.claims import Claims, read_claims
-from harness.reporting.console import summary
-from harness.reporting.exports import json_text, latex_text
-from harness.reporting.foreign import foreign_study
-from harness.reporting.front import places
-from harness.reporting.merged import merged_study
+from harness.reporting.analysis.analysis import Analysis, analyse
+from harness.reporting.analysis.pareto import places
+from harness.reporting.figures.all_figures import draw
+from harness.reporting.figures.theme import standalone_svg
 from harness.reporting.page import context, html, markdown
-from harness.reporting.pictures import draw
-from harness.reporting.tables import build_tables
-from harness.reporting.theme import standalone_svg
-from harness.reporting.words import answer
+from harness.reporting.sources.comparison import merged_study
+from harness.reporting.sources.external import foreign_study
+from harness.reporting.tables.all_tables import build_tables
+from harness.reporting.tables.published_claims import Claims, read_claims
+from harness.reporting.text.conclusions import answer
+from harness.reporting.text.exports import json_text, latex_text
+from harness.reporting.text.terminal import summary
 from harness.store.atomic import write_text
 from harness.store.study import Study, load_study
 

@@ -7,7 +7,6 @@ They exchange pickled messages over a socket pair; weights go through a file in 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -26,11 +25,11 @@ import torch
 from torch import Tensor
 from torch.utils.serialization import config as serialization_config
 
+from harness.processes import die_with_parent
 from harness.rollout.engine import Completion, Request, Sampling
 from harness.rollout.vllm_core import CoreOptions, VllmCore
 
 _CLOSE_SECONDS = 20.0
-_PR_SET_PDEATHSIG = 1
 
 
 class EngineProcessDied(RuntimeError):
@@ -156,8 +155,7 @@ def _serve(connection: Connection, options: CoreOptions) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The child: serves calls from the socket with number `argv[0]` until it closes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     connection = Connection(int(argv[0]))
     options = json.loads(argv[1])
     try:

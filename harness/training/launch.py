@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import os
 import re
 import signal
@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.processes import die_with_parent
 from harness.store.atomic import read_json, write_json
 from harness.store.attempts import AttemptFolder
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 
 _POLL_SECONDS = 0.2
-_PR_SET_PDEATHSIG = 1
 _DIED = re.compile(rb"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
 
 
@@ -80,7 +80,7 @@ def launch(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=_dies_with_parent,
+            preexec_fn=functools.partial(die_with_parent, signal.SIGTERM),
         )
     try:
         while process.poll() is None:
@@ -118,8 +118,3 @@ def tell_outcome(attempt: AttemptFolder, status: str, error: str | None = None) 
     """Written by the lead when it ends."""
     with contextlib.suppress(OSError):
         write_json(outcome_file(attempt), {"status": status, "error": error})
-
-
-def _dies_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.processes import die_with_parent
 from harness.store.folders import RunFolder
 from harness.training.launch import stop_file, tell_outcome
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="")
     parser.add_argument("--sink", action="append", default=[])
     arguments = parser.parse_args(argv)
-    if sys.platform == "linux":
-        # torchrun ends its ranks when it fails, but it may itself be killed.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # torchrun ends its ranks when it fails, but it may itself be killed.
+    die_with_parent(signal.SIGKILL)
     import torch
 
     from harness.training.parallel import Ranks

@@ -127,8 +127,9 @@ class Place:
         import torch  # noqa: F401
 
         from harness.evaluation import evaluate  # noqa: F401
-        from harness.matrix import matrix  # noqa: F401
-        from harness.reporting import accuracy_tables, analysis  # noqa: F401
+        from harness.matrix.execution import run_matrix  # noqa: F401
+        from harness.reporting.analysis import analysis  # noqa: F401
+        from harness.reporting.tables import accuracy  # noqa: F401
         from harness.training import run, watching  # noqa: F401
 
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)  # orphans are waited for here
@@ -160,7 +161,8 @@ class Place:
 
     def _ablate(self, out, faults):
         from harness import ablate
-        from harness.matrix import matrix, scheduler
+        from harness.matrix.execution import run_matrix as matrix
+        from harness.matrix.execution import scheduler
 
         matrix.make_executor = lambda name: ForkExecutor(faults)
         matrix._report = _tables
@@ -170,8 +172,8 @@ class Place:
 
 def _tables(matrix):
     from harness.reporting import formats
-    from harness.reporting.accuracy_tables import accuracy_table
-    from harness.reporting.analysis import analyse
+    from harness.reporting.analysis.analysis import analyse
+    from harness.reporting.tables.accuracy import accuracy_table
     from harness.store.atomic import make_folder, write_text
     from harness.store.study import load_study
 

@@ -55,7 +55,7 @@ def prepared(folder):
     import torch
 
     from harness.evaluation import evaluate  # noqa: F401
-    from harness.matrix.matrix import prepare
+    from harness.matrix.execution.run_matrix import prepare
     from harness.training import run  # noqa: F401
 
     torch.set_num_threads(1)

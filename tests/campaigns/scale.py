@@ -46,7 +46,7 @@ PER_RATE = 5 * 2 * 2 * 5
 
 PLAN = "import sys; from harness.plan import main; sys.exit(main(sys.argv[1:]))"
 RESUME = (
-    "import sys; from harness.matrix import matrix; matrix._report = lambda _: None; "
+    "import sys; from harness.matrix.execution import run_matrix as matrix; matrix._report = lambda _: None; "
     "from harness.ablate import main; sys.exit(main(sys.argv[1:]))"
 )
 
@@ -60,7 +60,7 @@ def write_grid(file, cells, schedule="constant"):
 
 def finish(grid, out):
     """Fills the folder with the records of a matrix that has run."""
-    from harness.matrix.matrix import _write_plan, prepare
+    from harness.matrix.execution.run_matrix import _write_plan, prepare
     from harness.store.atomic import make_folder, to_json
     from harness.store.checkpoints import OPTIMIZER_FILE
     from harness.store.claims import Owner

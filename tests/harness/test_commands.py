@@ -248,7 +248,7 @@ def test_a_failure_of_the_harness_itself(tmp_path, capsys, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("disk on fire\nsecond line")
 
-    monkeypatch.setattr("harness.matrix.matrix.make_plan", broken)
+    monkeypatch.setattr("harness.matrix.execution.run_matrix.make_plan", broken)
     (tmp_path / "out").mkdir()
     assert ablate.main(["--grid", str(QUICKSTART), "--out", str(tmp_path / "out")]) == 4
     error = capsys.readouterr().err

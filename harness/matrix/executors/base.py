@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from harness.spec.errors import SpecError
-
-NAMES = ("local", "ray", "slurm")
-"""Executors that the commands know."""
-
-_PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
 @dataclass(frozen=True)
@@ -81,30 +73,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends what is left."""
-
-
-def make_executor(name: str) -> Executor:
-    """The executor of this name.
-
-    Raises:
-        SpecError: it is not available.
-    """
-    if name == "local":
-        from harness.matrix.executors.local import LocalExecutor
-
-        return LocalExecutor()
-    package = _PACKAGES.get(name)
-    if package is None:
-        raise SpecError(f"--executor: must be one of {', '.join(NAMES)}, got {name}")
-    if importlib.util.find_spec(package) is None:
-        raise SpecError(
-            f"--executor {name}: the package {package} is not installed",
-            hint=f"pip install {package}, or use --executor local",
-        )
-    if name == "ray":
-        from harness.matrix.executors.ray import RayExecutor
-
-        return RayExecutor()
-    from harness.matrix.executors.slurm import SlurmExecutor
-
-    return SlurmExecutor()

@@ -28,8 +28,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from harness.matrix.executors.base import Handle, Slot
-from harness.matrix.executors.supervise import KILL, STOP, give_order, supervise
-from harness.matrix.machine import usable_cores
+from harness.matrix.executors.remote_worker import KILL, STOP, give_order, supervise
+from harness.matrix.planning.hardware import usable_cores
 from harness.spec.errors import SpecError
 from harness.store.attempts import STARTED
 

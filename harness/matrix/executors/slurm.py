@@ -22,7 +22,7 @@ import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from harness.matrix.executors.base import Handle, Slot
-from harness.matrix.executors.supervise import KILL, STOP, give_order, supervise
+from harness.matrix.executors.remote_worker import KILL, STOP, give_order, supervise
 from harness.spec.errors import SpecError
 
 LOST = -signal.SIGKILL

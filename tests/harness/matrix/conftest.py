@@ -14,7 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness import ablate as ablate_command
-from harness.matrix import matrix, scheduler, worker
+from harness.matrix import worker
+from harness.matrix.execution import run_matrix as matrix
+from harness.matrix.execution import scheduler
 from harness.matrix.executors.base import Handle
 from harness.meters import provenance
 from harness.store.attempts import STARTED

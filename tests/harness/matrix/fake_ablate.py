@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from harness import ablate
-from harness.matrix import matrix
+from harness.matrix.execution import run_matrix as matrix
 
 if os.environ.get("FAKE_NO_REPORT"):
     matrix._report = lambda _: None

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.matrix.matrix import prepare
+from harness.matrix.execution.run_matrix import prepare
 from harness.store.atomic import write_json
 from harness.store.claims import Owner
 from harness.store.folders import Store

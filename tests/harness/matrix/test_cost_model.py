@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from harness.matrix.cost_model import COMPLETION_SHARE, LONGEST_CAP, TRAINED_SHARE, CostModel, rates
+from harness.matrix.planning.time_model import COMPLETION_SHARE, LONGEST_CAP, TRAINED_SHARE, CostModel, rates
 from harness.meters.flops import FlopsModel
 from harness.models.known import KNOWN
 

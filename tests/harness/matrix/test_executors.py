@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from harness.matrix.executors import base
-from harness.matrix.executors.base import Slot, make_executor
-from harness.matrix.executors.supervise import STOP, give_order, order_file, supervise
+from harness.matrix.executors.base import Slot
+from harness.matrix.executors.registry import make_executor
+from harness.matrix.executors.remote_worker import STOP, give_order, order_file, supervise
 from harness.spec.errors import SpecError
 from harness.store.attempts import STARTED
 

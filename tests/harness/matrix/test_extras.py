@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from harness.matrix.preflight import World, check_world
+from harness.matrix.planning.preflight import World, check_world
 from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.matrix.estimate import Estimator
-from harness.matrix.forks import Tidying, agreed_steps, trunk_state, with_forks
-from harness.matrix.machine import Machine
-from harness.matrix.matrix import _write_plan, prepare
-from harness.matrix.order import start_order
-from harness.matrix.planner import make_plan
+from harness.matrix.execution.checkpoint_cleanup import CheckpointCleaner
+from harness.matrix.execution.run_matrix import _write_plan, prepare
+from harness.matrix.planning.estimator import Estimator
+from harness.matrix.planning.forks import agreed_steps, trunk_state, with_forks
+from harness.matrix.planning.hardware import Machine
+from harness.matrix.planning.planner import make_plan
+from harness.matrix.planning.start_order import start_order
 from harness.spec.grid import load_grid
 from harness.spec.identity import IDENTITY_FIELDS
 from harness.spec.recipe import OptimizerSpec, Recipe, TrainingSpec
@@ -301,18 +302,18 @@ def test_a_checkpoint_goes_when_all_that_fork_from_it_have(changed, tmp_path):
     plan = prepare(str(changed(WSD, LENGTHS, ("[32, 16]", "[32]"))), tmp_path / "out").plan
     trunk, fork = next(j for j in plan.jobs if j.fork_steps), next(j for j in plan.jobs if j.fork)
     store = Store(plan.out)
-    tidying, folder = Tidying(store, plan.jobs), store.run(trunk.run_id)
+    cleaner, folder = CheckpointCleaner(store, plan.jobs), store.run(trunk.run_id)
     attempt = folder.new_attempt({})
     for step in (3, 8):
         fake_worker.checkpoint(folder, step)
     fake_worker.evaluate(trunk, folder, attempt, 8)
-    tidying.after(trunk)
+    cleaner.on_finished(trunk)
     assert folder.resumable_steps() == [3, 8], "it may be at work"
     attempt.finish("finished")
-    tidying.after(trunk)
+    cleaner.on_finished(trunk)
     assert folder.resumable_steps() == [3, 8], "the fork is to come"
     fake_worker.checkpoint(store.run(fork.run_id), 3)
-    tidying.after(trunk)
+    cleaner.on_finished(trunk)
     assert folder.resumable_steps() == [8]
 
 

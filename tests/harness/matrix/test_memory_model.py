@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.matrix.machine import Machine, resolve_hardware
-from harness.matrix.memory_model import memory_parts
+from harness.matrix.planning.hardware import Machine, resolve_hardware
+from harness.matrix.planning.memory_model import memory_parts
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
 

@@ -10,8 +10,8 @@ import pytest
 
 from harness import ablate, lint, plan
 from harness.evaluation.benchmarks import REGISTRY
-from harness.matrix.assumed import PREFIX
-from harness.matrix.matrix import prepare
+from harness.matrix.execution.run_matrix import prepare
+from harness.matrix.planning.offline_fallback import PREFIX
 from harness.models.architecture import _dense_parameters
 from harness.models.known import KNOWN
 from harness.spec.grid import load_grid

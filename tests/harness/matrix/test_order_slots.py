@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.matrix.execution.device_pool import SlotPool
 from harness.matrix.executors.base import Slot
-from harness.matrix.order import start_order
-from harness.matrix.slots import SlotPool
+from harness.matrix.planning.start_order import start_order
 
 
 def planned(widths, seeds=(0,)):

@@ -8,17 +8,17 @@ import sys
 
 import pytest
 
-from harness.matrix import matrix as matrix_module
-from harness.matrix.cost_model import assumptions
-from harness.matrix.detectable import detectable_effects
-from harness.matrix.disk_model import DiskNeed, disk_need
-from harness.matrix.estimate import Estimator
-from harness.matrix.machine import Machine, resolve_hardware, slot_count, usable_cores
-from harness.matrix.matrix import Matrix, _write_plan, prepare, slots_of
-from harness.matrix.planner import grid_json, make_plan
-from harness.matrix.scheduler import Budget
-from harness.matrix.show import limit_warnings, plan_data, print_plan
-from harness.matrix.why import explain, find_cell
+from harness.matrix.execution import run_matrix as matrix_module
+from harness.matrix.execution.run_matrix import Matrix, _write_plan, prepare, slots_of
+from harness.matrix.execution.scheduler import Budget
+from harness.matrix.planning.detectable_effects import detectable_effects
+from harness.matrix.planning.disk_model import DiskNeed, disk_need
+from harness.matrix.planning.estimator import Estimator
+from harness.matrix.planning.explain import explain, find_cell
+from harness.matrix.planning.hardware import Machine, resolve_hardware, slot_count, usable_cores
+from harness.matrix.planning.planner import grid_json, make_plan
+from harness.matrix.planning.render import limit_warnings, plan_data, print_plan
+from harness.matrix.planning.time_model import assumptions
 from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.hardware import HardwareSpec
@@ -341,9 +341,9 @@ def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
     # Four runs with two levels and the last moments (twice the weights); three at work have two each.
     assert disk["kept"] == pytest.approx(4 * (2 + 2) * weights)
     assert disk["peak"] == pytest.approx(4 * (2 + 2) * weights + 3 * 2 * weights)
-    monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 0.9 * disk["peak"])
+    monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 0.9 * disk["peak"])
     assert any("training.keep" in warning for warning in limit_warnings(plan, data["totals"]["estimate"]))
-    monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 1.1 * disk["peak"])
+    monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 1.1 * disk["peak"])
     assert not limit_warnings(plan, data["totals"]["estimate"])
     disk["peak"], disk["kept"] = 218.46, 178.7
     print_plan(plan, data)
@@ -397,7 +397,7 @@ def test_what_is_on_file_takes_no_more_room(planned):
 
 
 def test_a_disk_without_room_is_told_before_runs_start(grid, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("harness.matrix.disk_model.free_gib", lambda _: 1e-6)
+    monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 1e-6)
     monkeypatch.setattr(matrix_module, "_report", lambda _: None)
     matrix = prepare(str(grid), tmp_path / "out")
     assert matrix_module.execute(matrix, [sys.executable, fake_worker.__file__]) == 0

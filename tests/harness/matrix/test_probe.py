@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from harness import plan
-from harness.matrix import probe
-from harness.matrix.estimate import probe_store
-from harness.matrix.matrix import prepare
-from harness.matrix.observed import observed
+from harness.matrix.execution import probe
+from harness.matrix.execution.run_matrix import prepare
+from harness.matrix.planning.estimator import probe_store
+from harness.matrix.planning.measurements import observed
 from harness.store.folders import Store
 
 from .conftest import GRID

@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
-from harness.matrix.progress import (
+from harness.matrix.execution.progress import (
     LiveProgress,
     PlainProgress,
     RunView,
     View,
-    dollars,
-    duration,
     headline,
 )
 
 RUN = RunView(label="cap=[32] seed=0", step=3, steps=10, reward=0.512, tokens_per_second=1234.5)
 BASE = RunView(label="untrained tiny", step=0, steps=0, reward=None, tokens_per_second=None)
 VIEW = View(done=2, failed=1, total=9, active=[RUN, BASE], seconds_left=130.0, spent_usd=0.0123)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "?"), (0.4, "0s"), (59.4, "59s"), (200, "3m20s"), (7500, "2h05m"), (273600, "3d04h")],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [(0, "$0.00"), (0.000312, "$0.00031"), (0.0123, "$0.012"), (1.27, "$1.27"), (42, "$42.00")],
-)
-def test_dollars(usd, text):
-    assert dollars(usd) == text
 
 
 def test_plain_lines_come_every_so_often():
@@ -45,7 +26,7 @@ def test_plain_lines_come_every_so_often():
     progress.update(VIEW)
     assert stream.getvalue().splitlines() == [
         "start",
-        "2/9 runs done · 1 failed · 2m10s left (estimate) · $0.012 spent  "
+        "2/9 runs done · 1 failed · 2 min 10 s left (estimate) · $0.012 spent  "
         "[cap=[32] seed=0] step 3/10, reward 0.512, 1234 tok/s  [untrained tiny] evaluating",
     ]
     quiet = PlainProgress(stream, every_seconds=60.0)

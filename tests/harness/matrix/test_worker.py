@@ -14,8 +14,8 @@ import pytest
 from harness.matrix import worker
 from harness.matrix.executors.base import Slot
 from harness.matrix.executors.local import LocalExecutor, slot_environment
-from harness.matrix.machine import Machine
-from harness.matrix.planner import make_plan
+from harness.matrix.planning.hardware import Machine
+from harness.matrix.planning.planner import make_plan
 from harness.meters import provenance
 from harness.spec.grid import load_grid
 from harness.store.folders import SAMPLE_COLUMNS, Store

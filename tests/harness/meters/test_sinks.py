@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from harness.matrix.watching import steps, worker_options
+from harness.cli.run_options import steps, worker_options
 from harness.meters import sinks
 from harness.meters.sinks import SinkMissing, Sinks, check_sinks, numbers
 from harness.spec.errors import SpecError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from harness.reporting import build
-from harness.reporting.analysis import analyse
-from harness.reporting.words import best_cell_text
+from harness.reporting.analysis.analysis import analyse
+from harness.reporting.text.conclusions import best_cell_text
 from harness.stats.bestof import expected_normal_maximum
 from harness.store.study import load_study
 

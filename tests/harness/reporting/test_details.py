@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from harness.report import main
-from harness.reporting.analysis import analyse
-from harness.reporting.details import moved
-from harness.reporting.events import step_events
-from harness.reporting.exports import latex_cell
-from harness.reporting.front import on_front, places
-from harness.reporting.lint import findings
-from harness.reporting.merged import merged_study
+from harness.reporting.analysis.analysis import analyse
+from harness.reporting.analysis.pareto import on_front, places
+from harness.reporting.analysis.training_events import step_events
+from harness.reporting.figures.questions import moved
 from harness.reporting.report import write_comparison
-from harness.reporting.words import answer
+from harness.reporting.sources.comparison import merged_study
+from harness.reporting.sources.lint_findings import findings
+from harness.reporting.text.conclusions import answer
+from harness.reporting.text.exports import latex_cell
 from harness.spec.errors import SpecError
 from harness.store.study import load_study
 
@@ -94,7 +94,7 @@ def test_questions_are_matched_by_identity(pair, tmp_path):
     turned["question_index"] = turned["question_index"].max() - turned["question_index"]
     again = merged_study([pair[0], shuffled], tmp_path / "out")
     again.parts["shuffled"]._questions[:] = [turned.iloc[::-1]]
-    from harness.reporting.merged import _questions
+    from harness.reporting.sources.comparison import _questions
 
     long = _questions(again.parts)
     wide = long.pivot_table(index=["step", "benchmark", "question_id"], columns="run", values="correct")

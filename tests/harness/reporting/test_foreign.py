@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from harness.report import main
-from harness.reporting.analysis import analyse
-from harness.reporting.claim_tables import WITHIN_CHANCE, best_table
-from harness.reporting.foreign import foreign_study
-from harness.reporting.words import answer, guard_sentence
+from harness.reporting.analysis.analysis import analyse
+from harness.reporting.sources.external import foreign_study
+from harness.reporting.tables.training_length import WITHIN_CHANCE, best_table
+from harness.reporting.text.conclusions import answer, guard_sentence
 from harness.spec.errors import SpecError
 
 

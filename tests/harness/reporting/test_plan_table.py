@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.reporting.plan_table import plan_table
+from harness.reporting.tables.plan import plan_table
 from harness.store.study import load_study
 
 SMALL = {"benchmarks": {"easy": 20}, "steps": (2,), "samples": 1, "axes": {"reward": ("accuracy", "cosine")}}

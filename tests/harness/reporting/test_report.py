@@ -11,7 +11,7 @@ import pytest
 
 from harness.report import main
 from harness.reporting import build
-from harness.reporting.analysis import analyse
+from harness.reporting.analysis.analysis import analyse
 from harness.store.study import load_study
 
 SMALL = {"benchmarks": {"easy": 60, "hard": 40}, "steps": (4, 8), "samples": 2}
@@ -243,7 +243,7 @@ def test_the_harness_failing_is_no_failed_run(tmp_path, capsys, monkeypatch):
 
 def test_reporting_and_statistics_load_no_torch():
     code = (
-        "import sys, harness.reporting.report, harness.reporting.curves, harness.stats.verdicts\n"
+        "import sys, harness.reporting.report, harness.reporting.figures.learning_curves, harness.stats.verdicts\n"
         "print([m for m in ('torch', 'triton', 'transformers', 'matplotlib', 'jinja2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,12 +7,12 @@ import pytest
 from safetensors.torch import load_file
 
 from harness.matrix import worker
-from harness.matrix.estimate import Estimator
-from harness.matrix.machine import Machine
-from harness.matrix.observed import observed
-from harness.matrix.planner import grid_json, make_plan
+from harness.matrix.planning.estimator import Estimator
+from harness.matrix.planning.hardware import Machine
+from harness.matrix.planning.measurements import observed
+from harness.matrix.planning.planner import grid_json, make_plan
 from harness.meters import provenance
-from harness.reporting.metrics import PERFORMANCE, checkpoint_metric, spending
+from harness.reporting.analysis.performance import PERFORMANCE, checkpoint_metric, spending
 from harness.spec.grid import load_grid
 from harness.store.atomic import write_json
 from harness.store.folders import Store

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from harness.matrix.disk_model import disk_need
-from harness.matrix.estimate import Estimator
-from harness.matrix.machine import Machine, resolve_hardware
-from harness.matrix.planner import make_plan
+from harness.matrix.planning.disk_model import disk_need
+from harness.matrix.planning.estimator import Estimator
+from harness.matrix.planning.hardware import Machine, resolve_hardware
+from harness.matrix.planning.planner import make_plan
 from harness.models.catalog import resolve_model
 from harness.spec.grid import load_grid
 from harness.spec.hardware import HardwareSpec

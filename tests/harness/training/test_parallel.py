@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.matrix.matrix import prepare
+from harness.matrix.execution.run_matrix import prepare
 from harness.rollout.vllm_core import vllm_available
 from harness.spec.recipe import Recipe
 from harness.store.folders import RunFolder

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from harness.matrix.matrix import prepare
+from harness.matrix.execution.run_matrix import prepare
 from harness.meters.clock import PhaseClock
 from harness.meters.energy import EnergyMeter
 from harness.meters.memory import PeakMemory

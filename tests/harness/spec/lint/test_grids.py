@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.matrix.lint import before_spending, lint_file
+from harness.matrix.planning.data_rules import before_spending, lint_file
 from harness.spec.grid import load_grid
 from harness.spec.lint.finding import RULES, clean
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.matrix.lint import lint_file
+from harness.matrix.planning.data_rules import lint_file
 from harness.spec.errors import SpecError
 from harness.spec.lint import trl_keys
 from harness.spec.lint.finding import errors

@@ -1,0 +1,105 @@
+"""A run at work: its attempt, its worker, what its records say."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from harness.matrix.execution.progress import RunView
+from harness.matrix.executors.base import Handle, Slot
+from harness.matrix.worker import seconds_by_phase
+from harness.store.atomic import read_lines
+from harness.store.attempts import AttemptFolder
+from harness.store.claims import BEAT_SECONDS
+from harness.store.errors import StoreError
+from harness.store.folders import RunFolder
+from harness.store.job import RunJob
+
+
+@dataclass
+class Active:
+    """A run at work.
+
+    Attributes:
+        job: what this attempt does.
+        whole: what the plan asks of the run: more, where the budget reaches only some of its steps.
+        run: its folder.
+        attempt: its attempt.
+        handle: its worker.
+        slot: its devices.
+        stopped: why it was asked to end before its work was done: `signal`, `budget`, `time`; empty if it was not.
+        kill_at: when a worker that was asked to end is ended by force.
+        step: the last step that was recorded.
+    """
+
+    job: RunJob
+    whole: RunJob
+    run: RunFolder
+    attempt: AttemptFolder
+    handle: Handle
+    slot: Slot
+    stopped: str = ""
+    kill_at: float | None = None
+    step: int = 0
+    _started: float | None = None
+    _offset: int = 0
+    _beat: float = 0.0
+    _reward: float | None = None
+    _tokens_per_second: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long its worker has been seen to have its devices; 0 while it waits for them."""
+        if self._started is None:
+            if self.attempt.started is None:
+                return 0.0
+            self._started = time.monotonic()
+        return time.monotonic() - self._started
+
+    def beat(self) -> None:
+        """Keeps the claim alive while the worker waits in a cluster's queue, or is at a long step."""
+        now = time.monotonic()
+        if now - self._beat >= BEAT_SECONDS:
+            self._beat = now
+            self.attempt.beat()
+
+    def follow(self) -> None:
+        """Reads the step records that came since."""
+        records, self._offset = read_lines(self.attempt.steps_file, self._offset)
+        if records:
+            last = records[-1]
+            self.step = last["step"]
+            self._reward = last.get("reward", {}).get("mean")
+            self._tokens_per_second = last.get("timing", {}).get("tokens_per_second")
+
+    def view(self) -> RunView:
+        """For the progress display."""
+        return RunView(
+            label=self.job.label,
+            step=self.step,
+            steps=max(self.job.steps),
+            reward=self._reward,
+            tokens_per_second=self._tokens_per_second,
+        )
+
+    def close(self, code: int, status: str, error: dict[str, Any] | None = None) -> None:
+        """Writes the end that a worker could not write itself.
+
+        Args:
+            code: its exit code, negative for a signal.
+            status: how the attempt ended.
+            error: why; what the exit code and the log's tail say, unless given.
+        """
+        if status == "failed" and error is None:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            tail = ""
+            with contextlib.suppress(OSError):
+                tail = self.attempt.log.read_bytes()[-4000:].decode(errors="replace")
+            error = {"type": "WorkerDied", "message": f"the worker {how}", "traceback_tail": tail}
+        phases: dict[str, float] = {}
+        with contextlib.suppress(StoreError):
+            phases = seconds_by_phase(self.run, self.attempt)
+        self.attempt.finish(status, error=error, seconds_by_phase=phases)

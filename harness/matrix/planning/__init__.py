@@ -1,0 +1,1 @@
+"""From cells to a plan: runs, evaluations, hours, dollars, memory. Imports nothing of execution."""

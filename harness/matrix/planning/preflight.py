@@ -1,0 +1,261 @@
+"""Checks of a grid against the world, before anything is written: models, data, rewards, lengths, output folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.data.errors import SourceNotFound
+from harness.data.mix import build_benchmark
+from harness.data.sources import check_source, source_fingerprint
+from harness.matrix.planning.offline_fallback import PREFIX, assumed_fingerprint, assumed_model
+from harness.models.catalog import ModelSource, resolve_model
+from harness.models.errors import ModelNotFound
+from harness.rewards.composite import UnknownReward, validate_rewards
+from harness.spec.data import SourceSpec
+from harness.spec.errors import SpecError
+from harness.spec.evaluation import BenchmarkSpec
+from harness.spec.grid import Cell, Grid
+from harness.spec.identity import Identity
+from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec
+from harness.spec.source import Path_
+from harness.spec.validate import dotted
+from harness.store.atomic import read_json
+from harness.store.errors import StoreError
+from harness.store.folders import Store
+from harness.store.schema import current
+
+
+@dataclass
+class World:
+    """What a grid names, looked up once each: models, data sources, rewards.
+
+    Attributes:
+        planning: nothing is to be run, so a hub that cannot be reached may be planned without.
+        assumed_models: hub models whose dimensions were taken for granted.
+        assumed_data: hub datasets whose content was.
+    """
+
+    planning: bool = False
+    assumed_models: list[str] = field(default_factory=list)
+    assumed_data: list[str] = field(default_factory=list)
+    _models: dict[str, ModelSource] = field(default_factory=dict)
+    _data: dict[str, str] = field(default_factory=dict)
+    _passed: set[str] = field(default_factory=set)
+    _evaluations: dict[str, dict[str, Identity]] = field(default_factory=dict)
+
+    def model(self, spec: ModelSpec) -> ModelSource:
+        """The model; raises `ModelNotFound`."""
+        key = spec.model_dump_json()
+        if key not in self._models:
+            try:
+                self._models[key] = resolve_model(spec)
+            except ModelNotFound:
+                if not self.planning or (assumed := assumed_model(spec)) is None:
+                    raise
+                self._models[key] = assumed
+                self.assumed_models.append(spec.name)
+        return self._models[key]
+
+    def fingerprint(self, source: SourceSpec) -> str:
+        """Digest of a source's content; raises `SourceNotFound`."""
+        key = source.model_dump_json()
+        if key not in self._data:
+            try:
+                check_source(source)
+                self._data[key] = source_fingerprint(source)
+            except SourceNotFound:
+                if not self.planning or (assumed := assumed_fingerprint(source)) is None:
+                    raise
+                self._data[key] = assumed
+                self.assumed_data.append(assumed.removeprefix(PREFIX).rpartition("@")[0])
+        return self._data[key]
+
+    def evaluations(self, key: str, make: Callable[[], dict[str, Identity]]) -> dict[str, Identity]:
+        """Identities of the benchmarks under what `key` names, made once."""
+        if key not in self._evaluations:
+            self._evaluations[key] = make()
+        return self._evaluations[key]
+
+    def once(self, key: str, check: Callable[[], object]) -> None:
+        """Makes a check that depends on `key` alone, the first time."""
+        if key not in self._passed:
+            check()
+            self._passed.add(key)
+
+
+def located(grid: Grid, cell: Cell, path: Path_, message: str, hint: str | None = None) -> SpecError:
+    """An error about a field of a cell's recipe, at the line that gave the field its value.
+
+    Args:
+        grid: the grid.
+        cell: one of its cells.
+        path: of the field in the recipe.
+        message: what is wrong with it.
+        hint: how to mend it.
+    """
+    for axis, name in reversed(cell.levels.items()):
+        level = next(v for v in grid.axes[axis] if v.name == name)
+        if level.sets(path):
+            text = f"axes.{axis}.{name}: {dotted(path)}: {message}"
+            return SpecError(text, file=grid.file, line=level.patch.line(path), hint=hint)
+    return grid.located.error(("base", *path), f"base.{dotted(path)}: {message}", hint)
+
+
+def check_world(grid: Grid, world: World) -> None:
+    """Checks every cell's model, data, rewards and lengths, and the benchmarks.
+
+    Raises:
+        SpecError: at the line that is to be mended.
+    """
+    for index, benchmark in enumerate(grid.head.evaluate.benchmarks):
+        _check_benchmark(grid, world, index, benchmark)
+    for cell in grid.cells:
+        # Seeds repeat the same recipes; what passed for one seed passes for all.
+        if cell.seed == grid.head.seeds[0]:
+            _check_cell(grid, world, cell)
+
+
+def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkSpec) -> None:
+    path: Path_ = ("evaluate", "benchmarks", index, "source")
+    try:
+        world.fingerprint(benchmark.source)
+        if benchmark.source.source != "hub":  # which would be downloaded for it
+            build_benchmark(benchmark)
+    except (SourceNotFound, SpecError) as error:
+        message, hint = _told(error)
+        raise grid.located.error(path, f"{dotted(path)}: {message}", hint) from None
+
+
+def _check_cell(grid: Grid, world: World, cell: Cell) -> None:
+    recipe = cell.recipe
+    if recipe.rollout.engine == "vllm":
+        _check_vllm(grid, cell, installed=world.planning or importlib.util.find_spec("vllm") is not None)
+    if not world.planning:
+        _check_extras(grid, cell)
+    try:
+        model = world.model(recipe.model)
+    except ModelNotFound as error:
+        raise located(grid, cell, ("model", "name"), *_told(error)) from None
+    for index, source in enumerate(recipe.data.sources):
+        try:
+            world.fingerprint(source)
+        except SourceNotFound as error:
+            raise located(grid, cell, ("data", "sources", index), *_told(error)) from None
+    try:
+        world.once(recipe.reward.model_dump_json(), lambda: validate_rewards(recipe.reward))
+    except UnknownReward as error:
+        raise located(grid, cell, _reward_path(cell, str(error)), *_told(error)) from None
+    _check_lengths(grid, cell, model)
+
+
+def _check_extras(grid: Grid, cell: Cell) -> None:
+    """Packages that a recipe needs and a plain installation lacks."""
+    recipe = cell.recipe
+    extras: list[tuple[Path_, bool, str, str]] = [
+        (("model", "lora"), recipe.model.lora is not None, "peft", "leave it out"),
+        (("model", "liger"), recipe.model.liger, "liger_kernel", "leave it out"),
+        (("optimizer", "name"), recipe.optimizer.name == "adamw_8bit", "bitsandbytes", "use `adamw`"),
+    ]
+    for path, wanted, package, otherwise in extras:
+        if wanted and importlib.util.find_spec(package) is None:
+            name = package.replace("_", "-")
+            message = f"{name} is not installed here"
+            raise located(grid, cell, path, message, f"pip install {name}, or {otherwise}")
+
+
+def _check_vllm(grid: Grid, cell: Cell, *, installed: bool) -> None:
+    if not installed:
+        hint = "install it (README, vLLM), or use `transformers`"
+        raise located(grid, cell, ("rollout", "engine"), "vllm is not installed here", hint)
+    most = VLLM_MAX_TEMPERATURE
+    for section, value in (
+        ("rollout", cell.recipe.rollout.temperature),
+        ("evaluate", grid.head.evaluate.temperature),
+    ):
+        if value > most:
+            message, hint = f"vLLM samples at {most:g} at most, got {value:g}", "use `transformers` for more"
+            if section == "rollout":
+                raise located(grid, cell, ("rollout", "temperature"), message, hint)
+            raise grid.located.error(("evaluate", "temperature"), f"evaluate.temperature: {message}", hint)
+
+
+def _told(error: Exception) -> tuple[str, str | None]:
+    """Message and hint of a lookup that failed, each on one line."""
+    message = " ".join(str(getattr(error, "message", error)).split())
+    return message, " ".join(str(getattr(error, "hint", None) or "").split()) or None
+
+
+def _reward_path(cell: Cell, message: str) -> Path_:
+    """The path of the reward function that the message quotes, or of them all."""
+    functions = cell.recipe.reward.functions
+    named = [i for i, f in enumerate(functions) if f"'{f.name}'" in message or f'"{f.name}"' in message]
+    return ("reward", "functions", *named[:1])
+
+
+def _check_lengths(grid: Grid, cell: Cell, model: ModelSource) -> None:
+    context, recipe, evaluate = model.context_tokens, cell.recipe, grid.head.evaluate
+    cap, prompt = recipe.rollout.max_completion_tokens, recipe.prompt.max_tokens
+    if prompt + cap > context:
+        at: Path_ = ("rollout", "max_completion_tokens") if cap >= prompt else ("prompt", "max_tokens")
+        raise located(grid, cell, at, *_too_long(cap, prompt, context, recipe.model.name, "rollout"))
+    cap, prompt = evaluate.max_completion_tokens, (evaluate.prompt or recipe.prompt).max_tokens
+    if prompt + cap > context:
+        message, hint = _too_long(cap, prompt, context, recipe.model.name, "evaluate")
+        at = ("evaluate", "max_completion_tokens")
+        raise grid.located.error(at, f"{dotted(at)}: {message}", hint)
+
+
+def _too_long(cap: int, prompt: int, context: int, model: str, section: str) -> tuple[str, str]:
+    message = (
+        f"a completion of {cap} tokens after a prompt of up to {prompt} goes beyond the {context} of {model}"
+    )
+    room = f"{section}.max_completion_tokens to at most {context - prompt}" if prompt < context else None
+    return message, f"lower {room}, or prompt.max_tokens" if room else "lower prompt.max_tokens"
+
+
+def check_output(grid: Grid, out: Path, *, given: bool) -> None:
+    """Checks that `out` can hold this grid's results, without writing.
+
+    Args:
+        grid: the grid.
+        out: the output folder, which need not exist.
+        given: whether it was given by `--out`; else it follows from the grid's name.
+
+    Raises:
+        SpecError: it is not a folder, not writable, or holds something else.
+    """
+
+    def error(message: str, hint: str) -> SpecError:
+        if given:
+            return SpecError(f"--out {out}: {message}", hint=hint)
+        return grid.located.error(("name",), f"name: output folder {out}: {message}", hint)
+
+    existing = next(p for p in (out, *out.absolute().parents) if os.path.lexists(p))
+    if not existing.is_dir():
+        raise error(f"{existing} is not a folder", "choose another with --out")
+    if not os.access(existing, os.W_OK | os.X_OK) or _read_only(existing):
+        raise error(f"cannot write in {existing}", "choose another with --out, or change its permissions")
+    if not out.exists() or not any(p for p in out.iterdir() if not p.name.startswith(".")):
+        return
+    store = Store(out)
+    if not store.grid_file.exists():
+        raise error("holds something else than results", "choose an empty or new folder with --out")
+    # Both have the name; the plan is much the smaller file, and written second.
+    record = store.plan_file if store.plan_file.exists() else store.grid_file
+    try:
+        there = current(read_json(record), "output", record).get("name")
+    except StoreError as unreadable:
+        raise error(str(unreadable), "choose another with --out") from None
+    if there != grid.head.name:
+        raise error(
+            f"holds the results of grid {there!r}, not {grid.head.name!r}", "choose another with --out"
+        )
+
+
+def _read_only(folder: Path) -> bool:
+    """Whether the file system refuses writes; root passes every permission check, so it is asked itself."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

@@ -1,0 +1,1 @@
+"""The numbers of a study. Imports nothing of tables, figures or text."""

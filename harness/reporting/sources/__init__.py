@@ -1,0 +1,1 @@
+"""Where a study's records come from: other tools' files, comparisons of folders, lint findings."""

@@ -1,0 +1,1 @@
+"""Tables of a study, as CSV, Markdown and LaTeX."""

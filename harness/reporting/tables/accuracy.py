@@ -1,0 +1,299 @@
+"""Tables of what training achieved: accuracy by cell and benchmark, cells, verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from harness import units
+from harness.reporting import formats
+from harness.reporting.analysis.analysis import ALL, Analysis, Row
+from harness.reporting.analysis.cells import ordered_cells
+from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.analysis.responses import benchmarks
+from harness.reporting.frames import records
+from harness.reporting.tables.base import Shown, Table, as_text, as_whole, level_columns, make_table
+from harness.stats.intervals import NOTHING, Interval
+
+VERDICT_COLUMNS = (
+    "metric",
+    "benchmark",
+    "axis",
+    "level",
+    "baseline",
+    "effect",
+    "ci_low",
+    "ci_high",
+    "p_adjusted",
+    "verdict",
+    "detectable_effect",
+    "runs",
+    "df",
+)
+
+_POINTS_SIGNED: Callable[[Any], str] = partial(formats.points, signed=True)
+
+_ACCURACY_SHOWN: tuple[Shown, ...] = (
+    ("accuracy %", "accuracy", formats.points),
+    ("low", "ci_low", formats.points),
+    ("high", "ci_high", formats.points),
+    ("gain over step 0", "gain", _POINTS_SIGNED),
+    ("gain low", "gain_ci_low", _POINTS_SIGNED),
+    ("gain high", "gain_ci_high", _POINTS_SIGNED),
+)
+
+_ACCURACY_NOTE = (
+    "Accuracy: mean over questions of the share of right samples, with a 95 % Wilson interval on the effective "
+    "number of samples (samples of a question are not independent). Gain: against step 0 on the same questions, "
+    "95 %; it speaks of this checkpoint, not of what another seed would give."
+)
+
+
+def _interval_columns(accuracy: Interval, gain: Interval) -> tuple[dict[str, float], dict[str, float]]:
+    return (
+        {"accuracy": accuracy.estimate, "ci_low": accuracy.low, "ci_high": accuracy.high},
+        {"gain": gain.estimate, "gain_ci_low": gain.low, "gain_ci_high": gain.high},
+    )
+
+
+def accuracy_table(analysis: Analysis) -> Table:
+    """A row per cell and benchmark, those of untrained models first. Nothing in it depends on time or place."""
+    study = analysis.study
+    measured = {(str(e["run"]), int(e["step"]), str(e["benchmark"])): e for e in records(study.evaluations)}
+    tries = sorted(
+        {int(k[10:]) for e in measured.values() for k, v in e.items() if k[:10] == "pass_at_k." and v == v}
+    )
+    bases = sorted(str(r) for r in study.runs.loc[study.runs["kind"] == "base", "run"])
+    places: list[dict[str, Any]] = [{"run": run, "step": 0, "seed": None} for run in bases]
+    rows = [
+        _accuracy_row(analysis, place, benchmark, measured, tries)
+        for place in [*places, *ordered_cells(study)]
+        for benchmark in benchmarks(study)
+    ]
+    empty = [
+        *study.axes,
+        "seed",
+        "step",
+        "benchmark",
+        "questions",
+        "samples",
+        "accuracy",
+        "ci_low",
+        "ci_high",
+        "run",
+    ]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    frame = pd.DataFrame(rows, columns=columns or empty)
+    if rows:
+        frame = frame.astype(dict.fromkeys(("seed", "step", "questions", "samples", "correct"), "Int64"))
+    shown: list[Shown] = [
+        *level_columns(study.axes),
+        ("seed", "seed", as_text),
+        ("step", "step", as_text),
+        ("benchmark", "benchmark", as_text),
+        *_ACCURACY_SHOWN,
+        ("questions", "questions", as_whole),
+        ("samples", "samples", as_whole),
+        *((f"pass@{k} %", f"pass_at_{k}", formats.points) for k in tries if k > 1),
+        ("maj@K %", "majority_accuracy", formats.points),
+        ("tokens", "mean_completion_tokens", formats.number),
+        ("truncated %", "truncated_share", formats.points),
+        ("unparsable %", "unparsable_share", formats.points),
+        ("run", "run", as_text),
+    ]
+    return make_table("accuracy", "Accuracy", frame, shown, left=len(study.axes) + 3, notes=[_ACCURACY_NOTE])
+
+
+def _accuracy_row(
+    analysis: Analysis,
+    place: dict[str, Any],
+    benchmark: str,
+    measured: dict[tuple[str, int, str], dict[str, Any]],
+    tries: list[int],
+) -> dict[str, Any]:
+    key = (str(place["run"]), int(place["step"]), benchmark)
+    record = measured.get(key, {})
+    accuracy, gain = _interval_columns(
+        analysis.accuracy.get(key, NOTHING), analysis.gain.get(key, NOTHING) if key[1] else NOTHING
+    )
+    return {
+        **{axis: place.get(axis) for axis in analysis.study.axes},
+        "seed": place["seed"],
+        "step": place["step"],
+        "benchmark": benchmark,
+        "questions": record.get("questions"),
+        "samples": record.get("samples"),
+        **accuracy,
+        "run": place["run"],
+        "correct": record.get("correct"),
+        **gain,
+        **{f"pass_at_{k}": record.get(f"pass_at_k.{k}") for k in tries},
+        "majority_accuracy": record.get("majority_accuracy"),
+        "mean_completion_tokens": record.get("completion.mean_tokens"),
+        "truncated_share": record.get("completion.truncated_share"),
+        "unparsable_share": record.get("completion.unparsable_share"),
+        **_more_intervals(record),
+    }
+
+
+_BOUNDED = {
+    "majority": "majority_at_k",
+    "mean_completion_tokens": "completion.mean_tokens",
+    "truncated": "completion.truncated_share",
+    "unparsable": "completion.unparsable_share",
+}
+"""Columns with bounds of their own by prefix, and where the record has them."""
+
+
+def _more_intervals(record: dict[str, Any]) -> dict[str, Any]:
+    """Bounds of the figures beside accuracy, and whether samples repeat; nothing for records made before they were
+    kept, so that tables of old folders stay what they are."""
+    if not isinstance(record.get("intervals.accuracy"), list):
+        return {}
+    columns: dict[str, Any] = {}
+    for prefix, name in _BOUNDED.items():
+        key = f"{name}.{int(record['samples'])}" if name == "majority_at_k" else name
+        low, high = record[f"intervals.{key}"]
+        columns |= {f"{prefix}_ci_low": low, f"{prefix}_ci_high": high}
+    return {**columns, "repeats_flagged": record.get("repeats.flagged")}
+
+
+def cells_table(analysis: Analysis) -> Table:
+    """A row per cell: the mean over benchmarks, the gain over step 0, and the cost of getting there."""
+    study = analysis.study
+    costs, memory = (
+        checkpoint_metric(study, next(m for m in PERFORMANCE if m.name == name))
+        for name in ("training_cost_usd", "peak_memory_gib")
+    )
+    rows = []
+    for cell in ordered_cells(study):
+        key = (str(cell["run"]), int(cell["step"]))
+        accuracy, gain = _interval_columns(
+            analysis.accuracy.get((*key, ALL), NOTHING), analysis.gain.get((*key, ALL), NOTHING)
+        )
+        rows.append(
+            {
+                **{axis: cell[axis] for axis in study.axes},
+                "seed": cell["seed"],
+                "step": cell["step"],
+                **accuracy,
+                **gain,
+                "training_cost_usd": costs.get(key),
+                "peak_memory_gib": memory.get(key),
+                "run": cell["run"],
+            }
+        )
+    shown: list[Shown] = [
+        *level_columns(study.axes),
+        ("seed", "seed", as_text),
+        *_ACCURACY_SHOWN,
+        ("training cost", "training_cost_usd", units.dollars),
+        ("peak GiB", "peak_memory_gib", formats.number),
+    ]
+    notes = ["Mean over benchmarks, each weighing the same. Training cost: steps up to the checkpoint."]
+    return make_table("cells", "Cells", pd.DataFrame(rows), shown, left=len(study.axes) + 1, notes=notes)
+
+
+def verdicts_table(analysis: Analysis) -> Table:
+    """Every verdict; accuracy effects are fractions, the others ratios − 1."""
+    rows = [verdict_record(row) for row in analysis.rows]
+    frame = pd.DataFrame(rows, columns=[*VERDICT_COLUMNS, *_VERDICT_EXTRAS])
+    frame = frame.astype(dict.fromkeys(("questions", "seeds_needed", "questions_needed"), "Int64"))
+    settings = analysis.settings
+    note = (
+        "Accuracy in points, other metrics in percent. Mean accuracy (all): Holm over axes, Dunnett within an "
+        f"axis, family-wise error rate {settings.alpha:g}; single benchmarks and other metrics: "
+        "Benjamini–Hochberg. Works / hurts: the adjusted interval excludes zero and the effect is at least "
+        f"{formats.points(analysis.delta)} points (other metrics: {RELATIVE_DELTA:.0%}). No meaningful effect: the "
+        f"{1 - 2 * settings.alpha:.0%} interval lies within that. Detectable: found with {settings.power:.0%} "
+        "power; where no degree of freedom measures how runs vary, with the noise that plans assume. No verdict "
+        "below 3 degrees of freedom. Trajectory rows: checkpoints after the steepest decline against those "
+        "before it, one-sided, adjusted for the search and by Holm over the curves of a benchmark; those of one run "
+        "speak of that run, not of what another seed would give. Training: the last checkpoint against step 0, "
+        "a family of its own."
+    )
+    header = (
+        *("metric", "benchmark", "axis", "level", "baseline", "effect", "low", "high", "p adjusted"),
+        *("verdict", "detectable", "runs", "df"),
+    )
+    text = tuple(_verdict_text(row, record) for row, record in zip(analysis.rows, rows))
+    return Table("verdicts", "Verdicts", frame, header, text, 5, (note,))
+
+
+def effect_text(metric: str, value: float, *, signed: bool = True) -> str:
+    """An effect for people: points of accuracy, percent of other metrics."""
+    if formats.is_empty(value):
+        return formats.DASH
+    return formats.points(value, signed=signed) + ("" if metric == "accuracy" else " %")
+
+
+def _verdict_text(row: Row, record: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row.metric,
+        row.benchmark,
+        "training" if row.family == "training" else row.judgement.axis,
+        str(record["level"]),
+        str(record["baseline"]),
+        *(effect_text(row.metric, record[c]) for c in ("effect", "ci_low", "ci_high")),
+        formats.p_text(record["p_adjusted"]),
+        str(record["verdict"]),
+        effect_text(row.metric, record["detectable_effect"], signed=False),
+        str(record["runs"]),
+        str(record["df"]),
+    )
+
+
+_VERDICT_EXTRAS = [
+    "p_value",
+    "standard_error",
+    "equivalence_low",
+    "equivalence_high",
+    "delta",
+    "questions",
+    "seeds_needed",
+    "questions_needed",
+    "family",
+    "assumed",
+    "t_df",
+]
+
+
+def verdict_record(row: Row) -> dict[str, Any]:
+    """A row of verdicts.csv."""
+    j = row.judgement
+    same = row.metric == "accuracy"
+
+    def scaled(value: float) -> float:
+        return value if same or math.isnan(value) else math.expm1(min(value, 700.0))
+
+    return {
+        "metric": row.metric,
+        "benchmark": row.benchmark,
+        "axis": j.axis,
+        "level": j.level,
+        "baseline": j.baseline,
+        "effect": scaled(j.effect),
+        "ci_low": scaled(j.ci_low),
+        "ci_high": scaled(j.ci_high),
+        "p_adjusted": j.p_adjusted,
+        "verdict": j.verdict,
+        "detectable_effect": scaled(j.detectable_effect),
+        "runs": j.runs,
+        "df": j.df,
+        "p_value": j.p_value,
+        # Of the logarithm for other metrics than accuracy.
+        "standard_error": j.standard_error,
+        "equivalence_low": scaled(j.equivalence_low),
+        "equivalence_high": scaled(j.equivalence_high),
+        "delta": scaled(j.delta),
+        "questions": j.questions or None,
+        "seeds_needed": j.seeds_needed,
+        "questions_needed": j.questions_needed,
+        "family": row.family,
+        "assumed": j.assumed,
+        "t_df": j.t_df or None,
+    }

@@ -1,0 +1,90 @@
+"""The report for other programs: LaTeX tables and one JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from harness.reporting.analysis.analysis import Analysis
+from harness.reporting.frames import records
+from harness.reporting.tables.base import Table
+from harness.reporting.text.conclusions import Answer
+
+SCHEMA = 1
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "−": "$-$", "×": r"$\times$", "–": "--", "±": r"$\pm$", "…": r"\dots{}", "≥": r"$\ge$", "≤": r"$\le$",
+}  # fmt: skip
+
+
+def latex_cell(text: Any) -> str:
+    """Text that LaTeX sets as it is."""
+    return " ".join("".join(_LATEX.get(c, c) for c in str(text)).split())
+
+
+def latex_text(table: Table) -> str:
+    """A `tabular` to be included with \\input; needs the package booktabs."""
+    columns = "l" * table.left + "r" * (len(table.header) - table.left)
+    lines = [" & ".join(map(latex_cell, row)) + r" \\" for row in (table.header, *table.rows)]
+    notes = [f"% {' '.join(note.split())}" for note in table.notes]
+    body = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+        r"\bottomrule",
+    ]
+    return "\n".join([f"% {table.title}", *notes, *body, r"\end{tabular}", ""])
+
+
+def json_text(analysis: Analysis, answered: Answer, tables: dict[str, Table], filled: dict[str, Any]) -> str:
+    """The answer, every table and the provenance; what was not measured is null."""
+    data = {
+        "schema": SCHEMA,
+        "name": filled["title"],
+        "question": filled["question"],
+        "answer": {
+            "training": answered.training or None,
+            "incomplete": answered.incomplete or None,
+            "caution": answered.caution or None,
+            "length": list(answered.length),
+            "works": list(answered.works),
+            "hurts": list(answered.hurts),
+            "no_meaningful_effect": list(answered.same),
+            "inconclusive": list(answered.unknown),
+            "costs": list(answered.costs),
+        },
+        "best_cell": _plain(asdict(analysis.best) | {"text": filled["best_cell"]}) if analysis.best else None,
+        "settings": {
+            "alpha": analysis.settings.alpha,
+            "power": analysis.settings.power,
+            "delta": analysis.delta,
+        },
+        "tables": {
+            name: [{k: _plain(v) for k, v in row.items()} for row in records(table.frame)]
+            for name, table in tables.items()
+        },
+        "provenance": dict(filled["provenance"]),
+        "lint": filled["lint"],
+        "events": [{k: _plain(v) for k, v in e.items()} for e in filled["events"]],
+    }
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    text = str(value)
+    return None if text in ("<NA>", "NaT") else text
