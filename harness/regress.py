@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _regress(arguments: argparse.Namespace) -> int:
     from harness.regression.errors import GateError
     from harness.regression.report import clear, junit_failure, markdown, write
-    from harness.regression.sides import interruptible
+    from harness.regression.revisions import interruptible
     from harness.store.atomic import write_text
 
     if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():

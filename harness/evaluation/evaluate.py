@@ -28,7 +28,7 @@ PART_ROWS = 1024
 """Completions sampled together and kept together: what an interrupted evaluation may lose."""
 
 
-class Stopped(Exception):
+class EvaluationStopped(Exception):
     """The evaluation was asked to stop; its parts are on file."""
 
 
@@ -96,7 +96,7 @@ class Evaluator:
 
         Raises:
             SpecError: a prompt and the cap together are beyond the model's context.
-            Stopped: `stop` became true.
+            EvaluationStopped: `stop` became true.
         """
         self._clock.reset()
         with self._clock.phase("evaluation"):
@@ -174,7 +174,7 @@ class Evaluator:
             # Parts of another size hold other questions under the same number.
             if frame is None or frame["question_index"].tolist() != asked:
                 if stop():
-                    raise Stopped
+                    raise EvaluationStopped
                 before = self._clock.total()
                 frame = self._complete(problems, prompts, chosen)
                 parts.write(number, frame.assign(seconds=self._clock.total() - before))

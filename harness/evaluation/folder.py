@@ -65,7 +65,7 @@ def evaluate_into(
 
     Raises:
         SpecError: a prompt and the cap together are beyond the model's context.
-        Stopped: `stop` became true; what was sampled is on file.
+        EvaluationStopped: `stop` became true; what was sampled is on file.
     """
     if (known := folder.evaluation(step, benchmark.name, identity)) is not None:
         return known

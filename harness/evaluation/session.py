@@ -143,10 +143,10 @@ def _evaluate(
     from harness.evaluation.evaluate import Evaluator
     from harness.evaluation.folder import evaluate_into
     from harness.meters.provenance import collect
+    from harness.models.device import choose_device
     from harness.models.loading import load_model
     from harness.rewards.answers import AnswerChecker
     from harness.rollout.build import build_engine
-    from harness.training.run import choose_device
 
     loaded = load_model(source, session.model, device=choose_device("auto"))
     provenance = {"run_id": folder.run_id, "model": session.model.name, "provenance": collect()}

@@ -22,9 +22,11 @@ from harness.matrix.executors.local import PARENT_VARIABLE
 from harness.processes import die_with_parent
 from harness.spec.errors import SpecError
 from harness.store.attempts import AttemptFolder
-from harness.store.claims import BEAT_SECONDS, Fenced
+from harness.store.errors import Fenced
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
+from harness.store.leases import BEAT_SECONDS
+from harness.training.errors import Diverged, Interrupted
 
 FINISHED, FAILED, INTERRUPTED = 0, 1, 3
 """Exit codes."""
@@ -32,10 +34,6 @@ FINISHED, FAILED, INTERRUPTED = 0, 1, 3
 _ORPHAN_GRACE_SECONDS = 60.0
 
 Execute = Callable[[RunJob, RunFolder, AttemptFolder, Callable[[], bool]], None]
-
-
-class Stopped(Exception):
-    """Ends a worker that was asked to stop before training began."""
 
 
 def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> int:
@@ -68,12 +66,11 @@ def _ending(
     raised: BaseException, attempt: AttemptFolder, stop: threading.Event
 ) -> tuple[str, dict[str, Any]]:
     """How an attempt ends that an exception ended, and what `end.json` says of it."""
-    name = type(raised).__name__
-    if isinstance(raised, Fenced) or (stop.is_set() and name in ("Interrupted", "Stopped")):
+    if isinstance(raised, Fenced) or (stop.is_set() and isinstance(raised, Interrupted)):
         return "interrupted", {}
     traceback.print_exc()
     error = _error(raised, traceback.format_exc())
-    if name == "Diverged":
+    if isinstance(raised, Diverged):
         return "diverged", {"error": error, "diverged_at": _diverged_at(attempt)}
     return "failed", {"error": error}
 
@@ -94,7 +91,7 @@ def _earlier_steps(attempt: AttemptFolder) -> int:
 
 
 def _beat(attempt: AttemptFolder, stop: threading.Event) -> None:
-    """Keeps the claim alive; stops this worker when a later attempt has taken the run over."""
+    """Renews the lease; stops this worker when a later attempt has taken the run over."""
 
     def beat() -> None:
         while not attempt.ended:
@@ -116,7 +113,7 @@ def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, work
     attempt.begin(collect())
     job = run.read_job()
     if stop.is_set():
-        raise Stopped
+        raise Interrupted
     work(job, run, attempt, stop.is_set)
 
 
@@ -127,7 +124,7 @@ def _training(profile: Sequence[int], sinks: Sequence[str]) -> Execute:
         on_gpu = job.hardware.device == "cuda"
         processes = job.hardware.training_processes(job.recipe.rollout, on_gpu=on_gpu)
         if processes > 1 and job.kind == "train":
-            from harness.training.launch import launch
+            from harness.training.torchrun import launch
 
             launch(job, run, attempt, stop, processes=processes, profile=profile, sinks=sinks)
             return
@@ -135,11 +132,11 @@ def _training(profile: Sequence[int], sinks: Sequence[str]) -> Execute:
         import torch
 
         from harness.training.run import execute
-        from harness.training.watching import Watching
+        from harness.training.sinks_and_profiler import Instruments
 
         if not on_gpu:
             torch.set_num_threads(job.hardware.devices_per_run)
-        execute(job, run, attempt, stop, Watching(frozenset(profile), tuple(sinks)))
+        execute(job, run, attempt, stop, Instruments(frozenset(profile), tuple(sinks)))
 
     return work
 

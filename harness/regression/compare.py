@@ -13,7 +13,7 @@ from harness.regression.errors import GateError, OtherDevice
 from harness.regression.gate import Finding, Settings, run_gate
 from harness.regression.measure import Commands, Job, Trees
 from harness.regression.report import Verdict
-from harness.regression.sides import COMMAND, Side, checked_out, resolve
+from harness.regression.revisions import COMMAND, Side, checked_out, resolve
 
 CHECKS = ("kernels", "training", "memory", "accuracy")
 """What can be compared, in the order in which it is."""

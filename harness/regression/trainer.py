@@ -14,8 +14,8 @@ from harness.data.mix import build_mix
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward
+from harness.rollout.build import build_engine
 from harness.spec.recipe import Recipe
-from harness.training.run import build_engine
 from harness.training.trainer import Trainer
 
 STILL = 1e-20

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.rewards.answers import AnswerChecker
 from harness.rewards.functions import FUNCTIONS
-from harness.rewards.types import Check, RewardContext, Scored
+from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.errors import SpecError
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
 from harness.spec.source import nearest
@@ -82,7 +82,7 @@ class CompositeReward:
         if self._owned:
             self._checker.close()
 
-    def score(self, batch: Sequence[Scored]) -> Scores:
+    def score(self, batch: Sequence[RewardInput]) -> Scores:
         """Rewards of each completion.
 
         Raises:
@@ -108,7 +108,7 @@ class Composite:
         self._functions = [(f.name, f.weight, _resolved(f), dict(f.params)) for f in spec.functions]
         self._by_group = spec.normalization == "group"
 
-    def score(self, batch: Sequence[Scored], context: RewardContext) -> Scores:
+    def score(self, batch: Sequence[RewardInput], context: RewardContext) -> Scores:
         """Rewards of each completion.
 
         Raises:

@@ -9,15 +9,15 @@ from functools import lru_cache
 from harness.rewards.boxed import final_answer
 from harness.rewards.lengths import cosine, cosine_characters, length, soft_overlong
 from harness.rewards.published import published_credit
-from harness.rewards.types import RewardContext, Scored
+from harness.rewards.types import RewardContext, RewardInput
 
 
-def accuracy(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+def accuracy(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """1 for a right final answer, else 0."""
     return [float(check.correct) for check in context.checks]
 
 
-def accuracy_open_rs(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+def accuracy_open_rs(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """Accuracy as Open-RS ran it (arXiv 2503.16219), kept to reproduce the study.
 
     It differs from `accuracy` in two ways, both defects: answer and reference change places in the comparison,
@@ -29,12 +29,12 @@ def accuracy_open_rs(batch: Sequence[Scored], context: RewardContext) -> list[fl
     ]
 
 
-def boxed(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+def boxed(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """1 for a completion with a closed `\\boxed{…}` after its thought, else 0."""
     return [float(final_answer(item.text) is not None) for item in batch]
 
 
-def format_think(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+def format_think(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """1 for exactly one end of thought on a line of its own, else 0 (Open-RS, arXiv 2503.16219).
 
     The opening `<think>` is part of the prompt in the chat templates of reasoning models, hence not asked for.
@@ -42,7 +42,7 @@ def format_think(batch: Sequence[Scored], context: RewardContext) -> list[float]
     return [float(item.text.count("\n</think>\n") == 1) for item in batch]
 
 
-def format_strict(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+def format_strict(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """1 for a match of `^<think>\\n.*?\\n</think>\\n<answer>\\n.*?\\n</answer>$`, else 0 (open-r1).
 
     As there, `.` matches newlines and `$` the end of any line, so text may follow on further lines. Decided in
@@ -64,14 +64,14 @@ def _strictly_formatted(text: str) -> bool:
     )
 
 
-def tag_count(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+def tag_count(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """A quarter for each tag that occurs exactly once in its place (open-r1)."""
     tags = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
     return [sum(0.25 for tag in tags if item.text.count(tag) == 1) for item in batch]
 
 
 def repetition(
-    batch: Sequence[Scored], context: RewardContext, *, ngram_size: int = 3, max_penalty: float = -1.0
+    batch: Sequence[RewardInput], context: RewardContext, *, ngram_size: int = 3, max_penalty: float = -1.0
 ) -> list[float]:
     """(1 − distinct/all word n-grams) · max_penalty, in [max_penalty, 0] (arXiv 2502.03373, appendix).
 
@@ -100,7 +100,9 @@ def repetition(
     return rewards
 
 
-def single_language(batch: Sequence[Scored], context: RewardContext, *, script: str = "latin") -> list[float]:
+def single_language(
+    batch: Sequence[RewardInput], context: RewardContext, *, script: str = "latin"
+) -> list[float]:
     """Share of letters in one script, in [0, 1] (after the language consistency of DeepSeek-R1, arXiv 2501.12948).
 
     Greek letters are mathematics and do not count; a completion without letters earns 1.

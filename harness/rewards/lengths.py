@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.rewards.published import published_credit
-from harness.rewards.types import RewardContext, Scored
+from harness.rewards.types import RewardContext, RewardInput
 
 
 def cosine(
-    batch: Sequence[Scored],
+    batch: Sequence[RewardInput],
     context: RewardContext,
     *,
     min_value_correct: float = 0.5,
@@ -59,7 +59,7 @@ def cosine(
 
 
 def cosine_characters(
-    batch: Sequence[Scored],
+    batch: Sequence[RewardInput],
     context: RewardContext,
     *,
     min_value_correct: float = 0.5,
@@ -101,7 +101,7 @@ def cosine_characters(
     return rewards
 
 
-def length(batch: Sequence[Scored], context: RewardContext) -> list[float]:
+def length(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """Group-relative length reward in [−0.5, 0.5] (Kimi k1.5, arXiv 2501.12599, section 2.3.3).
 
     λ = 0.5 − (L − L_min)/(L_max − L_min) over the completions of a group; a right answer earns λ, a wrong one
@@ -122,7 +122,7 @@ def length(batch: Sequence[Scored], context: RewardContext) -> list[float]:
 
 
 def soft_overlong(
-    batch: Sequence[Scored],
+    batch: Sequence[RewardInput],
     context: RewardContext,
     *,
     buffer_tokens: int | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.rewards.boxed import final_answer
-from harness.rewards.types import RewardContext, Scored
+from harness.rewards.types import RewardContext, RewardInput
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Credit:
     value: float | None = None
 
 
-def published_credit(batch: Sequence[Scored], context: RewardContext) -> list[Credit]:
+def published_credit(batch: Sequence[RewardInput], context: RewardContext) -> list[Credit]:
     """Credit with answer and reference in each other's place, and 1 for a reference that cannot be parsed.
 
     Without a checker in the context the given checks stand for the comparison.

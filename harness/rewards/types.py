@@ -1,4 +1,4 @@
-"""What a reward function sees and gives."""
+"""What reward functions take and return."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A completion to score.
+class RewardInput:
+    """One completion, as reward functions get it.
 
     Attributes:
         text: the completion without special tokens; what the chat template opened (`<think>`) is not part of it.
@@ -71,5 +71,5 @@ class RewardFunction(Protocol):
     """Scores a batch; keyword parameters come from the recipe's `params`."""
 
     def __call__(
-        self, batch: Sequence[Scored], context: RewardContext, /, **params: object
+        self, batch: Sequence[RewardInput], context: RewardContext, /, **params: object
     ) -> list[float]: ...

@@ -61,12 +61,12 @@ class Engine(Protocol):
         """Samples one completion per request, in the order of the requests."""
         ...
 
-    def sync(self) -> None:
-        """Makes the engine sample from the policy's current weights."""
+    def update_weights(self) -> None:
+        """Loads the policy's current weights, from which later calls of `generate` sample."""
         ...
 
-    def rest(self) -> None:
-        """Gives back the memory that an update has use for; the next `sync` or `generate` takes it again."""
+    def sleep(self) -> None:
+        """Frees memory for the policy update. The next `update_weights` or `generate` wakes the engine up."""
         ...
 
     def close(self) -> None:

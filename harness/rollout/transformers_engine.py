@@ -29,8 +29,8 @@ class TransformersEngine:
         model: the policy, on its device.
         end_ids: tokens that end a completion.
         pad_id: any valid token, for padding.
-        bf16: decode with a bfloat16 copy of the weights, which `sync` refreshes; casting the weights anew for
-            every token would cost more than the token.
+        bf16: decode with a bfloat16 copy of the weights, which `update_weights` refreshes. Under autocast, casting
+            the weights for every token would cost more than the token.
         max_rows: completions decoded together.
     """
 
@@ -53,8 +53,8 @@ class TransformersEngine:
         self._max_rows = max_rows
 
     @torch.no_grad()
-    def sync(self) -> None:
-        """Refreshes the copy, where there is one."""
+    def update_weights(self) -> None:
+        """Refreshes the bfloat16 copy; without one, the engine samples from the policy itself."""
         if self._model is self._policy:
             return
         mine = dict(self._model.named_parameters())
@@ -62,8 +62,8 @@ class TransformersEngine:
             if name in mine:  # a tied head is named twice and held once
                 mine[name].copy_(tensor)
 
-    def rest(self) -> None:
-        """Nothing to give back: keys and values go with each call."""
+    def sleep(self) -> None:
+        """Does nothing: the key-value cache lives no longer than a call of `generate`."""
 
     def close(self) -> None:
         """Nothing to release."""

@@ -179,7 +179,7 @@ class VllmCore:
         else:
             self._llm.sleep(level=level)
 
-    def wake(self) -> None:
+    def wake_up(self) -> None:
         """Ends the sleep. Weights that were dropped must be loaded again."""
         if self._options.device != "cpu":
             self._llm.wake_up()

@@ -39,7 +39,7 @@ class _Core(Protocol):
     def score(self, ids: Sequence[int]) -> list[float]: ...
     def load_weights(self, weights: Sequence[tuple[str, Tensor]], *, shared: bool) -> None: ...
     def sleep(self, level: int) -> None: ...
-    def wake(self) -> None: ...
+    def wake_up(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -54,7 +54,8 @@ class VllmEngine:
     If the engine raises or its process dies, it is built anew, given the policy's weights, and asked for the same
     requests again: the step goes on with the completions that it would have had.
 
-    Colocated, the engine sleeps from `rest` to the next `sync` or `generate`, so that the update has its memory.
+    A colocated engine sleeps from `sleep` to the next `update_weights` or `generate`, which frees its memory for the
+    update.
 
     Args:
         model: the policy, on its device.
@@ -77,7 +78,7 @@ class VllmEngine:
     ) -> None:
         self._policy = model
         self._spec = spec
-        self._tell = on_event or (lambda kind, message: None)
+        self._on_event = on_event or (lambda kind, message: None)
         device = model.device.type
         self._dtype = compute_dtype(bf16=bf16, device=model.device)
         # A trainer of several processes has a process group that vLLM's would collide with.
@@ -105,7 +106,7 @@ class VllmEngine:
         self.probe = tuple((17 + i * step) % config.vocab_size for i in range(PROBE_TOKENS))
         self.restarts = 0
         self.mismatch = float("nan")
-        """Mean absolute difference of the probe's log-probs, trainer to engine, after the last sync."""
+        """Mean absolute difference of the probe's log-probs, trainer to engine, after the last `update_weights`."""
         self._core: _Core | None = None
         self._asleep = False
         self._holds_weights = False
@@ -126,7 +127,7 @@ class VllmEngine:
         self._make_room(max(len(r.prompt_ids) for r in requests) + sampling.max_tokens)
         return self._persistently(lambda: self._awake().generate(requests, sampling))
 
-    def sync(self) -> None:
+    def update_weights(self) -> None:
         """Loads the policy's weights and compares the log-probs of a fixed probe with the policy's.
 
         Raises:
@@ -134,7 +135,7 @@ class VllmEngine:
         """
         self._persistently(lambda: self._load(self._awake(loaded=False)))
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Puts a colocated engine to sleep, as `sleep_level` says."""
         if self._sleeps and not self._asleep:
             self._persistently(self._fall_asleep)
@@ -184,7 +185,7 @@ class VllmEngine:
                 ProcessCore(self._options, self._devices()) if self._own_process else VllmCore(self._options)
             )
         elif self._asleep:
-            self._core.wake()
+            self._core.wake_up()
             self._asleep = False
         if loaded and not self._holds_weights:
             self._load(self._core)
@@ -230,5 +231,5 @@ class VllmEngine:
                 if attempt == RESTARTS_PER_CALL:
                     raise EngineFailed(f"vLLM failed {attempt + 1} times in a row: {reason}") from error
                 self.restarts += 1
-                self._tell("engine_restarted", f"vLLM failed and was started again: {reason}")
+                self._on_event("engine_restarted", f"vLLM failed and was started again: {reason}")
         raise AssertionError

@@ -116,9 +116,9 @@ class ProcessCore:
         """See `VllmCore.sleep`."""
         self._call("sleep", level)
 
-    def wake(self) -> None:
-        """See `VllmCore.wake`."""
-        self._call("wake")
+    def wake_up(self) -> None:
+        """See `VllmCore.wake_up`."""
+        self._call("wake_up")
 
     def close(self) -> None:
         """Ends the process: asked first, then killed."""

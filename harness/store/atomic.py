@@ -133,7 +133,7 @@ def append_line(path: Path, data: Any) -> None:
     try:
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            end = _mend(handle)
+            end = _truncate_torn_line(handle)
             try:
                 written = os.write(handle, line)
                 while written < len(line):  # a nearly full disk writes in parts, then raises
@@ -147,8 +147,8 @@ def append_line(path: Path, data: Any) -> None:
         raise unwritable(error, path) from error
 
 
-def _mend(handle: int) -> int:
-    """Cuts off a torn last line; returns where the file then ends."""
+def _truncate_torn_line(handle: int) -> int:
+    """Truncates the file after its last whole line; returns its length then."""
     end = start = os.fstat(handle).st_size
     if end == 0 or os.pread(handle, 1, end - 1) == b"\n":
         return end

@@ -20,7 +20,8 @@ from harness.store.atomic import (
     write_atomic,
     write_json,
 )
-from harness.store.claims import Fenced, Owner
+from harness.store.errors import Fenced
+from harness.store.leases import Owner
 from harness.store.schema import VERSIONS, current
 
 ENDS = ("finished", "failed", "interrupted", "diverged")
@@ -190,8 +191,8 @@ class AttemptFolder:
             raise
 
     def beat(self) -> None:
-        """Tells those who watch from other machines that the attempt is at work."""
-        with contextlib.suppress(OSError):  # a beat that fails is one that is missed
+        """Renews the lease: shows other machines that the attempt is at work."""
+        with contextlib.suppress(OSError):  # a failed renewal counts as a missed one
             (self.path / "beat").write_text(f"{os.getpid()} {time.monotonic_ns()}")
 
     def last_beat(self) -> str:
@@ -241,7 +242,7 @@ class AttemptFolder:
             return (self.path / STARTED).stat().st_mtime
         if (info := self.info()) is None:
             return None
-        # Without a mark the claim comes nearest: importing takes a worker seconds of its devices.
+        # Without that file, the time of the claim is nearest: a worker holds its devices for seconds of imports.
         times = [datetime.fromisoformat(info["started_at"]).timestamp()]
         with contextlib.suppress(FileNotFoundError):
             times.append((self.path / "launched").stat().st_mtime)

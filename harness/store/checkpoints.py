@@ -1,7 +1,7 @@
-"""The checkpoints of a run as folders: which are there, and which stay. Never imports torch.
+"""The checkpoint folders of a run: which are there, and which are pruned. Imports no torch.
 
-A checkpoint is a folder `step-000010`. It appears and disappears in one move, so that it is whole or not there; what
-is being made or removed has a name that begins with a dot.
+A checkpoint is a folder `step-000010`. It appears and disappears in one rename, so it is never seen half written or
+half removed. Folders that are being written or removed have names that begin with a dot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.spec.recipe import Keep
 from harness.store.atomic import sync_path
 
 OPTIMIZER_FILE = "optimizer.safetensors"
-"""The optimiser's moments, without which a checkpoint can be evaluated but not trained from."""
+"""The optimiser's state. A checkpoint without it can be evaluated but training cannot resume from it."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -43,70 +43,70 @@ class CheckpointFolder:
         return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
 
     def resumable(self) -> list[int]:
-        """Steps whose checkpoint holds the optimiser's moments too, ascending."""
+        """Steps whose checkpoint also holds the optimiser's state, ascending."""
         return self._with_moments(self.steps())
 
     def _with_moments(self, steps: list[int]) -> list[int]:
-        folder = str(self._folder)  # of thousands of runs, paths would cost more than the looking
+        folder = str(self._folder)  # with thousands of runs, building Path objects would dominate
         return [s for s in steps if os.path.exists(os.path.join(folder, _name(s), OPTIMIZER_FILE))]
 
-    def thin(
-        self, keep: frozenset[int], whole: frozenset[int], *, latest: int = 2, at: int | None = None
+    def prune(
+        self, keep: frozenset[int], resumable: frozenset[int], *, latest: int = 2, at: int | None = None
     ) -> None:
-        """Removes what need not stay.
+        """Removes checkpoints, and the optimiser's state of others.
 
         Args:
-            keep: steps that keep their weights.
-            whole: steps that keep the optimiser's moments too, from which other runs fork.
-            latest: of the latest resumable ones as many stay as they are. Two while a run trains, so that a damaged
-                one has a predecessor.
-            at: the step that training has come to, up to which the latest ones stay as well: it is behind others
-                where a level was added between them.
+            keep: steps whose weights are kept.
+            resumable: steps whose optimiser state is kept too, because other runs will fork from them.
+            latest: how many of the latest resumable checkpoints are kept whole. Two while a run trains, so that there
+                is another one if the last is damaged.
+            at: the training step. The latest resumable checkpoints up to it are kept as well: a run that trains a
+                step level added between others is behind checkpoints of an earlier attempt.
         """
-        self.sweep()
-        gone, stripped = self._superfluous(keep, whole, latest, at)
+        self.remove_stale()
+        gone, stripped = self._superfluous(keep, resumable, latest, at)
         for step in stripped:
             (self.path(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
         for step in gone:
             self.discard(step)
 
     def _superfluous(
-        self, keep: frozenset[int], whole: frozenset[int], latest: int, at: int | None = None
+        self, keep: frozenset[int], resumable: frozenset[int], latest: int, at: int | None = None
     ) -> tuple[list[int], list[int]]:
-        """The steps that `thin` removes, and those of which it removes the moments."""
+        """The steps that `prune` removes, and those whose optimiser state it removes."""
         steps = self.steps()
-        resumable = self._with_moments(steps)
-        stays = whole | _last(resumable, latest)
+        with_moments = self._with_moments(steps)
+        stays = resumable | _last(with_moments, latest)
         if at is not None:
-            stays |= _last([step for step in resumable if step <= at], latest)
+            stays |= _last([step for step in with_moments if step <= at], latest)
         return (
             [step for step in steps if step not in stays | keep],
-            [step for step in resumable if step in keep - stays],
+            [step for step in with_moments if step in keep - stays],
         )
 
-    def tidy(self, policy: Keep, keep: frozenset[int], whole: frozenset[int]) -> None:
-        """Removes what `policy` does not keep of a finished run; `keep` and `whole` as in `thin`."""
+    def prune_finished(self, policy: Keep, keep: frozenset[int], resumable: frozenset[int]) -> None:
+        """Removes what `policy` does not keep of a finished run; `keep` and `resumable` as in `prune`."""
         keep, latest = _kept(policy, keep)
-        self.thin(keep, whole, latest=latest)
+        self.prune(keep, resumable, latest=latest)
 
-    def is_tidy(self, policy: Keep, keep: frozenset[int], whole: frozenset[int]) -> bool:
-        """Whether `tidy` has nothing to remove."""
+    def is_pruned(self, policy: Keep, keep: frozenset[int], resumable: frozenset[int]) -> bool:
+        """Whether `prune_finished` has nothing to remove."""
         keep, latest = _kept(policy, keep)
-        return not any(self._superfluous(keep, whole, latest))
+        return not any(self._superfluous(keep, resumable, latest))
 
     def discard(self, step: int) -> None:
-        """Removes the checkpoint of `step`, so that the step counts as not trained."""
+        """Removes the checkpoint of `step`, so that the step is trained again."""
         self._set_aside(step)
-        self.sweep()
+        self.remove_stale()
 
     def _set_aside(self, step: int) -> None:
-        """Hides a checkpoint in one move: one removed file by file would be seen half there."""
+        """Hides a checkpoint in one rename, so that nobody reads it while its files are removed."""
         final = self.path(step)
         final.rename(self._folder / f".{final.name}.gone.{os.getpid()}")
         sync_path(self._folder)
 
-    def sweep(self) -> None:
-        """Removes what was set aside, and what a dead process left half written."""
+    def remove_stale(self) -> None:
+        """Removes checkpoints that were set aside, and those that a dead process left half written."""
         for stale in sorted(self._folder.glob(".step-*")):
             shutil.rmtree(stale)
 
@@ -120,5 +120,5 @@ def _last(steps: list[int], number: int) -> set[int]:
 
 
 def _kept(policy: Keep, keep: frozenset[int]) -> tuple[frozenset[int], int]:
-    """Of a finished run: the steps whose weights stay, and how many of the latest stay resumable."""
+    """For a finished run: the steps whose weights are kept, and how many of the latest stay resumable."""
     return frozenset() if policy == "nothing" else keep, 1 if policy == "resumable" else 0

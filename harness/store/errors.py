@@ -1,4 +1,4 @@
-"""The exception for records that cannot be trusted, or not be written."""
+"""Exceptions of the store: records that cannot be trusted or written, and attempts that lost their run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class StoreError(Exception):
         self.message = message
         self.path = path
         super().__init__(f"{path}: {message}")
+
+
+class Fenced(RuntimeError):
+    """A later attempt holds the run's lease, so this one may publish nothing any more."""
 
 
 _HINTS = {

@@ -14,9 +14,9 @@ import psutil
 from harness.store.atomic import make_folder, read_json, sync_path, to_json, write_atomic, write_json
 from harness.store.attempts import AttemptFolder, abandoned
 from harness.store.checkpoints import CheckpointFolder
-from harness.store.claims import Owner, Watch, machine_digest
 from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
+from harness.store.leases import LeaseWatch, Owner, machine_digest
 from harness.store.schema import VERSIONS, current
 
 if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
@@ -108,19 +108,19 @@ class RunFolder:
                 latest[record["step"]] = last = {**record, "attempt": attempt.number}
         return [r for _, r in sorted(latest.items()) if last is not None and not abandoned(r, last)]
 
-    def claim(self, watch: Watch) -> AttemptFolder | None:
-        """The next attempt, for this process alone; None while another one holds the run.
+    def claim(self, watch: LeaseWatch) -> AttemptFolder | None:
+        """Takes the lease on the run by making its next attempt; None while another attempt holds it.
 
         Its number is the fencing token: earlier attempts can publish nothing any more.
 
         Args:
-            watch: what is known of the claims of others; the same one at every call.
+            watch: decides whether another attempt still holds the run; pass the same one at every call.
 
         Raises:
             StoreError: the folder cannot be written.
         """
         earlier = self.attempts()
-        if earlier and watch.holds(earlier[-1]):
+        if earlier and watch.is_held(earlier[-1]):
             return None
         return self._take(earlier[-1].number + 1 if earlier else 1)
 
@@ -153,11 +153,11 @@ class RunFolder:
         for before in self.attempts():
             if before.number < number:
                 before.fence()
-        self._sweep()
+        self._remove_stale()
         return attempt
 
-    def _sweep(self) -> None:
-        """Removes what claims left that crashed on this machine before they were made."""
+    def _remove_stale(self) -> None:
+        """Removes half-made attempts of processes that crashed on this machine in `claim`."""
         for left in self.path.glob(f".attempt-*.{machine_digest()}.*"):
             pid = left.name.split(".")[-2]
             if not psutil.pid_exists(int(pid)):
@@ -240,21 +240,23 @@ class RunFolder:
         """The steps that `missing` evaluations need and that have no checkpoint, ascending."""
         return sorted({step for step, _ in self.missing(job)} - {0, *self.checkpoint_steps()})
 
-    def tidy(self, job: RunJob, whole: frozenset[int]) -> None:
-        """Removes of the checkpoints what need not stay now that `job` is finished; nothing while it may be at work.
+    def prune_finished(self, job: RunJob, resumable: frozenset[int]) -> None:
+        """Deletes the checkpoints that `training.keep` does not retain.
+
+        Does nothing unless `job` is finished and no attempt is running.
 
         Args:
-            job: the run's, whole.
-            whole: steps from which others are still to fork.
+            job: the run's job, with all its step levels.
+            resumable: steps from which other runs are still to fork.
         """
         folder, policy = CheckpointFolder(self.checkpoints), job.recipe.training.keep
-        if folder.is_tidy(policy, frozenset(job.steps), whole):  # the rule, and soon found
+        if folder.is_pruned(policy, frozenset(job.steps), resumable):  # the usual case, and a cheap check
             return
         attempts = self.attempts()
-        # Of one that died with its runner there is no end on file.
+        # An attempt that died together with its runner has written no end.
         if attempts and (attempts[-1].ended or not attempts[-1].alive()) and self.finished(job):
             levels = frozenset({*job.steps, *(step for step, *_ in self.evaluated())})
-            folder.tidy(policy, levels, whole)
+            folder.prune_finished(policy, levels, resumable)
 
     def diverged_at(self) -> int | None:
         """The step that training could not make, as the latest attempt to diverge found, unless one since made it."""

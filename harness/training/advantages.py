@@ -19,10 +19,10 @@ def group_advantages(rewards: Tensor, spec: AdvantageSpec) -> Tensor:
     Returns:
         [P, G] in the rewards' dtype; exactly zero in groups whose rewards are all equal.
     """
-    if not len(rewards):  # no group had spread; a deviation of nothing warns
+    if not len(rewards):  # no group is trained on; `std` of an empty tensor warns
         return rewards
     centred = rewards - rewards.mean(1, keepdim=True)
-    # The mean of equal numbers may differ from them in the last bit; their advantage is zero.
+    # The floating-point mean of equal rewards may differ from them in the last bit; the advantage must be 0.
     centred = torch.where(zero_spread(rewards)[:, None], torch.zeros_like(centred), centred)
     if spec.scale == "none":
         return centred
@@ -31,5 +31,5 @@ def group_advantages(rewards: Tensor, spec: AdvantageSpec) -> Tensor:
 
 
 def zero_spread(rewards: Tensor) -> Tensor:
-    """bool [P]: groups whose rewards [P, G] are all equal, which teach nothing."""
+    """bool [P]: whether all rewards of a group are equal; `rewards` is [P, G]."""
     return (rewards == rewards[:, :1]).all(1)

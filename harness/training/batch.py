@@ -1,4 +1,4 @@
-"""Sampled sequences as micro-batches for the update.
+"""Micro-batches of sampled sequences for the update.
 
 Shapes: B sequences, S positions of prompt and completion (of the whole row where sequences are packed), T positions
 of the completion, N completion tokens.
@@ -22,9 +22,9 @@ class Sample:
     Attributes:
         prompt_ids: the encoded prompt.
         completion_ids: the sampled tokens.
-        rollout_logprobs: their log-probs as the rollout engine reported them.
-        advantage: of the whole completion.
-        truncated: cut at the length cap.
+        rollout_logprobs: their log-probs, as reported by the rollout engine.
+        advantage: the completion's advantage, the same for all its tokens.
+        truncated: whether the length cap ended the completion.
     """
 
     prompt_ids: tuple[int, ...]
@@ -41,10 +41,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tensors of a few samples: right-padded, or packed into one row.
+    """Tensors of some samples, right-padded or packed into one row.
 
     Attributes:
-        rows: positions of the samples in the list they were taken from.
+        rows: indices of the samples in the list they were taken from.
         input_ids: int64 [B, S], or [1, S] packed.
         predictors: int64 [N], flat positions in `input_ids` whose next token is a completion token.
         targets: int64 [N], those completion tokens, row by row.
@@ -53,7 +53,7 @@ class MicroBatch:
         advantages: fp32 [B].
         truncated: bool [B].
         position_ids: int64 [1, S] where packed, else None.
-        layout: where the sequences lie in the row, else None.
+        layout: layout of the packed row, else None.
     """
 
     rows: tuple[int, ...]
@@ -68,7 +68,7 @@ class MicroBatch:
     layout: Layout | None = None
 
     def padded(self, values: Tensor) -> Tensor:
-        """Values [N] of the completion tokens as [B, T], zero on padding; differentiable."""
+        """Scatters values [N] of the completion tokens to [B, T], zero on padding; differentiable."""
         room = torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device)
         return room.masked_scatter(self.mask, values)
 
@@ -83,8 +83,9 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """Splits the samples at `rows` into micro-batches of at most `budget_tokens` tokens, padding included.
 
-    Padded: longest first, so that rows of a micro-batch are of like length. Packed: in order, completions of the same
-    prompt beside each other. A sample longer than the budget gets a micro-batch of its own.
+    Padded micro-batches are filled from the longest sample to the shortest, to keep padding small; packed ones in the
+    order given, with completions of the same prompt together. A sample longer than the budget gets a micro-batch of
+    its own.
     """
     if mode == "padded":
         return [
@@ -111,7 +112,7 @@ def _by_length(samples: Sequence[Sample], rows: Sequence[int], *, budget_tokens:
 def _by_prompt(
     samples: Sequence[Sample], rows: Sequence[int], *, budget_tokens: int, share: bool
 ) -> list[list[list[int]]]:
-    """Rows by micro-batch and group; a group that does not fit goes on in the next micro-batch."""
+    """Rows by micro-batch and group; a group that does not fit is continued in the next micro-batch."""
     groups: dict[object, list[int]] = {}
     for row in rows:
         groups.setdefault(samples[row].prompt_ids if share else row, []).append(row)
@@ -121,7 +122,7 @@ def _by_prompt(
         opened = False
         for row in group:
             prompt = len(samples[row].prompt_ids)
-            # The last token predicts nothing that is trained.
+            # The last token is left out: it predicts nothing that is trained on.
             own = len(samples[row].completion_ids) - 1
             if not packs or used + own + (0 if opened else prompt) > budget_tokens:
                 packs.append([])

@@ -1,8 +1,8 @@
-"""Checkpoints: whole or not there, checked when read.
+"""Checkpoints: written atomically, verified when read.
 
-A checkpoint is a folder `step-000010` in Hugging Face format, so that every tool loads it, plus the optimiser's
-moments and `state.json` with the checksums of all files. Draws and data order have no state (they derive from
-seed and step), so nothing else is needed to go on.
+A checkpoint is a folder `step-000010` in Hugging Face format, so that other tools can load it, plus the optimiser's
+state and `state.json` with a checksum of every file. Random draws and data order have no state of their own, because
+they derive from seed and step.
 """
 
 from __future__ import annotations
@@ -24,19 +24,17 @@ from harness.models.lora import ADAPTER_FILE, load_adapters, save_weights
 from harness.store.atomic import sync_path
 from harness.store.checkpoints import OPTIMIZER_FILE, CheckpointFolder
 from harness.store.schema import VERSIONS, current
-from harness.training.parallel import like, whole
-
-
-class DamagedCheckpoint(RuntimeError):
-    """A checkpoint whose files are not the ones that were written."""
+from harness.training.data_parallel import distribute_like, full_tensor
+from harness.training.errors import DamagedCheckpoint
 
 
 class Checkpoints(CheckpointFolder):
-    """The checkpoints of one run, with what is in them.
+    """The checkpoints of one run and their contents.
 
     Args:
         folder: where they are; made when the first one is saved.
-        stage: where they are written before they are moved there; a writer that lost its run no longer has it.
+        stage: where they are written before they are moved to `folder`. Give the attempt's `stage`, which is taken
+            away from an attempt that lost its run, so that it cannot publish.
     """
 
     def __init__(self, folder: Path, stage: Path | None = None) -> None:
@@ -49,15 +47,19 @@ class Checkpoints(CheckpointFolder):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         optimizer: torch.optim.Optimizer | Mapping[str, Tensor],
-        keep: frozenset[int],
         position: Mapping[str, Any] | None = None,
-        whole: frozenset[int] = frozenset(),
     ) -> None:
-        """Writes the checkpoint of `step`, then thins out the older ones.
+        """Writes the checkpoint of `step`; replaces one that is there.
 
-        Steps in `keep` keep their weights, those in `whole` the optimiser's moments too, which else stay in the two
-        latest checkpoints, so that a damaged one has a predecessor; all else is removed. `optimizer` may be given as
-        its `optimizer_tensors`; `position` is what else training needs to go on (JSON).
+        Args:
+            step: finished training steps.
+            model: its weights, or its adapters alone if it has some.
+            tokenizer: saved beside them.
+            optimizer: the optimiser, or its `optimizer_tensors`.
+            position: whatever else a resumed run needs, as JSON.
+
+        Raises:
+            FileNotFoundError: `stage` is gone: a later attempt holds the run.
         """
         temporary = self._staged(step)
         save_weights(model, temporary)
@@ -73,18 +75,17 @@ class Checkpoints(CheckpointFolder):
         }
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
         self._publish(temporary, step)
-        self.thin(keep, whole, at=step)
 
     def take_over(self, other: Checkpoints, step: int, *, first: Callable[[], None]) -> None:
-        """Makes the checkpoint of `step` of another run one of this run's, by hard links where they can be made.
+        """Copies another run's checkpoint of `step` into this run, by hard links where the file system has them.
 
         Args:
             other: the checkpoints of the other run.
             step: which of them.
-            first: called when it is known to be whole, before it counts as this run's.
+            first: called after the checkpoint was verified and before it appears in this run.
 
         Raises:
-            DamagedCheckpoint: it is not there, not whole, or lacks the optimiser's moments.
+            DamagedCheckpoint: it is missing or damaged, or lacks the optimiser's state.
         """
         source = other.path(step)
         if step not in other.resumable():
@@ -100,17 +101,17 @@ class Checkpoints(CheckpointFolder):
         self._publish(temporary, step)
 
     def _staged(self, step: int) -> Path:
-        """An empty folder for the checkpoint of `step` to be made in."""
+        """Makes an empty folder in which the checkpoint of `step` is written."""
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True)
             sync_path(self._folder.parent)
-        self.sweep()
+        self.remove_stale()
         temporary = self._stage / f".{self.path(step).name}.{os.getpid()}"
         temporary.mkdir()
         return temporary
 
     def _publish(self, temporary: Path, step: int) -> None:
-        """Moves a whole checkpoint to its place."""
+        """Moves a finished checkpoint to its place, in one rename."""
         for path in sorted(temporary.iterdir()):
             sync_path(path)
         sync_path(temporary)
@@ -118,15 +119,15 @@ class Checkpoints(CheckpointFolder):
             self._set_aside(step)
         temporary.rename(self.path(step))
         sync_path(self._folder)
-        self.sweep()
+        self.remove_stale()
 
     def verify(self, step: int) -> None:
-        """Compares every file with its checksum.
+        """Compares every file of the checkpoint of `step` with its checksum.
 
         Raises:
-            DamagedCheckpoint: naming the file.
-            StoreError: a newer version wrote it.
-            OSError: it cannot be read now, which does not say that it is damaged.
+            DamagedCheckpoint: a file is missing or differs; the message names it.
+            StoreError: a newer version of the harness wrote it.
+            OSError: a file cannot be read at the moment, which does not prove that it is damaged.
         """
         folder = self.path(step)
         try:
@@ -138,7 +139,7 @@ class Checkpoints(CheckpointFolder):
         for name, expected in checksums.items():
             path = folder / name
             if name == OPTIMIZER_FILE and not path.exists():
-                continue  # thinned out
+                continue  # pruned
             if not path.exists() or _sha256(path) != expected:
                 raise DamagedCheckpoint(f"{path}: missing or changed since it was written")
 
@@ -148,7 +149,11 @@ class Checkpoints(CheckpointFolder):
         return dict(state.get("position") or {})
 
     def load_weights(self, step: int, model: PreTrainedModel) -> None:
-        """Puts the weights after `step` steps into `model`; raises `DamagedCheckpoint`."""
+        """Loads the weights of the checkpoint of `step` into `model`.
+
+        Raises:
+            DamagedCheckpoint: the checkpoint is damaged, or of another model.
+        """
         self.verify(step)
         adapters = self.path(step) / ADAPTER_FILE
         if adapters.exists():
@@ -164,7 +169,7 @@ class Checkpoints(CheckpointFolder):
             raise DamagedCheckpoint(f"{self.path(step)}: is of another model ({[*missing, *unexpected][0]})")
 
     def load_optimizer(self, step: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
-        """Puts the optimiser's moments after `step` steps into `optimizer`, built over `model`'s parameters."""
+        """Loads the optimiser's state at `step` into `optimizer`, which must be built over `model`'s parameters."""
         tensors = load_file(self.path(step) / OPTIMIZER_FILE)
         for name, parameter in model.named_parameters():
             moments = {k.split("|")[1]: v for k, v in tensors.items() if k.split("|")[0] == name}
@@ -173,18 +178,21 @@ class Checkpoints(CheckpointFolder):
 
 
 def _restored(value: Tensor, parameter: Tensor) -> Tensor | int:
-    """One entry of the optimiser's state, as `parameter` lies; whole numbers were numbers (8-bit AdamW's step)."""
+    """One entry of the optimiser's state, distributed as `parameter` is.
+
+    An integer scalar becomes an `int`, which is what 8-bit AdamW keeps as its step count.
+    """
     if value.dim():
-        return like(value, parameter)
-    # The fused AdamW wants its count of steps where the parameter is.
+        return distribute_like(value, parameter)
+    # The fused AdamW expects its step count on the parameter's device.
     return value.to(parameter.device) if value.is_floating_point() else int(value)
 
 
 def optimizer_tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state by parameter, whole; where parameters are sharded, every rank must call this."""
+    """The optimiser's state as full tensors, by `parameter|entry`. Under sharding every rank must call this."""
     states: Mapping[Tensor, dict[str, Any]] = optimizer.state
     return {
-        f"{name}|{key}": whole(torch.as_tensor(value)).contiguous()
+        f"{name}|{key}": full_tensor(torch.as_tensor(value)).contiguous()
         for name, parameter in model.named_parameters()
         for key, value in states.get(parameter, {}).items()
     }

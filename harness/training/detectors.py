@@ -1,4 +1,4 @@
-"""Detectors of a run that goes wrong, and the figures that they look at."""
+"""Stability detectors: per-step figures, thresholds on them, and the alarms they raise."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from harness.rewards.functions import script_of
 from harness.spec.stability import Policy, StabilitySpec
 
 _RARE = 0.01
-"""A script with a smaller share of the questions' letters is not theirs."""
+"""A script with a smaller share of the questions' letters does not count as one of theirs."""
 _ALWAYS = frozenset(
     {
         *("LATIN", "GREEK", "MATHEMATICAL", "DOUBLE-STRUCK", "SCRIPT", "BLACK-LETTER"),
         *("SUPERSCRIPT", "SUBSCRIPT", "MODIFIER", "MICRO", "OHM", "PLANCK"),
     }
 )
-"""Latin, and what formulas are written in."""
+"""Scripts that are never foreign: Latin, and those of formulas."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the detectors see of one step.
+    """The figures of one step that detectors compare with their thresholds.
 
     Attributes:
         non_finite: whether the loss, its gradient or a sampled log-prob was NaN or infinite.
         mean_tokens: mean completion length.
         sampled_entropy: mean of −log p over sampled tokens, in nats; None where it is not finite.
-        loop_share: share of n-grams that their completion held before.
-        foreign_script_share: share of letters in scripts that the questions do without.
-        kl: mean KL estimate in nats a token; None where there is none.
+        loop_share: share of token n-grams that occurred earlier in the same completion.
+        foreign_script_share: share of letters in scripts that do not occur in the training questions.
+        kl: mean KL estimate in nats per token; None where it is not finite.
     """
 
     non_finite: bool
@@ -45,14 +45,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A detector that acts.
+    """A detector's alarm.
 
     Attributes:
         detector: its name in the recipe's `stability`.
-        figure: what it saw; None for a number that is not finite.
-        threshold: what it should not have crossed; None where any such number is too many.
-        policy: what follows.
-        message: the same in words.
+        figure: the figure that crossed the threshold; None for `non_finite`, which has no figure.
+        threshold: the threshold that was crossed; None for `non_finite`.
+        policy: what happens next: `continue`, `rollback` or `stop`.
+        message: the alarm in words.
     """
 
     detector: str
@@ -67,7 +67,7 @@ class Alarm:
 
 
 class Detectors:
-    """Looks at every step of a run.
+    """The detectors of one run, which remember the first lengths and, for each detector, consecutive bad steps.
 
     Args:
         spec: thresholds and policies.
@@ -79,47 +79,55 @@ class Detectors:
         self._lengths: list[float] = []
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold for the detectors to go on as if nothing had been."""
+        """The detectors' state for a checkpoint, as JSON."""
         return {
             "streaks": {k: v for k, v in self._streaks.items() if v},
             "first_lengths": list(self._lengths),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state()`; from nothing if it is empty."""
+        """Restores what `state` returned; an empty mapping resets the detectors."""
         self._streaks = dict(state.get("streaks", {}))
         self._lengths = list(state.get("first_lengths", []))
 
-    def onset(self, alarm: Alarm) -> int:
-        """Steps that the trouble behind an alarm has lasted, this one included."""
+    def bad_steps(self, alarm: Alarm) -> int:
+        """Consecutive steps that the alarm's detector has found bad, the last one included."""
         return max(1, self._streaks.get(alarm.detector, 1))
 
-    def look(self, figures: Figures) -> list[Alarm]:
-        """Alarms of this step: at the `patience`-th step of trouble in a row, and not again until it has passed.
+    def check(self, figures: Figures) -> list[Alarm]:
+        """Alarms of one step, to be called once for each step in order.
 
-        Where the policy is not to go on, each further step is an alarm too.
+        A detector raises an alarm at its `patience`-th consecutive bad step (`non_finite` at the first). Under the
+        policies `rollback` and `stop` it does so at every further bad step too.
         """
         alarms = []
-        for name, figure, threshold, policy, words in self._troubles(figures):
-            patience = 1 if name == "non_finite" else self._spec.patience
-            streak = self._streaks[name]
-            if streak == patience or (streak > patience and policy != "continue"):
-                alarms.append(Alarm(name, figure, threshold, policy, words))
+        for detector, alarm in self._violations(figures).items():
+            streak = self._streaks[detector] = self._streaks.get(detector, 0) + 1 if alarm else 0
+            patience = 1 if detector == "non_finite" else self._spec.patience
+            if alarm and (streak == patience or (streak > patience and alarm.policy != "continue")):
+                alarms.append(alarm)
         return alarms
 
-    def _troubles(self, f: Figures) -> Iterable[tuple[str, float | None, float | None, Policy, str]]:
-        """What is beyond its threshold now; keeps the count of steps in a row."""
+    def _violations(self, f: Figures) -> dict[str, Alarm | None]:
+        """The alarm that each detector would raise at once, without patience."""
         s = self._spec
-        if len(self._lengths) < s.reference_steps:
-            self._lengths.append(f.mean_tokens)
-            low, high = 0.0, math.inf
-        else:
-            first = sum(self._lengths) / len(self._lengths)
-            low, high = s.length.collapse_ratio * first, s.length.explosion_ratio * first
-        entropy = (s.entropy.minimum, s.entropy.maximum)
-        bounds: tuple[tuple[str, float | None, float, float, Policy, str], ...] = (
+        low, high = self._length_bounds(f.mean_tokens)
+        words = "the loss, its gradient or a sampled log-prob is NaN or infinite"
+        found = {
+            "non_finite": Alarm("non_finite", None, None, s.non_finite.policy, words)
+            if f.non_finite
+            else None
+        }
+        for detector, figure, lowest, highest, policy, unit in (
             ("length", f.mean_tokens, low, high, s.length.policy, "tokens a completion"),
-            ("entropy", f.sampled_entropy, *entropy, s.entropy.policy, "nats of entropy"),
+            (
+                "entropy",
+                f.sampled_entropy,
+                s.entropy.minimum,
+                s.entropy.maximum,
+                s.entropy.policy,
+                "nats of entropy",
+            ),
             (
                 "repetition",
                 f.loop_share,
@@ -137,24 +145,28 @@ class Detectors:
                 "of letters foreign",
             ),
             ("kl", f.kl, -math.inf, s.kl.maximum, s.kl.policy, "nats of KL a token"),
-        )
-        words = "the loss, its gradient or a sampled log-prob is NaN or infinite"
-        checks: list[tuple[str, bool, float | None, float | None, Policy, str]]
-        checks = [("non_finite", f.non_finite, None, None, s.non_finite.policy, words)]
-        checks += [_outside(*bound) for bound in bounds]
-        for name, trouble, figure, threshold, policy, words in checks:
-            self._streaks[name] = self._streaks.get(name, 0) + 1 if trouble else 0
-            if trouble:
-                yield name, figure, threshold, policy, words
+        ):
+            found[detector] = _violation(detector, figure, lowest, highest, policy, unit)
+        return found
+
+    def _length_bounds(self, mean_tokens: float) -> tuple[float, float]:
+        """Bounds of the mean length, relative to the first `reference_steps` steps; none during those."""
+        spec = self._spec
+        if len(self._lengths) < spec.reference_steps:
+            self._lengths.append(mean_tokens)
+            return 0.0, math.inf
+        first = sum(self._lengths) / len(self._lengths)
+        return spec.length.collapse_ratio * first, spec.length.explosion_ratio * first
 
 
-def _outside(
-    name: str, figure: float | None, low: float, high: float, policy: Policy, unit: str
-) -> tuple[str, bool, float | None, float | None, Policy, str]:
+def _violation(
+    detector: str, figure: float | None, low: float, high: float, policy: Policy, unit: str
+) -> Alarm | None:
+    """The alarm for a figure outside `[low, high]`."""
     if figure is None or low <= figure <= high:
-        return name, False, figure, None, policy, ""
+        return None
     side, threshold = ("below", low) if figure < low else ("above", high)
-    return name, True, figure, threshold, policy, f"{figure:.4g} {unit}, {side} {threshold:.4g}"
+    return Alarm(detector, figure, threshold, policy, f"{figure:.4g} {unit}, {side} {threshold:.4g}")
 
 
 def loop_share(completions: Iterable[Sequence[int]], ngram_tokens: int) -> float:

@@ -1,7 +1,8 @@
-"""A run that starts from a checkpoint of another one, its trunk, up to which their learning rates are the same.
+"""Forks: runs that start from a checkpoint of another run, the trunk.
 
-Everything else of the two recipes is equal, so up to there they are one trajectory: weights, moments, the position in
-the data and what the detectors have seen. A checkpoint holds all of it, and a schedule reaches it by the rates alone.
+The two recipes differ in the learning-rate schedule alone, and the two schedules give the same rates up to the fork's
+step. So up to there both runs are one trajectory: weights, optimiser state, position in the data and state of the
+detectors, all of which a checkpoint holds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from functools import partial
 from harness.store.atomic import sync_path
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
-from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.checkpoints import Checkpoints
+from harness.training.errors import DamagedCheckpoint
 
 
 def fork(
@@ -22,23 +24,23 @@ def fork(
     checkpoints: Checkpoints,
     event: Callable[..., None],
 ) -> None:
-    """Takes over the checkpoint that `job` may fork from, with the trunk's step records up to it.
+    """Copies the trunk's checkpoint that `job.fork` names into this run, with the step records up to it.
 
-    A run that has a checkpoint of its own goes on from that. Where the trunk's is missing or damaged, an event says
-    so, and the run trains from step 0.
+    Does nothing if `job` is no fork or the run has a checkpoint of its own. If the trunk's checkpoint is missing or
+    damaged, an event says so, and the run trains from step 0.
 
     Args:
         job: the run.
-        run: its folder, beside which the trunk's is.
+        run: its folder; the trunk's is its sibling.
         attempt: the attempt at work.
-        checkpoints: of the run.
-        event: takes kind, message and figures.
+        checkpoints: the run's checkpoints.
+        event: appends an event; takes kind, message and figures.
     """
     if job.fork is None or checkpoints.steps():
         return
     step, trunk = job.fork.step, RunFolder(run.path.parent / job.fork.run_id)
     try:
-        # Before the checkpoint: a step that a checkpoint holds must not lack its record.
+        # Records first: every step up to a checkpoint must have its record, also after a crash between the two.
         records = partial(_take_over_records, trunk, attempt, step)
         checkpoints.take_over(Checkpoints(trunk.checkpoints), step, first=records)
     except DamagedCheckpoint as error:
@@ -59,5 +61,5 @@ def _take_over_records(trunk: RunFolder, attempt: AttemptFolder, step: int) -> N
 
 
 def taken_over_usd(run: RunFolder) -> float:
-    """What the steps cost that `run` took over: money that its trunk's attempts paid."""
+    """Cost in dollars of the steps that `run` took over from its trunk, which the trunk's attempts paid."""
     return max((record["cost_usd"] for record in run.steps() if "forked_from" in record), default=0.0)

@@ -1,4 +1,4 @@
-"""The global generators of Python, NumPy and torch: set anew at every step, so that they hold no state to save."""
+"""Seeds the global random generators (Python, NumPy, torch) at every step, so that no checkpoint need hold them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from harness.spec.seeds import derive_seed
 
 
 def seed_generators(seed: int, step: int) -> None:
-    """Sets every global generator for training step `step` (0-based) of a run with seed `seed`.
+    """Seeds every global generator for training step `step` (0-based) of a run with seed `seed`.
 
-    Nothing of the harness draws from them. A user's reward function or a dropout layer may, and a run that is
-    continued at this step must then draw what the undisturbed run drew.
+    The harness itself draws from none of them. A user's reward function or a dropout layer may, and a run resumed at
+    this step must then draw the same numbers as an uninterrupted one.
     """
     value = derive_seed(seed, "generators", step)
     random.seed(value)

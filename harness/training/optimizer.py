@@ -1,4 +1,4 @@
-"""AdamW."""
+"""Construction of the optimiser."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from harness.spec.recipe import OptimizerSpec
 
 
 def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """Fused AdamW (arXiv 1711.05101) over the trainable parameters; matrices decay, vectors don't.
+    """Builds AdamW (arXiv 1711.05101) over the trainable parameters; weight decay applies to matrices alone.
 
-    `adamw_8bit` is bitsandbytes' (arXiv 2110.02861), which keeps both moments in blocks of 8-bit numbers.
+    `adamw` is torch's fused implementation, `adamw_8bit` that of bitsandbytes (arXiv 2110.02861), which stores both
+    moments as block-quantised 8-bit numbers.
 
     Raises:
-        SpecError: 8-bit moments were asked for where there is no GPU or no bitsandbytes.
+        SpecError: `adamw_8bit` without a CUDA device or without bitsandbytes.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [

@@ -1,9 +1,9 @@
-"""Attention over sequences laid end to end in one row, so that no time goes into padding.
+"""Sequence packing: sequences end to end in one row, without padding, and the attention for it.
 
-Two layouts. `shared`: completions of the same prompt follow one copy of it, and each attends to that copy and to
-itself, so the prompt goes through the model once a group; runs on any device. `varlen`: every sequence whole, for
-the variable-length kernels of flash-attention. Everything outside attention sees one long row of tokens with
-positions that count from each sequence's own start.
+Two layouts. `shared`: the completions of a prompt follow a single copy of it, and each attends to that copy and to
+itself, so a group's prompt goes through the model once; runs on any device. `varlen`: every sequence with its own
+copy of the prompt, for flash-attention's variable-length kernels. Outside attention the model sees one long row whose
+position ids restart at each sequence.
 
 Shapes: N packed tokens, h heads, d width of a head.
 """
@@ -23,26 +23,26 @@ from transformers import AttentionInterface, PreTrainedModel
 from harness.models.architecture import packing_pays
 
 Mode = Literal["padded", "shared", "varlen"]
-_NAME = "harness_shared_prompts"
-"""Below this width a call of attention per sequence costs more than the padding it avoids."""
+_ATTENTION = "harness_shared_prompts"
+"""Name under which the attention of the `shared` layout is registered with transformers."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the packed row: tokens `start` to `start + length`."""
+    """Tokens `start` to `start + length` of the packed row, the end excluded."""
 
     start: int
     length: int
 
     @property
     def end(self) -> int:
-        """The position after the last one."""
+        """`start + length`."""
         return self.start + self.length
 
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and its completions, which follow it without a gap."""
+    """A prompt and the completions that share it, contiguous in the row."""
 
     prompt: Span
     completions: tuple[Span, ...]
@@ -50,20 +50,20 @@ class Group:
 
 @dataclass(frozen=True)
 class SharedPrompts:
-    """Where the groups of a packed row lie.
+    """The layout `shared`: groups, each a prompt followed by its completions.
 
     Attributes:
-        groups: the groups, end to end.
-        masks: additive masks by data type, made when first asked for.
+        groups: the groups, contiguous from the start of the row.
+        masks: cache of additive masks by dtype.
     """
 
     groups: tuple[Group, ...]
     masks: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False)
 
     def mask(self, prompt: int, completion: int, like: Tensor) -> Tensor:
-        """Additive mask [completion, prompt + completion]: the prompt is seen whole, the completion causally.
+        """Additive mask [completion, prompt + completion]: full attention to the prompt, causal to the completion.
 
-        A view of one mask for the longest prompt and completion.
+        A view of one cached mask for the longest prompt and completion, in the dtype and on the device of `like`.
         """
         widest = max(g.prompt.length for g in self.groups)
         if like.dtype not in self.masks:
@@ -77,11 +77,11 @@ class SharedPrompts:
 
 @dataclass(frozen=True)
 class Varlen:
-    """Bounds of the sequences of a packed row, for flash-attention.
+    """The layout `varlen`: B independent sequences.
 
     Attributes:
-        bounds: int32 [B + 1], cumulative lengths.
-        longest: tokens of the longest sequence.
+        bounds: int32 [B + 1], cumulative lengths (flash-attention's `cu_seqlens`).
+        longest: length of the longest sequence (`max_seqlen`).
     """
 
     bounds: Tensor
@@ -92,10 +92,10 @@ Layout = SharedPrompts | Varlen
 
 
 def choose_packing(model: PreTrainedModel, wanted: Literal["auto", "padded", "packed"]) -> Mode:
-    """How the sequences of a micro-batch are laid out.
+    """Chooses the layout of micro-batches for `training.packing`.
 
-    `auto` packs where that is faster: under flash-attention, and on a CPU for models wide enough that the matrix
-    products outweigh one call of attention per sequence.
+    `auto` packs where that is faster: under flash-attention, and on a CPU for models so wide that the padding saved
+    costs more than one attention call per sequence.
 
     Raises:
         ValueError: `packed` for a model whose attention cannot be packed.
@@ -115,7 +115,7 @@ def choose_packing(model: PreTrainedModel, wanted: Literal["auto", "padded", "pa
 
 
 def _obstacle(model: PreTrainedModel) -> str | None:
-    """Why the packed attention would not compute what the model's own does; None if it would."""
+    """Why `shared` attention would differ from the model's own; None if it would not."""
     config = model.config.get_text_config()
     if config._attn_implementation != "sdpa":
         return f"its attention is {config._attn_implementation}"
@@ -130,7 +130,11 @@ def _obstacle(model: PreTrainedModel) -> str | None:
 
 @contextmanager
 def packed_attention(model: PreTrainedModel, layout: Layout | None) -> Iterator[dict[str, Any]]:
-    """Gives the arguments of the model's body that go with a layout, and sets its attention meanwhile."""
+    """Switches the model's attention to the layout's inside the block.
+
+    Yields:
+        Keyword arguments to pass to the model's body.
+    """
     if layout is None:
         yield {}
     elif isinstance(layout, Varlen):
@@ -144,7 +148,7 @@ def packed_attention(model: PreTrainedModel, layout: Layout | None) -> Iterator[
     else:
         config = model.config.get_text_config()
         before = config._attn_implementation
-        config._attn_implementation = _NAME
+        config._attn_implementation = _ATTENTION
         try:
             yield {"shared_prompts": layout}
         finally:
@@ -162,7 +166,7 @@ def _attention(
     scaling: float | None = None,
     **_unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a packed row; query [1, h, N, d], key and value [1, h_kv, N, d] → [1, N, h, d]."""
+    """Attention in the layout `shared`: query [1, h, N, d], key and value [1, h_kv, N, d] → [1, N, h, d]."""
     options: dict[str, Any] = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     rows = []
     for group in shared_prompts.groups:
@@ -170,7 +174,7 @@ def _attention(
         k, v = key[:, :, prompt], value[:, :, prompt]
         rows.append(scaled_dot_product_attention(query[:, :, prompt], k, v, is_causal=True, **options))
         for span in group.completions:
-            if not span.length:  # a completion of one token, which the prompt predicts
+            if not span.length:  # a completion of one token: the prompt's last position predicts it
                 continue
             own = slice(span.start, span.end)
             rows.append(
@@ -185,4 +189,4 @@ def _attention(
     return torch.cat(rows, 2).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, _attention)
+AttentionInterface.register(_ATTENTION, _attention)

@@ -1,4 +1,4 @@
-"""Log-probs of sampled completions under a model, through the fused head."""
+"""Log-probs of sampled completions under a model, computed with the fused head (`kernels.token_logprob`)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from harness.training.packing import packed_attention
 from kernels.token_logprob import token_logprob
 
 
-def precision(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:
-    """bf16 computation over fp32 weights, or plain fp32."""
+def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:
+    """torch.autocast to bfloat16 over fp32 weights, or nothing."""
     return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 IN_PLACE_FROM = 1 << 22
-"""Weights of an embedding or head from which its gradient is added in place. Below, a tensor more is no matter."""
+"""Number of weights from which the gradient of an embedding or head is accumulated in place. Below it, the extra
+tensor costs too little memory to matter."""
 
 
 class _EmbedInPlace(torch.autograd.Function):
-    """Rows of an embedding [V, H] whose gradient is added to `weight.grad` row by row.
+    """Embedding lookup in [V, H] whose backward pass adds to the used rows of `weight.grad` in place.
 
-    torch's own backward makes a gradient of the whole embedding for the few rows of a micro-batch.
+    torch's own backward pass allocates a dense [V, H] gradient for the few rows that a micro-batch uses.
     """
 
     @staticmethod
@@ -55,13 +56,13 @@ def _large_leaf(weight: Tensor) -> bool:
         weight.is_leaf
         and weight.requires_grad
         and torch.is_grad_enabled()
-        and weight.device.type == "cpu"  # not tried on a GPU
+        and weight.device.type == "cpu"  # untested on a GPU
         and weight.numel() >= IN_PLACE_FROM
     )
 
 
 def _inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
-    """The tokens, or their embedding where its gradient is large and torch's plain module makes it."""
+    """Model inputs for token ids: embeddings from `_EmbedInPlace` where it applies, else the ids."""
     embedding = model.get_input_embeddings()
     if type(embedding) is not nn.Embedding or embedding.max_norm is not None:
         return {"input_ids": ids}
@@ -74,20 +75,20 @@ _PROBE_TOKENS = 8
 
 
 def softcap(model: PreTrainedModel) -> float | None:
-    """The bound of the model's logits, as Gemma 2 has one."""
+    """The bound that the model applies to its logits by tanh, as Gemma 2 does; None where there is none."""
     found: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return found
 
 
 @torch.no_grad()
 def logit_divisor(model: PreTrainedModel) -> float:
-    """What the model divides its head's output by: 1 for most, other for Granite, Cohere and their like.
+    """The constant by which the model divides the output of its head: 1 for most families, not for Granite or Cohere.
 
-    It goes by a different name in every family, so it is measured: the model's logits of a few tokens against the
-    product of hidden states and head, of which `completion_logprobs` makes its log-probs.
+    Every family names it differently in its config, so it is measured on a few tokens: the model's logits against the
+    product of hidden states and head, from which `completion_logprobs` computes log-probs.
 
     Raises:
-        SpecError: the model's logits are no multiple of that product, so that it cannot be trained here.
+        SpecError: the logits are not a multiple of that product, so the fused head cannot compute this model.
     """
     size = model.config.get_text_config().vocab_size
     ids = torch.arange(_PROBE_TOKENS, device=model.device)[None] * max(1, size // _PROBE_TOKENS) % size
@@ -107,7 +108,7 @@ def logit_divisor(model: PreTrainedModel) -> float:
             f"model: the logits of {type(model).__name__} are not its head's product with the last hidden states",
             hint="the log-probs of such a model cannot be computed by the fused head; take another model",
         )
-    return float(f"{1 / factor:.6g}")  # without the rounding of the two passes
+    return float(f"{1 / factor:.6g}")  # drops the rounding error of the two passes
 
 
 def completion_logprobs(
@@ -115,23 +116,24 @@ def completion_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of the completion tokens and entropies of their distributions, at the given temperature.
 
-    The head's product, softmax and gather happen in `kernels.token_logprob` on the completion positions alone;
-    the logits of the batch never exist at once.
+    `kernels.token_logprob` computes head, softmax and gather for the completion positions alone, in slabs, so the
+    logits of the batch are never materialised.
 
     Args:
         model: the policy or the reference.
         batch: a micro-batch.
-        temperature: divides the logits, those of the head alone (see `logit_divisor`).
+        temperature: divides the output of the head. Give the sampling temperature times `logit_divisor`.
         bf16: compute in bfloat16 over fp32 weights.
-        in_place: the backward pass may add large gradients of embedding and head to `grad` itself, which spares
-            tensors of their size per micro-batch; not where something gathers gradients, as FSDP does.
+        in_place: whether the backward pass may accumulate large gradients of embedding and head directly in `grad`,
+            which saves a tensor of their size per micro-batch. Must be False under FSDP, which reduces gradients
+            through autograd.
 
     Returns:
         fp32 [B, T] each, zero on padding, differentiable in the model's parameters.
     """
     packed = packed_attention(model, batch.layout)
-    with precision(batch.input_ids.device, bf16=bf16), packed as options:
-        # Right padding under a causal mask: no completion token sees it, so no attention mask is needed.
+    with autocast(batch.input_ids.device, bf16=bf16), packed as options:
+        # Padding is on the right and attention causal, so no completion token attends to padding: no mask needed.
         hidden = model.base_model(
             **(_inputs(model, batch.input_ids) if in_place else {"input_ids": batch.input_ids}),
             position_ids=batch.position_ids,

@@ -1,4 +1,4 @@
-"""One run from start to finish: train to each step level, checkpoint, evaluate; or go on where it stopped."""
+"""Executes one run: trains to each step level, checkpoints, evaluates; resumes where an earlier attempt stopped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from transformers import PreTrainedModel
 
 from harness.data.mix import build_mix
 from harness.data.problem import Problem
-from harness.evaluation.evaluate import Evaluator, Stopped
+from harness.evaluation.evaluate import EvaluationStopped, Evaluator
 from harness.evaluation.folder import evaluate_into
 from harness.meters.cost import cost_usd
 from harness.meters.flops import measured_peak
 from harness.meters.sinks import Sinks
 from harness.models.catalog import resolve_model
+from harness.models.device import choose_device
 from harness.models.loading import LoadedModel, load_model
 from harness.models.precision import compute_dtype
 from harness.rewards.answers import AnswerChecker
@@ -30,50 +31,50 @@ from harness.spec.hardware import PROFILES
 from harness.store.atomic import sync_path, utc_now
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
-from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.checkpoints import Checkpoints
+from harness.training.data_parallel import Parallelism, SingleProcess
+from harness.training.errors import DamagedCheckpoint, Interrupted
 from harness.training.forking import fork, taken_over_usd
-from harness.training.parallel import Alone
-from harness.training.recovery import follow_alarms
+from harness.training.rollback import handle_alarms
+from harness.training.sinks_and_profiler import Instruments, open_sinks, profiled
 from harness.training.trainer import Trainer
-from harness.training.watching import Watching, opened_sinks, profiled
 
 STEP_SCHEMA = 1
 
 
-class Interrupted(Exception):
-    """The run was asked to stop and has written a checkpoint."""
-
-
 @dataclass
 class _Run:
+    """A run being executed: the arguments of `execute`, and what it has cost so far."""
+
     job: RunJob
     folder: RunFolder
     attempt: AttemptFolder
     stop: Callable[[], bool]
-    watching: Watching
-    ranks: Alone
+    instruments: Instruments
+    parallel: Parallelism
     started: float = field(default_factory=time.perf_counter)
     earlier_seconds: float = 0.0
     taken_over_usd: float = 0.0
 
     def spent(self) -> float:
-        """Dollars of this run so far, its earlier attempts and the steps that it took over included."""
+        """Cost of the run so far in dollars, including earlier attempts and steps taken over from a trunk."""
         seconds = self.earlier_seconds + time.perf_counter() - self.started
         own = cost_usd(seconds, devices=self.job.devices, usd_per_hour=self.job.usd_per_hour)
         return self.taken_over_usd + own
 
     def kept(self) -> frozenset[int]:
-        """Steps whose weights stay: what is asked for, and what has been evaluated, whoever asked for it."""
+        """Steps whose weights are kept: the step levels, and every step that has been evaluated."""
         return frozenset({*self.job.steps, *(step for step, *_ in self.folder.evaluated())})
 
     def event(self, kind: str, message: str, **figures: Any) -> None:
-        if not self.ranks.lead:
+        """Appends an event that every rank reports alike, once."""
+        if not self.parallel.is_rank0:
             return
         self.attempt.append_event({"kind": kind, "message": message, **figures})
 
     def engine_event(self, kind: str, message: str) -> None:
-        """Of this process's engine: unlike the trainer's events, no other process knows of it."""
-        self.attempt.append_event({"kind": kind, "message": message, "rank": self.ranks.rank})
+        """Appends an event of this rank's own engine."""
+        self.attempt.append_event({"kind": kind, "message": message, "rank": self.parallel.rank})
 
 
 def execute(
@@ -81,30 +82,30 @@ def execute(
     run: RunFolder,
     attempt: AttemptFolder,
     stop: Callable[[], bool],
-    watching: Watching | None = None,
-    ranks: Alone | None = None,
+    instruments: Instruments | None = None,
+    parallel: Parallelism | None = None,
 ) -> None:
-    """Does what of `job` is not done yet.
+    """Trains and evaluates whatever `job` asks for and `run` does not hold yet.
 
     Args:
         job: the run.
-        run: its folder, with what earlier attempts left.
+        run: its folder, with the records and checkpoints of earlier attempts.
         attempt: the folder of this attempt.
-        stop: polled after each step and benchmark; true asks for a checkpoint and an end.
-        watching: steps to profile, and where records go besides the store.
-        ranks: the processes that do this together, each of which calls this.
+        stop: polled after each step and during evaluations; true asks for a checkpoint and an end.
+        instruments: steps to profile, and sinks of step records.
+        parallel: how the run is spread over processes, each of which calls this; a single one unless given.
 
     Raises:
         Interrupted: `stop` became true; the work so far is saved.
         Diverged: a detector of the recipe's `stability` ended the run.
     """
     earlier = sum(a.wall_seconds for a in run.attempts() if a.number < attempt.number)
-    ranks = ranks or Alone()
-    state = _Run(job, run, attempt, stop, watching or Watching(), ranks, earlier_seconds=earlier)
-    device = ranks.device or choose_device(job.hardware.device)
+    parallel = parallel or SingleProcess()
+    state = _Run(job, run, attempt, stop, instruments or Instruments(), parallel, earlier_seconds=earlier)
+    device = parallel.device or choose_device(job.hardware.device)
     source = resolve_model(job.recipe.model)
     loaded = load_model(source, job.recipe.model, device=device)
-    engine = state.ranks.engine(_engine(state, loaded))
+    engine = parallel.shared_engine(_engine(state, loaded))
     with CompositeReward(job.recipe.reward) as rewards, AnswerChecker() as checker:
         evaluator = Evaluator(
             job.evaluate,
@@ -123,20 +124,12 @@ def execute(
 
 
 def _engine(state: _Run, loaded: LoadedModel) -> Engine | None:
-    """This process's engine. One with devices of its own serves all ranks from the lead."""
+    """This rank's engine. An engine with devices of its own runs on rank 0 alone and serves all ranks."""
     recipe = state.job.recipe
-    if recipe.rollout.has_own_devices and not state.ranks.lead:
+    if recipe.rollout.has_own_devices and not state.parallel.is_rank0:
         return None
     longest = state.job.evaluate.max_completion_tokens
     return build_engine(recipe, loaded, completion_tokens=longest, on_event=state.engine_event)
-
-
-def choose_device(wanted: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one."""
-    cuda = torch.cuda.is_available()
-    if wanted == "cuda" and not cuda:
-        raise RuntimeError("hardware.device is cuda, but torch sees no CUDA device")
-    return torch.device("cuda", 0) if cuda and wanted != "cpu" else torch.device("cpu")
 
 
 def _train(
@@ -151,24 +144,24 @@ def _train(
         engine,
         rewards,
         _problems(state),
-        peak_flops=_peak_flops(job, loaded, state.ranks),
+        peak_flops=_peak_flops(job, loaded, state.parallel),
         devices=job.devices,
-        ranks=state.ranks,
+        parallel=state.parallel,
     )
     state.event("flops_model", trainer.flops.words, peak_flops=trainer.peak_flops)
     if trainer.dropped_prompts:
         state.event("prompts_dropped", f"{trainer.dropped_prompts} questions have too long a prompt")
-    state.ranks.together(lambda: checkpoints.thin(state.kept(), frozenset(job.fork_steps)))
-    state.ranks.together(lambda: fork(job, state.folder, state.attempt, checkpoints, state.event))
+    state.parallel.on_rank0(lambda: _prune(state, checkpoints))
+    state.parallel.on_rank0(lambda: fork(job, state.folder, state.attempt, checkpoints, state.event))
     state.taken_over_usd = taken_over_usd(state.folder)
-    # Evaluated or damaged checkpoints may pass through the policy's weights.
-    touched = bool(state.ranks.together(checkpoints.steps))
+    # Loading a checkpoint, to evaluate it or to find it damaged, overwrites the policy's weights.
+    touched = bool(state.parallel.on_rank0(checkpoints.steps))
     _evaluate_earlier(state, checkpoints, loaded, engine, evaluator)
 
     def untrained() -> PreTrainedModel:
         return load_model(loaded.source, job.recipe.model, device=loaded.model.device).model
 
-    levels = state.ranks.together(lambda: state.folder.untrained(job))
+    levels = state.parallel.on_rank0(lambda: state.folder.untrained(job))
     if not levels:
         return
     if not _restored(state, trainer, checkpoints, before=min(levels)) and touched:
@@ -181,7 +174,7 @@ def _sinks(state: _Run) -> Sinks:
     def failed(name: str, error: Exception) -> None:
         state.event("sink_failed", f"{name} gets no more records: {type(error).__name__}: {error}"[:500])
 
-    return opened_sinks(state.job, state.attempt.path, state.watching, failed)
+    return open_sinks(state.job, state.attempt.path, state.instruments, failed)
 
 
 def _steps(
@@ -194,17 +187,17 @@ def _steps(
     until: int,
     sinks: Sinks,
 ) -> None:
-    """Trains up to step `until`, with checkpoints and evaluations on the way."""
+    """Trains up to step `until`, writing checkpoints and evaluating step levels on the way."""
     job, keep = state.job, frozenset(state.job.steps)
     while trainer.step < until:
-        with profiled(state.attempt.path, trainer.step + 1, state.watching):
+        with profiled(state.attempt.path, trainer.step + 1, state.instruments):
             record = trainer.train_step()
-        every, stopping = job.recipe.training.checkpoint_every, state.ranks.together(state.stop)
+        every, stopping = job.recipe.training.checkpoint_every, state.parallel.on_rank0(state.stop)
         saving = trainer.step in {*keep, *job.fork_steps} or (every and trainer.step % every == 0) or stopping
-        # Before the checkpoint: a step that a checkpoint holds must not lack its record.
+        # The record first: every step up to a checkpoint must have its record, also after a crash between the two.
         _append(state, record)
-        if trainer.alarms and follow_alarms(
-            trainer, checkpoints, levels=keep, untrained=untrained, event=state.event, ranks=state.ranks
+        if trainer.alarms and handle_alarms(
+            trainer, checkpoints, levels=keep, untrained=untrained, event=state.event, parallel=state.parallel
         ):
             sinks.write(record)
             continue
@@ -219,7 +212,7 @@ def _steps(
 
 def _append(state: _Run, record: dict[str, Any]) -> None:
     """Appends a step's record; a later line for the same step supersedes it."""
-    if not state.ranks.lead:
+    if not state.parallel.is_rank0:
         return
     state.attempt.append_step(
         {
@@ -234,17 +227,22 @@ def _append(state: _Run, record: dict[str, Any]) -> None:
 
 
 def _save(state: _Run, trainer: Trainer, checkpoints: Checkpoints, record: dict[str, Any]) -> None:
-    """Writes a checkpoint, and the step's record again with the seconds that this took."""
+    """Writes a checkpoint and prunes older ones; then appends the step's record again, now with the seconds taken."""
     with trainer.clock.phase("checkpoint"):
         state.attempt.check()
-        if state.ranks.lead:
+        if state.parallel.is_rank0:
             sync_path(state.attempt.steps_file)
-        trainer.save(checkpoints, state.kept(), frozenset(state.job.fork_steps))
+        trainer.save(checkpoints)
+        state.parallel.on_rank0(lambda: _prune(state, checkpoints, at=trainer.step))
     seconds = trainer.clock.seconds["checkpoint"]
     timing = record["timing"]
     timing["seconds"]["checkpoint"] = seconds
     timing["total_seconds"] += seconds
     _append(state, record)
+
+
+def _prune(state: _Run, checkpoints: Checkpoints, *, at: int | None = None) -> None:
+    checkpoints.prune(state.kept(), frozenset(state.job.fork_steps), at=at)
 
 
 def _problems(state: _Run) -> list[Problem]:
@@ -253,12 +251,12 @@ def _problems(state: _Run) -> list[Problem]:
     return mix.problems
 
 
-def _peak_flops(job: RunJob, loaded: LoadedModel, ranks: Alone) -> float:
+def _peak_flops(job: RunJob, loaded: LoadedModel, parallel: Parallelism) -> float:
     if loaded.model.device.type == "cuda":
         profile = PROFILES["a40" if job.hardware.profile == "auto" else job.hardware.profile]
         return (profile.peak_tflops or 0.0) * 1e12 * job.devices
     bf16 = job.recipe.model.dtype == "bfloat16"
-    return ranks.world * measured_peak(
+    return parallel.world_size * measured_peak(
         bf16=compute_dtype(bf16=bf16, device=loaded.model.device) == torch.bfloat16
     )
 
@@ -267,28 +265,28 @@ def _evaluate_earlier(
     state: _Run, checkpoints: Checkpoints, loaded: LoadedModel, engine: Engine, evaluator: Evaluator
 ) -> None:
     """Evaluates checkpoints that an earlier attempt trained and did not evaluate."""
-    together = state.ranks.together
-    missing = together(lambda: state.folder.missing(state.job))
-    waiting = sorted({step for step, _ in missing} & set(together(checkpoints.steps)))
+    missing = state.parallel.on_rank0(lambda: state.folder.missing(state.job))
+    there = state.parallel.on_rank0(checkpoints.steps)
+    waiting = sorted({step for step, _ in missing} & set(there))
     for step in waiting:
         try:
             checkpoints.load_weights(step, loaded.model)
         except DamagedCheckpoint as error:
             state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
-            state.ranks.together(partial(checkpoints.discard, step))
+            state.parallel.on_rank0(partial(checkpoints.discard, step))
             continue
-        engine.sync()
+        engine.update_weights()
         _evaluate(state, evaluator, step)
 
 
 def _restored(state: _Run, trainer: Trainer, checkpoints: Checkpoints, *, before: int) -> bool:
-    """Goes on from the latest whole checkpoint before the step `before`; False if there is none."""
-    for step in reversed([s for s in state.ranks.together(checkpoints.resumable) if s < before]):
+    """Resumes from the latest sound checkpoint before the step `before`; False if there is none."""
+    for step in reversed([s for s in state.parallel.on_rank0(checkpoints.resumable) if s < before]):
         try:
             trainer.restore(checkpoints, step)
         except DamagedCheckpoint as error:
             state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
-            state.ranks.together(partial(checkpoints.discard, step))
+            state.parallel.on_rank0(partial(checkpoints.discard, step))
             continue
         state.event("resumed", f"from step {step}", step=step)
         return True
@@ -296,8 +294,8 @@ def _restored(state: _Run, trainer: Trainer, checkpoints: Checkpoints, *, before
 
 
 def _evaluate(state: _Run, evaluator: Evaluator, step: int) -> None:
-    """Runs the benchmarks that the checkpoint of `step` still lacks, on the lead with everybody's engines."""
-    state.ranks.together(lambda: _benchmarks(state, evaluator, step))
+    """Runs the benchmarks that are missing for the checkpoint of `step`, on rank 0 with the engines of all ranks."""
+    state.parallel.on_rank0(lambda: _benchmarks(state, evaluator, step))
 
 
 def _benchmarks(state: _Run, evaluator: Evaluator, step: int) -> None:
@@ -319,5 +317,5 @@ def _benchmarks(state: _Run, evaluator: Evaluator, step: int) -> None:
                 provenance={"run_id": state.job.run_id, "attempt": state.attempt.number},
                 stop=state.stop,
             )
-        except Stopped:
+        except EvaluationStopped:
             raise Interrupted from None

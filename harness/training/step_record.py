@@ -1,4 +1,4 @@
-"""What a training step's record says of its rewards, completions and tokens."""
+"""The parts of a training step's record: rewards, completions, tokens, and the detectors' figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ def _zero_spread_share(values: Sequence[float], groups: int) -> float:
 
 
 def reward_record(rewards: torch.Tensor, scores: Scores) -> dict[str, Any]:
-    """Mean and spread of the total, fp64 [P, G], and of each function, and the share of groups without spread."""
+    """Statistics of the total reward and of each reward function, and the mean accuracy.
+
+    Args:
+        rewards: total rewards, fp64 [P, G].
+        scores: of the P·G completions.
+    """
     return {
         "reward": {
             **_spread(scores.total),
@@ -43,7 +48,7 @@ def reward_record(rewards: torch.Tensor, scores: Scores) -> dict[str, Any]:
 
 
 def completion_record(completions: Sequence[Completion]) -> dict[str, float | None]:
-    """Lengths in tokens, the share that was truncated, and the entropy in nats."""
+    """Completion lengths in tokens, truncated share, and sampled entropy in nats."""
     lengths = np.array([len(c.token_ids) for c in completions])
     p10, p25, median, p75, p90 = np.quantile(lengths, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
     logprobs = [value for c in completions for value in c.logprobs]
@@ -56,14 +61,20 @@ def completion_record(completions: Sequence[Completion]) -> dict[str, float | No
         "p90": p90,
         "max_tokens": int(lengths.max()),
         "truncated_share": statistics.fmean(float(c.truncated) for c in completions),
-        # The mean of −log p over sampled tokens estimates the policy's entropy over all completions, trained or not.
+        # Estimates the policy's entropy from all sampled tokens, whether or not they are trained on.
         "sampled_entropy": -statistics.fmean(logprobs),
     }
     return finite(figures)
 
 
 def token_record(samples: Sequence[Sample], batch: Sequence[Sample], result: UpdateResult) -> dict[str, int]:
-    """Tokens of all that was drawn, and of the part of `batch` that went through forward and backward."""
+    """Token counts of a step.
+
+    Args:
+        samples: everything that was sampled.
+        batch: the samples that were given to the update.
+        result: says which of `batch` went through forward and backward.
+    """
     return {
         "prompt": sum(len(s.prompt_ids) for s in samples),
         "completion": sum(len(s.completion_ids) for s in samples),
@@ -73,11 +84,11 @@ def token_record(samples: Sequence[Sample], batch: Sequence[Sample], result: Upd
 
 
 def figures_of(record: dict[str, Any], result: UpdateResult) -> Figures:
-    """What the detectors look at. Without a reference policy, the KL is the sampling policy's to the trained one."""
+    """The detectors' figures. Without a reference policy, `kl` is the KL between rollout and training policy."""
     completion, metrics = record["completion"], result.metrics
     kl = metrics.get("kl", abs(metrics.get("rollout_kl", 0.0)))
     return Figures(
-        # A policy of NaN gives every completion the same reward, so that its loss is never computed.
+        # Under a policy of NaNs every completion gets the same reward, so no loss is computed that could be NaN.
         non_finite=result.non_finite or completion["sampled_entropy"] is None,
         mean_tokens=completion["mean_tokens"],
         sampled_entropy=completion["sampled_entropy"],
@@ -88,5 +99,5 @@ def figures_of(record: dict[str, Any], result: UpdateResult) -> Figures:
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON knows no NaN; a mean over nothing is null."""
+    """Metrics for JSON, which has no NaN: numbers that are not finite become None."""
     return {k: v if math.isfinite(v) else None for k, v in metrics.items()}

@@ -1,4 +1,4 @@
-"""The GRPO step: prompts → rollouts → rewards → advantages → update, and the record it leaves."""
+"""The GRPO training step: prompts → rollouts → rewards → advantages → update, and the step's record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from harness.meters.memory import PeakMemory
 from harness.models.loading import LoadedModel
 from harness.models.lora import adapter_tensors, add_adapters, set_adapters
 from harness.rewards.composite import CompositeReward, Scores
-from harness.rewards.types import Scored
 from harness.rollout.engine import Completion, Engine, Request, Sampling
 from harness.spec.recipe import Recipe
 from harness.spec.schedule import learning_rate
@@ -29,11 +28,11 @@ from harness.spec.seeds import derive_seed
 from harness.training.advantages import group_advantages
 from harness.training.batch import Sample
 from harness.training.checkpoints import Checkpoints, optimizer_tensors
+from harness.training.data_parallel import Parallelism, SingleProcess
 from harness.training.detectors import Alarm, Detectors, foreign_share, loop_share, scripts_of
-from harness.training.drawing import Drawn
 from harness.training.generators import seed_generators
+from harness.training.groups import SampledGroups, reward_inputs
 from harness.training.optimizer import build_optimizer
-from harness.training.parallel import Alone
 from harness.training.policy import logit_divisor
 from harness.training.step_record import completion_record, figures_of, finite, reward_record, token_record
 from harness.training.update import Updater, UpdateResult
@@ -43,15 +42,18 @@ class Trainer:
     """Trains one policy; `step` counts the finished training steps.
 
     Args:
-        recipe: what to train.
+        recipe: the run's recipe.
         seed: the run's seed.
-        loaded: the untrained model, which becomes the policy.
-        engine: samples from the policy.
+        loaded: the untrained model. It becomes the policy, or, in several processes, this rank's replica of it.
+        engine: samples from the policy (from the replica).
         rewards: the composite reward.
-        problems: training questions.
-        peak_flops: FLOP/s that utilisation refers to, of all devices together.
-        devices: devices that the run holds, as they are billed.
-        ranks: the processes that share the work, if there are several; `loaded.model` is then each one's replica.
+        problems: training questions; those whose prompt is too long are left out.
+        peak_flops: peak FLOP/s of all devices together, the denominator of MFU.
+        devices: number of devices that the run is billed for.
+        parallel: how training is spread over processes; a single one unless given.
+
+    Raises:
+        ValueError: every question's prompt is too long.
     """
 
     def __init__(
@@ -65,12 +67,12 @@ class Trainer:
         *,
         peak_flops: float,
         devices: int = 1,
-        ranks: Alone | None = None,
+        parallel: Parallelism | None = None,
     ) -> None:
-        self._ranks = ranks or Alone()
+        self._parallel = parallel or SingleProcess()
         self.recipe = recipe
         self.rollbacks = 0
-        self._drawn = 0
+        self._groups_sampled = 0
         self._detectors = Detectors(recipe.stability)
         self.alarms: list[Alarm] = []
         self._devices = devices
@@ -88,16 +90,16 @@ class Trainer:
         self._energy = EnergyMeter(visible_gpus(devices) if cuda else ())
         reference = None
         if recipe.model.lora is not None:
-            # The reference policy is the model without its adapters, which costs no memory.
+            # The reference policy is the model with its adapters switched off, so it needs no copy.
             add_adapters(self._model, recipe.model.lora, seed=derive_seed(seed, "lora"))
         elif recipe.objective.beta > 0:
-            reference = self._ranks.shard(copy.deepcopy(self._model).eval().requires_grad_(False))
+            reference = self._parallel.shard(copy.deepcopy(self._model).eval().requires_grad_(False))
         self._untrained_adapters = {k: v.clone() for k, v in adapter_tensors(self._model).items()}
         divisor = logit_divisor(self._model)
-        self._policy = self._ranks.shard(self._model)
+        self._policy = self._parallel.shard(self._model)
         self._optimizer = build_optimizer(self._policy, recipe.optimizer)
         self._updater = Updater(
-            self._policy, reference, self._optimizer, recipe, self.clock, self._ranks, divisor
+            self._policy, reference, self._optimizer, recipe, self.clock, self._parallel, divisor
         )
         self._problems, self._prompts = self._encode(problems)
         self._scripts = scripts_of(p.question for p in self._problems)
@@ -112,137 +114,146 @@ class Trainer:
             )
         return [p for p, _ in kept], [ids for _, ids in kept]
 
-    def save(
-        self, checkpoints: Checkpoints, keep: frozenset[int], whole: frozenset[int] = frozenset()
-    ) -> None:
-        """Writes a checkpoint of the current step; `keep` and `whole` are those of `Checkpoints.save`."""
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Writes a checkpoint of the current step; every rank must call this."""
         position = {
-            "drawn": self._drawn,
+            "drawn": self._groups_sampled,
             "rollbacks": self.rollbacks,
             "detectors": self._detectors.state(),
         }
         moments = optimizer_tensors(self._policy, self._optimizer)
-        self._ranks.together(
-            lambda: checkpoints.save(self.step, self._model, self._tokenizer, moments, keep, position, whole)
+        self._parallel.on_rank0(
+            lambda: checkpoints.save(self.step, self._model, self._tokenizer, moments, position)
         )
 
     def restore(self, checkpoints: Checkpoints, step: int) -> None:
-        """Goes on from a checkpoint; raises `DamagedCheckpoint`."""
+        """Resumes from the checkpoint of `step`; every rank must call this.
+
+        Raises:
+            DamagedCheckpoint: the checkpoint is damaged; the trainer's state is then undefined until the next
+                successful `restore` or `reset`.
+        """
         checkpoints.load_weights(step, self._model)
-        self._ranks.adopt(self._policy, self._model)
+        self._parallel.load_replica(self._policy, self._model)
         checkpoints.load_optimizer(step, self._policy, self._optimizer)
         position = checkpoints.position(step)
-        self._engine.sync()
+        self._engine.update_weights()
         self.step = step
-        self._drawn = position.get("drawn", step * self.recipe.rollout.prompts_per_step)
+        self._groups_sampled = position.get("drawn", step * self.recipe.rollout.prompts_per_step)
         self.rollbacks = position.get("rollbacks", 0)
         self._detectors.restore(position.get("detectors", {}))
 
     def reset(self, untrained: PreTrainedModel) -> None:
-        """Starts again from the weights of `untrained`."""
+        """Goes back to step 0 with the weights of `untrained`; every rank must call this."""
         if self._untrained_adapters:
             set_adapters(self._model, self._untrained_adapters)
         else:
             self._model.load_state_dict(untrained.state_dict())
-        self._ranks.adopt(self._policy, self._model)
+        self._parallel.load_replica(self._policy, self._model)
         self._optimizer.state.clear()
-        self._engine.sync()
-        self.step = self._drawn = self.rollbacks = 0
+        self._engine.update_weights()
+        self.step = self._groups_sampled = self.rollbacks = 0
         self._detectors.restore({})
 
     @contextmanager
     def rolling_back(self) -> Iterator[None]:
-        """Around a `restore` or `reset` after a mishap: what follows draws other questions and other samples.
+        """Wrap a `restore` or `reset` in this to roll back instead of resuming.
 
-        The optimiser's state is emptied before, for a checkpoint may hold none.
+        The position in the data and the count of rollbacks carry on, so that training continues with other questions
+        and other samples. The optimiser's state is cleared first, since the checkpoint may hold none.
         """
-        drawn, rollbacks = self._drawn, self.rollbacks + 1
+        drawn, rollbacks = self._groups_sampled, self.rollbacks + 1
         self._optimizer.state.clear()
         yield
-        self._drawn, self.rollbacks = drawn, rollbacks
+        self._groups_sampled, self.rollbacks = drawn, rollbacks
 
     def train_step(self) -> dict[str, Any]:
-        """One training step; returns its record, with the detectors' alarms under `events` if there are any."""
+        """Does one training step; every rank must call this.
+
+        Returns:
+            The step's record. `alarms` and the record's `events` hold the alarms of the stability detectors.
+        """
         self.clock.reset()
         self._energy.reset()
         seed_generators(self._seed, self.step)
-        waited = self._ranks.waited_seconds
-        drawn = self._ranks.together(self._draw)
-        self.clock.move("rollout", "idle", self._ranks.waited_seconds - waited)
+        waited = self._parallel.waited_seconds
+        groups = self._parallel.on_rank0(self._sample_groups)
+        self.clock.move("rollout", "idle", self._parallel.waited_seconds - waited)
         with self.clock.phase("sync"):
-            self._engine.rest()
+            self._engine.sleep()
         with self.clock.phase("reward"):
-            rewards = drawn.rewards()
-            advantages = group_advantages(rewards[drawn.kept], self.recipe.advantage).flatten().tolist()
+            rewards = groups.rewards()
+            advantages = group_advantages(rewards[groups.kept], self.recipe.advantage).flatten().tolist()
         rate = learning_rate(self.recipe.optimizer, step=self.step + 1, steps=self.recipe.training.steps)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         group = self.recipe.rollout.completions_per_prompt
-        rows = [i * group + k for i in drawn.kept for k in range(group)]
+        rows = [i * group + k for i in groups.kept for k in range(group)]
         samples = [
-            Sample(self._prompts[drawn.chosen[i // group]], c.token_ids, c.logprobs, 0.0, c.truncated)
-            for i, c in enumerate(drawn.completions)
+            Sample(self._prompts[groups.chosen[i // group]], c.token_ids, c.logprobs, 0.0, c.truncated)
+            for i, c in enumerate(groups.completions)
         ]
         batch = [replace(samples[row], advantage=advantage) for row, advantage in zip(rows, advantages)]
         result = self._updater.update(batch)
         with self.clock.phase("sync"):
-            self._ranks.publish(self._policy, self._model)
-            self._engine.sync()
-            waited = self._ranks.waited_seconds
-            self._ranks.wait(None)  # for another rank's engine, which may have to start again
-        self.clock.move("sync", "idle", self._ranks.waited_seconds - waited)
+            self._parallel.sync_replica(self._policy, self._model)
+            self._engine.update_weights()
+            waited = self._parallel.waited_seconds
+            self._parallel.wait_for_all(None)  # another rank's engine may have to restart
+        self.clock.move("sync", "idle", self._parallel.waited_seconds - waited)
         self.step += 1
-        self._drawn += len(drawn.chosen)
+        self._groups_sampled += len(groups.chosen)
         record = {
             "step": self.step,
-            **reward_record(rewards, drawn.scores),
-            "completion": completion_record(drawn.completions) | self._text_record(drawn),
+            **reward_record(rewards, groups.scores),
+            "completion": completion_record(groups.completions) | self._text_record(groups),
             "objective": {**finite(result.metrics), "learning_rate": rate},
             "tokens": token_record(samples, batch, result),
-            "samples_seen": self._drawn * group,
-            "epoch": self._drawn / len(self._problems),
-            **drawn.record(self.recipe.rollout.zero_spread),
+            "samples_seen": self._groups_sampled * group,
+            "epoch": self._groups_sampled / len(self._problems),
+            **groups.record(self.recipe.rollout.zero_spread),
         }
         if self.rollbacks:
             record["rollbacks"] = self.rollbacks
-        self.alarms = self._detectors.look(figures_of(record, result))
+        self.alarms = self._detectors.check(figures_of(record, result))
         if self.alarms:
             record["events"] = [alarm.record() for alarm in self.alarms]
         record["timing"] = self._timing(samples, batch, result, record["tokens"])
-        if drawn.rounds > 1:
-            record["timing"]["resample_seconds"] = drawn.resample_seconds
+        if groups.rounds > 1:
+            record["timing"]["resample_seconds"] = groups.resample_seconds
         record["memory"] = self.clock.peaks
         record["energy"] = self._energy.read()
         return record
 
-    def onset(self, alarm: Alarm) -> int:
-        """The first step of the trouble behind an alarm of the last step."""
-        return self.step + 1 - self._detectors.onset(alarm)
+    def first_bad_step(self, alarm: Alarm) -> int:
+        """The first of the consecutive steps that led to an alarm of the last step."""
+        return self.step + 1 - self._detectors.bad_steps(alarm)
 
-    def _draw(self) -> Drawn:
-        """The step's groups; under dynamic sampling in rounds, until enough of them have spread."""
+    def _sample_groups(self) -> SampledGroups:
+        """Samples and scores the step's groups, in rounds under dynamic sampling."""
         rollout = self.recipe.rollout
-        drawn = Drawn(rollout.completions_per_prompt)
-        while drawn.wants_more(rollout):
+        groups = SampledGroups(rollout.completions_per_prompt)
+        while groups.needs_another_round(rollout):
             before = sum(self.clock.seconds.values())
             chosen = problems_from(
                 len(self._problems),
                 seed=self._seed,
-                first=self._drawn + len(drawn.chosen),
-                number=rollout.prompts_per_step - len(drawn.kept),
+                first=self._groups_sampled + len(groups.chosen),
+                number=rollout.prompts_per_step - len(groups.kept),
             )
             with self.clock.phase("rollout"):
-                completions = self._sample(chosen, first_slot=len(drawn.chosen))
+                completions = self._sample(chosen, first_slot=len(groups.chosen))
             with self.clock.phase("reward"):
                 texts = self._texts(completions)
-                drawn.add(chosen, completions, texts, self._score(chosen, completions, texts), rollout)
-            if drawn.rounds > 1:
-                drawn.resample_seconds += sum(self.clock.seconds.values()) - before
-        return drawn
+                scores = self._score(chosen, completions, texts)
+                groups.add(chosen, completions, texts, scores, rollout)
+            if groups.rounds > 1:
+                groups.resample_seconds += sum(self.clock.seconds.values()) - before
+        return groups
 
     def _sample(self, chosen: Sequence[int], *, first_slot: int) -> list[Completion]:
         rollout = self.recipe.rollout
-        # After a rollback the same step draws anew.
+        # After a rollback, the same step samples with other seeds.
         again = ("rollback", self.rollbacks) if self.rollbacks else ()
         requests = [
             Request(self._prompts[index], derive_seed(self._seed, "rollout", self.step, slot, number, *again))
@@ -257,33 +268,22 @@ class Trainer:
             [list(c.token_ids) for c in completions], skip_special_tokens=True
         )
 
-    def _text_record(self, drawn: Drawn) -> dict[str, float]:
+    def _text_record(self, groups: SampledGroups) -> dict[str, float]:
         size = self.recipe.stability.repetition.ngram_tokens
         return {
-            "loop_share": loop_share((c.token_ids for c in drawn.completions), size),
-            "foreign_script_share": foreign_share(drawn.texts, self._scripts),
+            "loop_share": loop_share((c.token_ids for c in groups.completions), size),
+            "foreign_script_share": foreign_share(groups.texts, self._scripts),
         }
 
     def _score(
         self, chosen: Sequence[int], completions: Sequence[Completion], texts: Sequence[str]
     ) -> Scores:
-        group = self.recipe.rollout.completions_per_prompt
-        batch = [
-            Scored(
-                text=text,
-                answer=self._problems[chosen[i // group]].answer,
-                tokens=len(completion.token_ids),
-                cap=self.recipe.rollout.max_completion_tokens,
-                truncated=completion.truncated,
-                question=self._problems[chosen[i // group]].question,
-                group=i // group,
-            )
-            for i, (text, completion) in enumerate(zip(texts, completions))
-        ]
-        return self._rewards.score(batch)
+        problems = [self._problems[index] for index in chosen]
+        cap = self.recipe.rollout.max_completion_tokens
+        return self._rewards.score(reward_inputs(problems, completions, texts, cap=cap))
 
-    def _passes(self, samples: Sequence[Sample]) -> float:
-        """FLOPs of one forward pass over samples, as they are laid out."""
+    def _forward_flops(self, samples: Sequence[Sample]) -> float:
+        """FLOPs of one forward pass over the samples in the updater's layout."""
         if self._updater.packing != "shared":
             return self.flops.forward([s.length for s in samples])
         prompts = self.flops.forward([len(ids) for ids in {s.prompt_ids for s in samples}])
@@ -303,9 +303,11 @@ class Trainer:
         prompts = samples[:: self.recipe.rollout.completions_per_prompt]
         flops = self.flops.forward([len(s.prompt_ids) for s in prompts])
         flops += self.flops.forward([s.length for s in samples], prefix=[len(s.prompt_ids) for s in samples])
-        flops += sum(self._passes([batch[i] for i in rows]) for rows in result.measured)
+        flops += sum(self._forward_flops([batch[i] for i in rows]) for rows in result.measured)
         # A backward pass is two forward passes.
-        flops += 3 * self.recipe.training.inner_epochs * self._passes([batch[i] for i in result.trained])
+        flops += (
+            3 * self.recipe.training.inner_epochs * self._forward_flops([batch[i] for i in result.trained])
+        )
         training_seconds = sum(seconds.get(name, 0.0) for name in ("logprob", "update", "optimizer"))
         return {
             "total_seconds": total,
@@ -313,7 +315,7 @@ class Trainer:
             "tokens": self._phase_tokens(batch, result, tokens),
             "tokens_per_second": (tokens["prompt"] + tokens["completion"]) / total,
             "tokens_per_second_per_device": (tokens["prompt"] + tokens["completion"]) / total / self._devices,
-            # Only the lead of several ranks times the rollouts.
+            # Of several ranks, rank 0 alone times the rollouts.
             "rollout_tokens_per_second": tokens["completion"] / seconds["rollout"]
             if "rollout" in seconds
             else None,
@@ -325,7 +327,7 @@ class Trainer:
     def _phase_tokens(
         self, batch: Sequence[Sample], result: UpdateResult, tokens: dict[str, int]
     ) -> dict[str, int]:
-        """Tokens that each phase worked on: sampled, judged, passed forward, passed forward and backward."""
+        """Tokens that each phase processed, by phase."""
         return {
             "rollout": tokens["completion"],
             "reward": tokens["completion"],
@@ -335,7 +337,7 @@ class Trainer:
 
 
 def flops_model(loaded: LoadedModel) -> FlopsModel:
-    """The FLOPs model of a loaded model: matrices of its layers, and its head."""
+    """The FLOPs model of a loaded model: the weight matrices of its layers, and its head."""
     model = loaded.model
     config = model.config.get_text_config()
     embedding = model.get_input_embeddings().weight

@@ -1,8 +1,7 @@
-"""Our fused head and loss inside trl's trainer: `use_fused_loss(trainer)`, once, before `trainer.train()`.
+"""The fused kernels inside trl's GRPOTrainer: call `use_fused_loss(trainer)` once, before `trainer.train()`.
 
-The trainer keeps its data, its rollouts, its optimiser and its metrics; hidden states go through
-`kernels.token_logprob`, which never holds the logits of the batch, the loss through `kernels.grpo_loss`. Needs the
-`peers` extra.
+Log-probs are then computed by `kernels.token_logprob`, which never materialises the batch's logits, and the loss by
+`kernels.grpo_loss`. Data, rollouts, optimiser and metrics stay trl's. Needs the `peers` extra.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
     from trl import GRPOTrainer
 
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
-"""Loss types that trl and the kernel define alike."""
+"""Loss types that trl and `kernels.grpo_loss` define alike."""
 
 
 class NotSupported(ValueError):
-    """The trainer is set up for something that the fused path does not compute."""
+    """The trainer uses a loss type or an option that the fused kernels do not compute."""
 
 
 def use_fused_loss(trainer: GRPOTrainer) -> GRPOTrainer:
@@ -40,7 +39,7 @@ def use_fused_loss(trainer: GRPOTrainer) -> GRPOTrainer:
         The same trainer.
 
     Raises:
-        NotSupported: it uses a loss type or an option that both do not define alike; nothing was changed.
+        NotSupported: it uses a loss type or an option that the kernels do not compute; the trainer is unchanged.
     """
     objective = objective_of(trainer)
     _check(trainer)
@@ -58,14 +57,14 @@ def use_fused_loss(trainer: GRPOTrainer) -> GRPOTrainer:
 
 
 def objective_of(trainer: GRPOTrainer) -> Objective:
-    """The kernel's objective that the trainer's settings mean.
+    """The objective of `kernels.grpo_loss` that equals the trainer's settings.
 
     Raises:
-        NotSupported: there is none.
+        NotSupported: `loss_type` is not in `LOSSES`.
     """
     if trainer.loss_type not in LOSSES:
         raise NotSupported(f"`loss_type` must be one of {', '.join(LOSSES)}, got {trainer.loss_type!r}")
-    # trl declares the type of its base class for what is a GRPOConfig.
+    # trl annotates `args` with its base class; it is a GRPOConfig.
     args: Any = trainer.args
     loss: Any = trainer.loss_type
     level: Any = trainer.importance_sampling_level
@@ -88,7 +87,7 @@ def objective_of(trainer: GRPOTrainer) -> Objective:
 
 
 def _check(trainer: GRPOTrainer) -> None:
-    """Options that change trl's loss and have no counterpart here."""
+    """Raises `NotSupported` for options that change trl's loss and that the kernels do not have."""
     unsupported = {
         "top_entropy_quantile": trainer.top_entropy_quantile < 1.0,
         "off_policy_mask_threshold": trainer.off_policy_mask_threshold is not None,
@@ -106,9 +105,9 @@ def _check(trainer: GRPOTrainer) -> None:
 
 
 def _plain(trainer: GRPOTrainer, model: Any) -> PreTrainedModel:
-    """The model inside what accelerate and peft put around it."""
+    """The model inside accelerate's and peft's wrappers."""
     plain: Any = trainer.accelerator.unwrap_model(model)
-    if hasattr(plain, "get_base_model"):  # peft puts adapters into the layers of the model that it wraps
+    if hasattr(plain, "get_base_model"):  # peft patches adapters into the layers of the model that it wraps
         plain = plain.get_base_model()
     return plain  # type: ignore[no-any-return]
 
@@ -156,7 +155,7 @@ def _logprobs(
 
 
 def _loss(self: GRPOTrainer, model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """trl's `_compute_loss`: the scaled loss of a micro-batch; its metrics go where trl's go."""
+    """Replaces trl's `_compute_loss`: the scaled loss of a micro-batch; logs its metrics as trl does."""
     mask = inputs["completion_mask"]
     if "tool_mask" in inputs:
         mask = mask * inputs["tool_mask"]
@@ -180,19 +179,21 @@ def _loss(self: GRPOTrainer, model: PreTrainedModel, inputs: dict[str, Any]) -> 
 
 
 def _scale(trainer: GRPOTrainer, inputs: dict[str, Any], mask: Tensor, mode: str) -> float | Tensor:
-    """From the micro-batch's own mean to trl's: over all tokens of the batch, or over the accumulated steps."""
+    """Factor from the micro-batch's mean loss to trl's: per token of the batch, or per accumulation step."""
     accumulated = trainer.current_gradient_accumulation_steps if mode == "train" else 1
     if trainer.loss_type not in ("cispo", "dapo"):
         return 1 / accumulated
     args: Any = trainer.args
     items = inputs["num_items_in_batch"].clamp(min=1.0) / trainer.accelerator.num_processes
-    if mode == "train":  # it counts the generation batch, of which a window of accumulation is a part
+    if (
+        mode == "train"
+    ):  # `num_items_in_batch` counts the generation batch, which spans several optimiser steps
         items = items * accumulated / args.steps_per_generation
     return mask.sum() / items
 
 
 def _log(trainer: GRPOTrainer, metrics: dict[str, Tensor], mode: str, mask: Tensor) -> None:
-    """The metrics that the kernel measures, under trl's names; 0, as trl's, where the micro-batch has no token."""
+    """Logs the kernel's metrics under trl's names; like trl, logs 0 where the micro-batch has no token."""
     names = {
         "kl": "kl",
         "entropy": "entropy",

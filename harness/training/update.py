@@ -1,4 +1,4 @@
-"""One policy update from a step's samples: loss, gradient and optimiser."""
+"""The policy update of one step: loss, gradient and optimiser, over mini-batches and micro-batches."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from harness.models.lora import has_adapters, without_adapters
 from harness.models.precision import compute_dtype
 from harness.spec.recipe import Recipe
 from harness.training.batch import MicroBatch, Sample, micro_batches
+from harness.training.data_parallel import Parallelism, SingleProcess, full_tensor
 from harness.training.packing import Mode, choose_packing, packed_attention
-from harness.training.parallel import Alone, whole
 from kernels.grpo_loss import (
     GrpoLoss,
     Normalizer,
@@ -30,22 +30,18 @@ from kernels.grpo_loss import (
 )
 
 
-class Diverged(RuntimeError):
-    """Training does not go on: a detector's policy ends the run, which is a result."""
-
-
 @dataclass(frozen=True)
 class UpdateResult:
     """Figures of one step's update.
 
     Attributes:
-        metrics: the loss kernel's metrics over everything trained on, with `loss` and `grad_norm` averaged over
-            the step's optimiser updates.
+        metrics: the loss kernel's metrics over all samples trained on, and `loss` and `grad_norm` averaged over the
+            step's optimiser updates.
         trained: indices of the samples that went through forward and backward.
-        measured: for each pass without gradient (old or reference log-probs), the indices of the samples that went
-            through it.
-        updates: optimiser updates.
-        non_finite: whether a loss or gradient was NaN or infinite, which ends the step before the optimiser sees it.
+        measured: for each pass without gradient (old or reference log-probs), the indices of its samples.
+        updates: number of optimiser updates.
+        non_finite: whether a loss or gradient was NaN or infinite. The optimiser then skips that update, and the
+            step's remaining updates are not made.
     """
 
     metrics: dict[str, float]
@@ -56,8 +52,14 @@ class UpdateResult:
 
 
 @dataclass(frozen=True)
-class _Fixed:
-    """What is measured once per step, before the first update: [T] rows by sample index."""
+class _FrozenLogprobs:
+    """Log-probs and entropies that stay fixed during a step, measured before its first update: [T] by sample index.
+
+    Attributes:
+        old: log-probs under the policy that the step starts from; empty where every update is on-policy.
+        reference: log-probs under the reference policy; empty without a KL term.
+        entropy: entropies under the policy that the step starts from; filled together with `old`.
+    """
 
     old: dict[int, Tensor]
     reference: dict[int, Tensor]
@@ -69,13 +71,13 @@ class Updater:
 
     Args:
         model: the policy, fp32 weights.
-        reference: the frozen reference policy, where the objective has a KL term; None for the policy without its
-            adapters, if it has some.
+        reference: the frozen reference policy, where the objective has a KL term. None if there is none, or if the
+            policy without its adapters is the reference.
         optimizer: over the policy's parameters.
         recipe: the run's recipe.
-        clock: receives the phases `logprob`, `update` and `optimizer`.
-        ranks: the processes that share the work, if there are several.
-        logit_divisor: the model's own, by which its head's output is divided before the temperature.
+        clock: measures the phases `logprob`, `update` and `optimizer`.
+        parallel: how training is spread over processes; a single one unless given.
+        logit_divisor: what the model itself divides its logits by (see `policy.logit_divisor`).
     """
 
     def __init__(
@@ -85,15 +87,15 @@ class Updater:
         optimizer: torch.optim.Optimizer,
         recipe: Recipe,
         clock: PhaseClock,
-        ranks: Alone | None = None,
+        parallel: Parallelism | None = None,
         logit_divisor: float = 1.0,
     ) -> None:
         self._temperature = recipe.logprob_temperature * logit_divisor
-        self._ranks = ranks or Alone()
+        self._parallel = parallel or SingleProcess()
         self._model = model
         self._reference = reference
         self._adapters = has_adapters(model)
-        # transformers recomputes in training mode only, which `_backward` sets; dropout is off in either mode.
+        # transformers recomputes activations in training mode alone, which `_backward` sets. Dropout is 0.
         self._recompute = recipe.training.gradient_checkpointing
         if self._recompute:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -104,18 +106,18 @@ class Updater:
         self._bf16 = compute_dtype(bf16=bf16, device=model.device) == torch.bfloat16
         self.packing: Mode = choose_packing(model, recipe.training.packing)
         objective = recipe.objective.objective(cap=recipe.rollout.max_completion_tokens).resolved()
-        # The tokens of this process are the local batch, however they are split into micro-batches.
+        # "Local" means this process, not the micro-batch, so the mean over its tokens is `token_mean`.
         local = objective.aggregation == "local_token_mean"
         self.objective: Objective = replace(objective, aggregation="token_mean") if local else objective
 
     def update(self, samples: Sequence[Sample]) -> UpdateResult:
-        """One step: `inner_epochs` passes over the samples in `minibatches` updates each.
+        """Updates the policy on one step's samples: `inner_epochs` passes of `minibatches` optimiser updates each.
 
-        Samples whose gradient is exactly zero (no advantage, and neither a KL nor an entropy term) are left out
-        of forward and backward; they still count in the means.
+        Samples whose gradient is exactly zero (no advantage, and neither a KL nor an entropy term) skip forward and
+        backward. They still count in the normalisers of the loss. Every rank must call this with the same samples.
         """
         training = self._recipe.training
-        fixed, measured = self._measure(samples)
+        fixed, measured = self._frozen_logprobs(samples)
         partials: list[Partials] = []
         losses, norms, trained = [], [], set()
         updates = 0
@@ -136,59 +138,59 @@ class Updater:
 
     def _batches(self, samples: Sequence[Sample], rows: Sequence[int]) -> list[MicroBatch]:
         tokens = sum(samples[i].length for i in rows)
-        budget = self._ranks.budget(tokens, self._recipe.training.microbatch_tokens)
+        budget = self._parallel.microbatch_tokens(tokens, self._recipe.training.microbatch_tokens)
         device = self._model.device
         return micro_batches(samples, rows, budget_tokens=budget, device=device, mode=self.packing)
 
-    def _learns(self, sample: Sample) -> bool:
+    def _has_gradient(self, sample: Sample) -> bool:
         o = self.objective
         if o.mask_truncated and sample.truncated:
             return False
         return sample.advantage != 0 or o.beta > 0 or o.entropy_bonus > 0
 
-    def _measure(self, samples: Sequence[Sample]) -> tuple[_Fixed, list[list[int]]]:
-        """Old and reference log-probs and old entropies, where the objective needs them, and who was passed."""
+    def _frozen_logprobs(self, samples: Sequence[Sample]) -> tuple[_FrozenLogprobs, list[list[int]]]:
+        """Measures what the objective needs of the frozen policies; also returns `UpdateResult.measured`."""
         several = self._recipe.training.inner_epochs * self._recipe.training.minibatches > 1
         quantile = self.objective.top_entropy_quantile is not None
-        fixed = _Fixed({}, {}, {})
+        fixed = _FrozenLogprobs({}, {}, {})
         measured = []
         everything = list(range(len(samples)))
         with self._clock.phase("logprob"), torch.no_grad():
             if several or quantile:
                 measured.append(everything)
-                for row, logprob, entropy in self._passed(self._model, samples, everything):
+                for row, logprob, entropy in self._forward_logprobs(self._model, samples, everything):
                     fixed.old[row], fixed.entropy[row] = logprob, entropy
             if self._reference is not None or (self.objective.beta > 0 and self._adapters):
-                learning = [i for i in everything if self._learns(samples[i])]
-                measured.append(learning)
+                needed = [i for i in everything if self._has_gradient(samples[i])]
+                measured.append(needed)
                 model = self._reference
                 plain: AbstractContextManager[None] = nullcontext()
                 if model is None:
                     model, plain = self._model, without_adapters(self._model)
                 with plain:
-                    for row, logprob, _ in self._passed(model, samples, learning):
+                    for row, logprob, _ in self._forward_logprobs(model, samples, needed):
                         fixed.reference[row] = logprob
         return fixed, measured
 
-    def _passed(
+    def _forward_logprobs(
         self, model: PreTrainedModel, samples: Sequence[Sample], rows: Sequence[int]
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Row, log-probs [T] and entropies [T] of the samples at `rows`, all of them on every rank."""
+        """Index, log-probs [T] and entropies [T] of each sample at `rows`; every rank gets all of them."""
         batches, found = self._batches(samples, rows), []
-        for batch, _ in self._ranks.shares(batches):
-            logprob, entropy = self._ranks.logprobs(
+        for batch, _ in self._parallel.local_batches(batches):
+            logprob, entropy = self._parallel.logprobs(
                 model, batch, temperature=self._temperature, bf16=self._bf16
             )
             found.append((batch.rows, logprob, entropy))
-        for of_batch, logprob, entropy in self._ranks.merged(found, len(batches)):
+        for of_batch, logprob, entropy in self._parallel.gather_batches(found, len(batches)):
             device = self._model.device
             yield from zip(of_batch, logprob.to(device), entropy.to(device))
 
     def _backward(
-        self, samples: Sequence[Sample], chosen: Sequence[int], fixed: _Fixed
+        self, samples: Sequence[Sample], chosen: Sequence[int], fixed: _FrozenLogprobs
     ) -> tuple[float, list[int], list[Partials]]:
-        """Accumulates the gradient of the mean over `chosen`; returns loss, trained rows and statistics."""
-        rows = [i for i in chosen if self._learns(samples[i])]
+        """Accumulates the gradient of the loss over `chosen`; returns loss, trained rows and metric partials."""
+        rows = [i for i in chosen if self._has_gradient(samples[i])]
         counted = [
             s for s in (samples[i] for i in chosen) if not (self.objective.mask_truncated and s.truncated)
         ]
@@ -198,20 +200,20 @@ class Updater:
         found: list[tuple[float, Partials]] = []
         self._model.train(self._recompute)
         with self._clock.phase("update"):
-            for batch, factor in self._ranks.shares(batches):
-                # Recomputation in the backward pass must find the attention of the forward pass.
+            for batch, factor in self._parallel.local_batches(batches):
+                # The backward pass stays inside: gradient checkpointing recomputes the attention there.
                 with packed_attention(self._model, batch.layout):
                     out = self._loss(batch, fixed, normalizer, threshold)
                     (out.loss * factor).backward()
                 found.append((float(out.loss.detach()), out.partials))
-            found = self._ranks.merged(found, len(batches))
+            found = self._parallel.gather_batches(found, len(batches))
         self._model.eval()
         return sum(loss for loss, _ in found), rows, [partials for _, partials in found]
 
     def _loss(
-        self, batch: MicroBatch, fixed: _Fixed, normalizer: Normalizer, threshold: Tensor | None
+        self, batch: MicroBatch, fixed: _FrozenLogprobs, normalizer: Normalizer, threshold: Tensor | None
     ) -> GrpoLoss:
-        logprob, entropy = self._ranks.logprobs(
+        logprob, entropy = self._parallel.logprobs(
             self._model, batch, temperature=self._temperature, bf16=self._bf16
         )
         return grpo_loss(
@@ -228,24 +230,26 @@ class Updater:
             entropy_threshold=threshold,
         )
 
-    def _threshold(self, samples: Sequence[Sample], chosen: Sequence[int], fixed: _Fixed) -> Tensor | None:
+    def _threshold(
+        self, samples: Sequence[Sample], chosen: Sequence[int], fixed: _FrozenLogprobs
+    ) -> Tensor | None:
         if self.objective.top_entropy_quantile is None:
             return None
         kept = [i for i in chosen if not (self.objective.mask_truncated and samples[i].truncated)]
         if not kept:
-            return None  # and nothing to train on
+            return None  # nothing is trained on
         values = torch.cat([fixed.entropy[i][: len(samples[i].completion_ids)] for i in kept])
         return entropy_threshold(values, torch.ones_like(values, dtype=torch.bool), self.objective)
 
     def _apply(self, loss: float) -> float:
-        """Clips the gradient and steps the optimiser, unless loss or gradient is not finite.
+        """Clips the gradient and steps the optimiser; skips the step if the loss or the gradient is not finite.
 
         Returns:
-            The gradient norm before clipping; NaN if that or the loss is not finite.
+            The gradient norm before clipping; NaN if the step was skipped.
         """
         with self._clock.phase("optimizer"):
             limit = self._recipe.optimizer.max_grad_norm or math.inf
-            norm = float(whole(torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)))
+            norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)))
             finite = math.isfinite(norm) and math.isfinite(loss)
             if finite:
                 self._optimizer.step()
@@ -254,13 +258,13 @@ class Updater:
 
 
 def _minibatches(count: int, parts: int) -> list[range]:
-    """Contiguous, near-equal parts of the sample indices; groups stay in order."""
+    """Splits `range(count)` into contiguous parts of nearly equal size."""
     bounds = [count * i // parts for i in range(parts + 1)]
     return [range(a, b) for a, b in zip(bounds, bounds[1:]) if b > a]
 
 
 def _stacked(values: dict[int, Tensor], batch: MicroBatch) -> Tensor | None:
-    """Rows of earlier measurements as [B, T] of this batch, whose padded width may differ."""
+    """Measured [T] rows as [B, T] of this batch, whose padded width may differ from that of the measurement."""
     if not values:
         return None
     out = torch.zeros(batch.mask.shape, device=batch.mask.device)

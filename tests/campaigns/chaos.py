@@ -130,7 +130,7 @@ class Place:
         from harness.matrix.execution import run_matrix  # noqa: F401
         from harness.reporting.analysis import analysis  # noqa: F401
         from harness.reporting.tables import accuracy  # noqa: F401
-        from harness.training import run, watching  # noqa: F401
+        from harness.training import run, sinks_and_profiler  # noqa: F401
 
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)  # orphans are waited for here
         self.folder = folder

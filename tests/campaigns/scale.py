@@ -63,7 +63,7 @@ def finish(grid, out):
     from harness.matrix.execution.run_matrix import _write_plan, prepare
     from harness.store.atomic import make_folder, to_json
     from harness.store.checkpoints import OPTIMIZER_FILE
-    from harness.store.claims import Owner
+    from harness.store.leases import Owner
     from harness.store.schema import VERSIONS
 
     owner, matrix = Owner.here().to_json() | {"pid": 1, "process_started": 1.0}, prepare(str(grid), out)

@@ -133,7 +133,7 @@ def theirs(arguments, steps):
     from harness.models.catalog import resolve_model
     from harness.models.loading import load_model
     from harness.rewards.composite import CompositeReward
-    from harness.rewards.types import Scored
+    from harness.rewards.types import RewardInput
 
     made = recipe("transformers", arguments)
     loaded = load_model(resolve_model(made.model), made.model)
@@ -153,7 +153,7 @@ def theirs(arguments, steps):
 
     def score(completions, answer, question, completion_ids, **_):
         batch = [
-            Scored(
+            RewardInput(
                 text=t,
                 answer=a,
                 tokens=len(c),

@@ -78,4 +78,4 @@ def _probe(matrix: Matrix, job: RunJob) -> None:
             f"the probe of [{job.label}] failed: {error['type']}: {error['message']}",
             hint=f"see {attempt.log}",
         )
-    folder.tidy(job, frozenset())
+    folder.prune_finished(job, frozenset())

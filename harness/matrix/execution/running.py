@@ -13,10 +13,10 @@ from harness.matrix.executors.base import Handle, Slot
 from harness.matrix.worker import seconds_by_phase
 from harness.store.atomic import read_lines
 from harness.store.attempts import AttemptFolder
-from harness.store.claims import BEAT_SECONDS
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
+from harness.store.leases import BEAT_SECONDS
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Active:
         return time.monotonic() - self._started
 
     def beat(self) -> None:
-        """Keeps the claim alive while the worker waits in a cluster's queue, or is at a long step."""
+        """Renews the lease while the worker waits in a cluster's queue, or is at a long step."""
         now = time.monotonic()
         if now - self._beat >= BEAT_SECONDS:
             self._beat = now

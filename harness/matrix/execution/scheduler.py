@@ -28,10 +28,10 @@ from harness.matrix.planning.forks import trunk_state
 from harness.processes import signal_handlers
 from harness.store.atomic import make_folder
 from harness.store.attempts import AttemptFolder
-from harness.store.claims import Watch
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder, Store
 from harness.store.job import RunJob
+from harness.store.leases import LeaseWatch
 from harness.units import dollars, duration
 
 WORKER = (sys.executable, "-m", "harness.matrix.worker")
@@ -73,7 +73,7 @@ class Scheduler:
         progress: where it is shown.
         budget: upper bounds.
         worker: command of a worker, before the run's folder.
-        watch: watches the claims of other runners.
+        watch: decides whether other runners still hold their leases.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Scheduler:
         *,
         budget: Budget | None = None,
         worker: Sequence[str] = WORKER,
-        watch: Watch | None = None,
+        watch: LeaseWatch | None = None,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -97,7 +97,7 @@ class Scheduler:
         self._progress = progress
         self._purse = Purse(budget or Budget(), estimator)
         self._worker = worker
-        self._watch = watch or Watch()
+        self._watch = watch or LeaseWatch()
         self._cleaner = CheckpointCleaner(store, jobs)
         self._queue: list[_Waiting] = []
         self._active: list[Active] = []
@@ -226,7 +226,7 @@ class Scheduler:
         if any(job.run_id == run_id for job in here):
             return True
         attempts = self._store.run(run_id).attempts()
-        return bool(attempts) and self._watch.holds(attempts[-1])
+        return bool(attempts) and self._watch.is_held(attempts[-1])
 
     def _wait(self, waiting: _Waiting, why: str) -> None:
         waiting.not_before = time.monotonic() + _SHOW_SECONDS

@@ -46,7 +46,7 @@ class Executor(Protocol):
     """Starts workers and watches them. The store, not the executor, knows what is done, retries and times out.
 
     A worker whose machine is lost has ended: `poll` gives a negative code, and the scheduler tries its run again.
-    While a worker waits in an executor's own queue it counts as running; the scheduler keeps its claim alive, and
+    While a worker waits in an executor's own queue it counts as running; the scheduler renews its lease, and
     kills it where it would stop another.
     """
 

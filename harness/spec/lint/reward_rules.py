@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from harness.rewards.composite import Composite, UnknownReward
 from harness.rewards.functions import DIRECTIONS
-from harness.rewards.types import Check, RewardContext, Scored
+from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.lint.finding import Finding, Place
 from harness.spec.lint.run_settings import RunSettings
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
@@ -73,13 +73,13 @@ def curve(spec: RewardSpec, cap: int) -> Curve:
     )
 
 
-def _scores(composite: Composite, batch: list[Scored], check: Check) -> list[float]:
+def _scores(composite: Composite, batch: list[RewardInput], check: Check) -> list[float]:
     return composite.score(batch, RewardContext(checks=[check] * len(batch))).total
 
 
 def _completion(
     tokens: int, cap: int, answer: str, *, laid: bool = True, characters: int | None = None
-) -> Scored:
+) -> RewardInput:
     """A completion of so many tokens that says nothing twice, in the layout that every format reward likes."""
     size = round(tokens * CHARACTERS_PER_TOKEN) if characters is None else characters
     opening, closing = (
@@ -87,7 +87,7 @@ def _completion(
     )
     room = max(0, size - len(opening) - len(closing))
     text = (opening + _filler(room) + closing)[: max(size, len(opening) + len(closing))]
-    return Scored(text=text, answer="1", tokens=tokens, cap=cap, truncated=False, question="1 = ?")
+    return RewardInput(text=text, answer="1", tokens=tokens, cap=cap, truncated=False, question="1 = ?")
 
 
 def _filler(characters: int) -> str:

@@ -19,14 +19,7 @@ from harness.matrix import worker
 from harness.spec.errors import SpecError
 from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.folders import RunFolder
-
-
-class Interrupted(Exception):
-    """As training raises it."""
-
-
-class Diverged(RuntimeError):
-    """As training raises it."""
+from harness.training.errors import Diverged, Interrupted
 
 
 class Samples:

@@ -16,8 +16,8 @@ import pytest
 
 from harness.matrix.execution.run_matrix import prepare
 from harness.store.atomic import write_json
-from harness.store.claims import Owner
 from harness.store.folders import Store
+from harness.store.leases import Owner
 from harness.store.study import load_study
 
 from . import fake_worker

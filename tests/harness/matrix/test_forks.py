@@ -23,8 +23,8 @@ from harness.spec.recipe import OptimizerSpec, Recipe, TrainingSpec
 from harness.spec.schedule import SCHEDULE_FIELDS, learning_rate, learning_rates
 from harness.store.atomic import write_json
 from harness.store.checkpoints import OPTIMIZER_FILE
-from harness.store.claims import Owner, Watch
 from harness.store.folders import Store
+from harness.store.leases import LeaseWatch, Owner
 from harness.store.study import load_study
 
 from . import fake_worker
@@ -411,7 +411,7 @@ def test_a_trunk_at_work_in_another_runner_is_waited_for_up_to_the_fork(changed,
     fork = next(job for job in matrix.plan.jobs if job.fork)
     folder = Store(out).run(trunk.run_id)
     folder.write_job(trunk)
-    attempt = folder.claim(Watch())
+    attempt = folder.claim(LeaseWatch())
     write_json(attempt.path / "launched", Owner("another/boot/namespace", "another", 7, 1.0).to_json())
     process = started(grid, out, "--workers", "2")
     lines = []

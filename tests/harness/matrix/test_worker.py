@@ -19,6 +19,7 @@ from harness.matrix.planning.planner import make_plan
 from harness.meters import provenance
 from harness.spec.grid import load_grid
 from harness.store.folders import SAMPLE_COLUMNS, Store
+from harness.training.errors import Diverged, Interrupted
 
 from .fake_worker import Samples
 
@@ -61,9 +62,6 @@ def test_failure_says_what_and_where(run, capsys):
 
 
 def test_sigterm_asks_the_run_to_stop(run):
-    class Interrupted(Exception):
-        pass
-
     def execute(job, folder, attempt, stop):
         os.kill(os.getpid(), signal.SIGTERM)
         while not stop():
@@ -107,9 +105,6 @@ def test_a_worker_that_loses_its_run_stops_and_publishes_nothing(run, monkeypatc
 
 
 def test_a_run_that_diverged_has_ended_with_a_result(run):
-    class Diverged(RuntimeError):
-        pass
-
     def execute(job, folder, attempt, stop):
         attempt.append_step({"step": 1})
         raise Diverged("the gradient norm is nan")
@@ -118,6 +113,28 @@ def test_a_run_that_diverged_has_ended_with_a_result(run):
     code, attempt = work(run, execute)
     assert (code, attempt.end()["status"], attempt.end()["diverged_at"]) == (0, "diverged", 2)
     assert [step for step, _ in run.missing(job)] == []
+
+
+def test_exceptions_of_a_users_reward_are_failures_whatever_their_names(run, capsys):
+    for name in ("Diverged", "Interrupted", "Fenced"):
+        namesake = type(name, (RuntimeError,), {})
+
+        def execute(job, folder, attempt, stop, error=namesake):
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not stop():
+                time.sleep(0.01)
+            raise error("in my reward")
+
+        code, attempt = work(run, execute)
+        end = attempt.end()
+        assert (code, end["status"], end["error"]["type"]) == (1, "failed", name)
+        assert end["diverged_at"] is None
+
+
+def test_the_worker_loads_no_torch_before_it_has_read_its_run():
+    code = "import sys, harness.matrix.worker; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_seconds_by_phase(run):

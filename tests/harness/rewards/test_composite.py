@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from harness.rewards.composite import CompositeReward, UnknownReward, validate_rewards
-from harness.rewards.types import Scored
+from harness.rewards.types import RewardInput
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
 
 
@@ -16,9 +16,9 @@ def spec(*functions) -> RewardSpec:
     return RewardSpec(functions=tuple(RewardFunctionSpec(**function) for function in functions))
 
 
-def batch() -> list[Scored]:
+def batch() -> list[RewardInput]:
     texts = ["1+2=3\n</think>\n\\boxed{3}", "1+2=4\n</think>\n\\boxed{4}", "3", "\\boxed{3}"]
-    return [Scored(text, "3", 10 * i, 40, i == 2, group=i // 2) for i, text in enumerate(texts)]
+    return [RewardInput(text, "3", 10 * i, 40, i == 2, group=i // 2) for i, text in enumerate(texts)]
 
 
 def test_total_is_the_weighted_sum():

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.rewards.functions import FUNCTIONS
-from harness.rewards.types import Check, RewardContext, Scored
+from harness.rewards.types import Check, RewardContext, RewardInput
 
 RIGHT, WRONG = Check(True, "1", True), Check(False, "2", True, "wrong")
 lengths = st.integers(0, 5000)
 
 
-def scored(text="", tokens=10, cap=100, truncated=False, group=0) -> Scored:
-    return Scored(text=text, answer="1", tokens=tokens, cap=cap, truncated=truncated, group=group)
+def scored(text="", tokens=10, cap=100, truncated=False, group=0) -> RewardInput:
+    return RewardInput(text=text, answer="1", tokens=tokens, cap=cap, truncated=truncated, group=group)
 
 
 def rewards(name, items, checks=None, **params) -> list[float]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.rewards.answers import AnswerChecker
 from harness.rewards.composite import Composite, CompositeReward, normalised_by_group
 from harness.rewards.functions import DIRECTIONS, FUNCTIONS
-from harness.rewards.types import Check, RewardContext, Scored
+from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.lint.reward_rules import curve
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
 
@@ -24,7 +24,7 @@ def spec(*functions, normalization="none"):
 
 
 def scored(text, answer="1", group=0, tokens=10):
-    return Scored(text=text, answer=answer, tokens=tokens, cap=100, truncated=False, group=group)
+    return RewardInput(text=text, answer=answer, tokens=tokens, cap=100, truncated=False, group=group)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-10, 10)), min_size=1, max_size=20))

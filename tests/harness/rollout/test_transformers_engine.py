@@ -84,7 +84,7 @@ def test_a_bf16_engine_follows_the_policy_when_synchronised(random_model):
         for parameter in random_model.parameters():
             parameter.mul_(1.5)
     assert engine.generate(requests, Sampling(max_tokens=8)) == before
-    engine.sync()
+    engine.update_weights()
     after = engine.generate(requests, Sampling(max_tokens=8))
     assert after != before
     assert after == _engine(random_model, bf16=True).generate(requests, Sampling(max_tokens=8))

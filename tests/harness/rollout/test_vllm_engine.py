@@ -125,7 +125,7 @@ def test_samples_follow_the_distribution_within_top_p(setup):
     prompt = setup.requests[-1].prompt_ids
     with torch.no_grad():
         setup.policy.get_input_embeddings().weight.mul_(0.3)  # flat enough for many likely tokens
-        setup.engine.sync()
+        setup.engine.update_weights()
         logits = setup.policy(torch.tensor([prompt])).logits[0, -1].double()
     expected = torch.softmax(logits / 1.5, -1)
     ordered, order = expected.sort(descending=True)
@@ -158,7 +158,7 @@ def test_a_call_repeats_itself_whatever_came_before(setup):
 
 
 def test_sync_brings_every_weight_over(setup):
-    setup.engine.sync()
+    setup.engine.update_weights()
     before = setup.engine.scores()
     torch.testing.assert_close(before, setup.engine.policy_scores(), rtol=1e-4, atol=1e-4)
     generator = torch.Generator().manual_seed(5)
@@ -169,7 +169,7 @@ def test_sync_brings_every_weight_over(setup):
         with torch.no_grad():
             parameter.mul_(1 + 0.3 * torch.rand(parameter.shape, generator=generator))
         stale = (setup.engine.scores() - setup.engine.policy_scores()).abs().max()
-        setup.engine.sync()
+        setup.engine.update_weights()
         fresh = (setup.engine.scores() - setup.engine.policy_scores()).abs().max()
         assert fresh < 1e-3 * max(1.0, float(setup.engine.policy_scores().abs().max())), name
         if parameter.abs().max() > 0 and "k_proj.bias" not in name:  # softmax is blind to a key's bias
@@ -184,16 +184,16 @@ def test_weights_that_do_not_arrive_are_told(setup, monkeypatch):
         setup.policy.get_input_embeddings().weight.mul_(2)
     monkeypatch.setattr(core, "load_weights", lambda weights, shared: None)
     with pytest.raises(EngineFailed, match="after the weights were loaded"):
-        setup.engine.sync()
+        setup.engine.update_weights()
     monkeypatch.undo()
     setup.policy.load_state_dict(setup.untrained)
-    setup.engine.sync()
+    setup.engine.update_weights()
 
 
 def test_a_crash_inside_the_engine_costs_no_completion(setup):
     with torch.no_grad():
         setup.policy.get_input_embeddings().weight.mul_(1.05)
-    setup.engine.sync()
+    setup.engine.update_weights()
     sampling = Sampling(40, 1.0)
     first = setup.engine.generate(setup.requests, sampling)
     runner = setup.engine._core._llm.llm_engine.model_executor.driver_worker.worker.model_runner
@@ -242,7 +242,7 @@ def assert_alike(found, wanted):
 
 def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
     sampling = Sampling(40, 1.0)
-    setup.engine.sync()
+    setup.engine.update_weights()
     here = setup.engine.generate(setup.requests, sampling)
     engine = setup.build(VllmSpec(placement="own", cache_gib=0.25))
     try:
@@ -263,7 +263,7 @@ def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
 
 def test_a_resting_engine_holds_neither_cache_nor_packed_weights_and_wakes_as_it_was(setup):
     sampling = Sampling(40, 1.0)
-    setup.engine.sync()
+    setup.engine.update_weights()
     first, restarts = setup.engine.generate(setup.requests, sampling), setup.engine.restarts
     runner = setup.engine._core._llm.llm_engine.model_executor.driver_worker.model_runner
     assert all(module.cpu_linear for module in linears(runner))
@@ -274,18 +274,18 @@ def test_a_resting_engine_holds_neither_cache_nor_packed_weights_and_wakes_as_it
     assert held > 0.2 * 2**30
 
     resident = psutil.Process().memory_info().rss
-    setup.engine.rest()
-    setup.engine.rest()  # already asleep
+    setup.engine.sleep()
+    setup.engine.sleep()  # already asleep
     assert resident - psutil.Process().memory_info().rss > 0.9 * held
     # The first and the last page may hold something else too.
     assert sum(int(cache.count_nonzero()) for cache in caches) <= 2 * mmap.PAGESIZE // caches[0].itemsize
     assert not any(module.cpu_linear for module in linears(runner))
     assert setup.engine.generate(setup.requests, sampling) == first
 
-    setup.engine.rest()
+    setup.engine.sleep()
     with torch.no_grad():
         setup.policy.get_input_embeddings().weight.mul_(1.5)
-    setup.engine.sync()
+    setup.engine.update_weights()
     assert setup.engine.mismatch < 1e-4
     assert setup.engine.generate(setup.requests, sampling) != first
     assert setup.engine.restarts == restarts
@@ -309,7 +309,7 @@ def test_an_embedding_as_vllm_lays_it_is_the_policys_own(setup):
             with torch.no_grad():
                 embedding.mul_(3.0)
             before = embedding.detach().clone()
-            engine.sync()
+            engine.update_weights()
             assert engine.mismatch < 1e-4
             runner = engine._core._llm.llm_engine.model_executor.driver_worker.model_runner
             assert runner.get_model().model.embed_tokens.weight.data_ptr() == embedding.data_ptr()
@@ -326,7 +326,7 @@ def test_an_engine_that_fails_to_rest_is_built_anew(setup, monkeypatch):
     try:
         first = engine.generate(setup.requests, sampling)
         monkeypatch.setattr(engine._core, "sleep", lambda level: 1 / 0)
-        engine.rest()
+        engine.sleep()
         assert engine.restarts == 1
         assert engine.generate(setup.requests, sampling) == first
         assert [kind for kind, _ in setup.events] == ["engine_restarted"]
@@ -352,13 +352,13 @@ def test_a_colocated_engine_on_a_gpu_rests_and_wakes_with_its_weights(level):
         ids = tuple(loaded.tokenizer.encode("12+7="))
         requests = [Request(ids, derive_seed("sleep", i)) for i in range(16)]
         first = engine.generate(requests, Sampling(24, 1.0))
-        engine.rest()
+        engine.sleep()
         asleep, total = torch.cuda.mem_get_info()
         assert engine.generate(requests, Sampling(24, 1.0)) == first
         assert total - asleep < 0.1 * total
         with torch.no_grad():
             loaded.model.get_input_embeddings().weight.mul_(1.5)
-        engine.sync()
+        engine.update_weights()
         assert engine.mismatch < 0.3
         assert engine.generate(requests, Sampling(24, 1.0)) != first
     finally:

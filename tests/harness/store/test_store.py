@@ -20,10 +20,10 @@ from harness.spec.recipe import Recipe
 from harness.store import atomic
 from harness.store.atomic import append_line, read_lines, write_json
 from harness.store.attempts import STARTED, AttemptFolder
-from harness.store.claims import Owner
 from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, RunFolder, Store
 from harness.store.job import Fork, RunJob
+from harness.store.leases import Owner
 
 
 @pytest.fixture

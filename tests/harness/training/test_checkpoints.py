@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from harness.spec.recipe import OptimizerSpec
 from harness.store.errors import StoreError
-from harness.training.checkpoints import Checkpoints, DamagedCheckpoint
+from harness.training.checkpoints import Checkpoints
+from harness.training.errors import DamagedCheckpoint
 from harness.training.generators import seed_generators
 from harness.training.optimizer import build_optimizer
 
@@ -34,7 +35,7 @@ def trained(random_model, tmp_path):
     optimizer = build_optimizer(random_model, OptimizerSpec(learning_rate=1e-3))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     _train(random_model, optimizer, 3)
-    checkpoints.save(3, random_model, NoTokenizer(), optimizer, frozenset({3}))
+    checkpoints.save(3, random_model, NoTokenizer(), optimizer)
     return random_model, optimizer, checkpoints
 
 
@@ -119,15 +120,16 @@ def test_a_half_written_checkpoint_does_not_count_and_is_cleared(trained, tmp_pa
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"torn")
     assert checkpoints.steps() == [3]
-    checkpoints.save(4, model, NoTokenizer(), optimizer, frozenset({3}))
+    checkpoints.save(4, model, NoTokenizer(), optimizer)
     assert checkpoints.steps() == [3, 4]
     assert not half.exists()
 
 
-def test_thinning_keeps_levels_and_the_two_latest_moments(trained):
+def test_pruning_keeps_levels_and_the_two_latest_moments(trained):
     model, optimizer, checkpoints = trained
     for step in (4, 5, 6, 7):
-        checkpoints.save(step, model, NoTokenizer(), optimizer, frozenset({3, 5}))
+        checkpoints.save(step, model, NoTokenizer(), optimizer)
+        checkpoints.prune(frozenset({3, 5}), frozenset(), at=step)
     assert checkpoints.steps() == [3, 5, 6, 7]
     assert checkpoints.resumable() == [6, 7]
     checkpoints.load_weights(3, model)
@@ -136,14 +138,16 @@ def test_thinning_keeps_levels_and_the_two_latest_moments(trained):
 def test_a_run_behind_checkpoints_of_an_earlier_attempt_keeps_its_own(trained):
     model, optimizer, checkpoints = trained
     for step in (8, 9, 4, 5, 6):
-        checkpoints.save(step, model, NoTokenizer(), optimizer, frozenset({9}))
+        checkpoints.save(step, model, NoTokenizer(), optimizer)
+        checkpoints.prune(frozenset({9}), frozenset(), at=step)
     assert checkpoints.resumable() == [5, 6, 8, 9]
 
 
-def test_thinning_leaves_what_others_fork_from_whole(trained):
+def test_pruning_leaves_what_others_fork_from_whole(trained):
     model, optimizer, checkpoints = trained
     for step in (4, 5, 6, 7):
-        checkpoints.save(step, model, NoTokenizer(), optimizer, frozenset({7}), whole=frozenset({4}))
+        checkpoints.save(step, model, NoTokenizer(), optimizer)
+        checkpoints.prune(frozenset({7}), frozenset({4}), at=step)
     assert (checkpoints.steps(), checkpoints.resumable()) == ([4, 6, 7], [4, 6, 7])
 
 
@@ -163,7 +167,7 @@ def test_a_checkpoint_taken_over_is_the_same_one_and_stands_alone(trained, tmp_p
     other.load_weights(3, model)
 
 
-@pytest.mark.parametrize("harm", ["flipped", "thinned", "absent"])
+@pytest.mark.parametrize("harm", ["flipped", "pruned", "absent"])
 def test_a_checkpoint_that_is_not_whole_is_not_taken_over(trained, tmp_path, harm):
     _, _, checkpoints = trained
     moments = checkpoints.path(3) / "optimizer.safetensors"
@@ -171,7 +175,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_taken_over(trained, tmp_path, har
         data = bytearray(moments.read_bytes())
         data[-1] ^= 1
         moments.write_bytes(data)
-    elif harm == "thinned":
+    elif harm == "pruned":
         moments.unlink()
     other = Checkpoints(tmp_path / "other")
     with pytest.raises(DamagedCheckpoint):
@@ -182,7 +186,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_taken_over(trained, tmp_path, har
 def test_a_checkpoint_written_again_replaces_the_old_one(trained, tmp_path):
     model, optimizer, checkpoints = trained
     _train(model, optimizer, 1)
-    checkpoints.save(3, model, NoTokenizer(), optimizer, frozenset({3}))
+    checkpoints.save(3, model, NoTokenizer(), optimizer)
     checkpoints.verify(3)
     assert checkpoints.steps() == [3]
     assert not list((tmp_path / "checkpoints").glob(".*"))
@@ -200,7 +204,7 @@ def test_a_removal_that_dies_halfway_leaves_no_half_checkpoint(trained, tmp_path
         with pytest.raises(KeyboardInterrupt):
             checkpoints.discard(3)
     assert checkpoints.steps() == []
-    checkpoints.save(4, model, NoTokenizer(), optimizer, frozenset({4}))
+    checkpoints.save(4, model, NoTokenizer(), optimizer)
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 

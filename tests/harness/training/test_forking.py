@@ -18,6 +18,7 @@ from harness.store.atomic import write_json
 from harness.store.folders import Store
 from harness.store.study import load_study
 from harness.training import run as run_module
+from harness.training.errors import Interrupted
 from harness.training.run import execute
 
 GRID = """
@@ -73,7 +74,7 @@ def ran(job, out, stop=lambda: False):
     status = "finished"
     try:
         execute(job, folder, attempt, stop)
-    except run_module.Interrupted:
+    except Interrupted:
         status = "interrupted"
     attempt.finish(status, seconds_by_phase=worker.seconds_by_phase(folder, attempt))
     return folder, {e["kind"]: e for e in attempt.events()}

@@ -79,13 +79,13 @@ def test_what_a_finished_run_keeps_and_takes_on_disk(job, tmp_path, monkeypatch,
 
     def measured(self, *arguments, **options):
         most.append(size(folder))
-        return thin(self, *arguments, **options)
+        return prune(self, *arguments, **options)
 
-    thin = CheckpointFolder.thin
-    monkeypatch.setattr(CheckpointFolder, "thin", measured)
+    prune = CheckpointFolder.prune
+    monkeypatch.setattr(CheckpointFolder, "prune", measured)
     job, folder = kept(job, policy), Store(tmp_path / "out").run(job.run_id)
     ran(job, tmp_path / "out")
-    folder.tidy(job, frozenset())
+    folder.prune_finished(job, frozenset())
     assert (folder.checkpoint_steps(), folder.resumable_steps()) == (steps, resumable)
     need = disk_need([(job, resolve_model(job.recipe.model))], slots=1)
     # What is reckoned leaves out tokenizers and checksums, 26 kB a checkpoint of 1.3 MB and more.
@@ -97,16 +97,16 @@ def test_a_run_that_is_not_done_or_may_be_at_work_keeps_everything(job, tmp_path
     folder = ran(job, tmp_path / "out")
     before = folder.resumable_steps()
     nothing = kept(job, "nothing")
-    folder.tidy(dataclasses.replace(nothing, steps=(1, 9)), frozenset())
+    folder.prune_finished(dataclasses.replace(nothing, steps=(1, 9)), frozenset())
     assert folder.resumable_steps() == before
     attempt = folder.reserve_attempt()
-    folder.tidy(nothing, frozenset())
+    folder.prune_finished(nothing, frozenset())
     assert folder.resumable_steps() == before
     attempt.begin({})
     attempt.finish("finished")
-    folder.tidy(nothing, frozenset({3}))
+    folder.prune_finished(nothing, frozenset({3}))
     assert folder.resumable_steps() == [3]
-    folder.tidy(nothing, frozenset())
+    folder.prune_finished(nothing, frozenset())
     assert folder.checkpoint_steps() == []
 
 
@@ -116,7 +116,7 @@ def test_a_longer_run_ends_the_same_whatever_was_kept(job, tmp_path, policy):
     whole = ran(longer, tmp_path / "whole")
     job, longer = kept(job, policy), kept(longer, policy)
     folder = ran(job, tmp_path / "out")
-    folder.tidy(job, frozenset())
+    folder.prune_finished(job, frozenset())
     store = Store(tmp_path / "out")
     estimator = Estimator(store, [longer], {job.run_id: resolve_model(job.recipe.model)}, hardware())
     to_train = estimator._steps_to_train(longer)

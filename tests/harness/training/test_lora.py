@@ -155,10 +155,10 @@ def test_an_engine_with_a_copy_samples_from_the_merged_weights(random_model):
     requests = [Request((1, 2, 3), seed) for seed in range(4)]
     before = engine.generate(requests, Sampling(6))
     add_adapters(random_model, SPEC, seed=1)
-    engine.sync()
+    engine.update_weights()
     assert engine.generate(requests, Sampling(6)) == before
     disturb(random_model, scale=2.0)
-    engine.sync()
+    engine.update_weights()
     assert engine.generate(requests, Sampling(6)) != before
 
 
@@ -187,7 +187,7 @@ def test_a_run_learns_resumes_bit_for_bit_and_stores_its_adapters_alone(tmp_path
         first, loaded = trainer(recipe, rewards)
         frozen = {k: v.clone() for k, v in loaded.model.state_dict().items() if "lora_" not in k}
         records = [first.train_step()]
-        first.save(checkpoints, frozenset())
+        first.save(checkpoints)
         records.append(first.train_step())
         second, resumed = trainer(recipe, rewards)
         second.restore(checkpoints, 1)
@@ -223,7 +223,7 @@ def test_peft_itself_loads_the_checkpoint(random_model, tmp_path):
             (folder / "tokenizer.json").write_text("{}")
 
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, random_model, NoTokenizer(), optimizer, frozenset({1}))
+    checkpoints.save(1, random_model, NoTokenizer(), optimizer)
     base.save_pretrained(tmp_path / "base")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     theirs = PeftModel.from_pretrained(plain, checkpoints.path(1)).eval()

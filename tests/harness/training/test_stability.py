@@ -21,9 +21,9 @@ from harness.store.job import RunJob
 from harness.store.study import _step_rows
 from harness.training import run as run_module
 from harness.training.detectors import Detectors, Figures, foreign_share, loop_share, scripts_of
+from harness.training.errors import Diverged
 from harness.training.run import execute
 from harness.training.trainer import Trainer
-from harness.training.update import Diverged
 
 STEPS = 5
 FAULTY = 4
@@ -310,16 +310,16 @@ def figures(**changes):
 
 def test_patience_counts_steps_in_a_row_and_an_event_is_told_once():
     detectors = Detectors(StabilitySpec.model_validate({"patience": 2}))
-    seen = [detectors.look(figures(kl=kl)) for kl in (3, 0, 3, 3, 3, 0, 3, 3)]
+    seen = [detectors.check(figures(kl=kl)) for kl in (3, 0, 3, 3, 3, 0, 3, 3)]
     assert [len(alarms) for alarms in seen] == [0, 0, 0, 1, 0, 0, 0, 1]
     assert seen[3][0].figure == 3
     assert seen[3][0].threshold == 2.0
-    assert detectors.onset(seen[3][0]) == 2
+    assert detectors.bad_steps(seen[3][0]) == 2
 
 
 def test_length_is_compared_with_the_first_steps():
     detectors = Detectors(StabilitySpec.model_validate({"patience": 1, "reference_steps": 2}))
-    assert [len(detectors.look(figures(mean_tokens=n))) for n in (50, 150, 401, 400, 19, 20)] == [
+    assert [len(detectors.check(figures(mean_tokens=n))) for n in (50, 150, 401, 400, 19, 20)] == [
         0,
         0,
         1,
@@ -333,10 +333,10 @@ def test_the_state_of_the_detectors_goes_through_json():
     spec = StabilitySpec.model_validate({"patience": 3, "reference_steps": 2})
     one, other = Detectors(spec), Detectors(spec)
     for n in (100, 120, 900):
-        one.look(figures(mean_tokens=n, sampled_entropy=0.0))
+        one.check(figures(mean_tokens=n, sampled_entropy=0.0))
     other.restore(json.loads(json.dumps(one.state())))
     for n in (900, 900):
-        assert one.look(figures(mean_tokens=n)) == other.look(figures(mean_tokens=n))
+        assert one.check(figures(mean_tokens=n)) == other.check(figures(mean_tokens=n))
 
 
 def test_loop_share_by_hand():

@@ -102,7 +102,7 @@ def test_a_run_continued_from_a_checkpoint_is_bit_for_bit_the_undisturbed_one(tm
         first = trainer(chosen, rewards)
         for _ in range(2):
             first.train_step()
-        first.save(checkpoints, frozenset({2}))
+        first.save(checkpoints)
         second = trainer(chosen, rewards)
         second.restore(checkpoints, 2)
         assert [outcome(second.train_step()) for _ in range(2)] == whole[2:]

@@ -12,9 +12,9 @@ import pytest
 
 from harness.store import atomic
 from harness.store.atomic import append_line, read_lines, write_json
-from harness.store.claims import Fenced, Owner, Watch, machine_digest
-from harness.store.errors import StoreError
+from harness.store.errors import Fenced, StoreError
 from harness.store.folders import RunFolder, Store
+from harness.store.leases import LeaseWatch, Owner, machine_digest
 from harness.store.study import load_study
 
 OLD = Path(__file__).with_name("assets") / "schema-1"
@@ -45,7 +45,7 @@ class Clock:
 
 def _claim(path, start, won):
     start.wait()
-    attempt = RunFolder(path).claim(Watch())
+    attempt = RunFolder(path).claim(LeaseWatch())
     if attempt is not None:
         won.put((os.getpid(), attempt.number))
     won.put(None)
@@ -70,14 +70,14 @@ def test_of_several_that_claim_at_once_one_wins(run, _):
 
 def test_a_dead_holder_on_this_machine_is_replaced_at_once(run):
     owned(run.reserve_attempt(), GONE)
-    assert run.claim(Watch()).number == 2
+    assert run.claim(LeaseWatch()).number == 2
 
 
 def test_a_holder_on_another_machine_is_watched_by_the_own_clock(run):
     """However wrong its clock is: only whether the beat changes counts, over a time that is measured here."""
     other, clock = owned(run.reserve_attempt(), ELSEWHERE), Clock()
     os.utime(other.path / "launched", (1.0, 1.0))  # it seems to be of 1970
-    watch = Watch(120.0, clock)
+    watch = LeaseWatch(120.0, clock)
     for _ in range(5):
         other.beat()
         assert run.claim(watch) is None
@@ -109,7 +109,7 @@ def test_a_late_writer_with_an_old_token_is_rejected(run):
 def test_an_ended_attempt_holds_nothing(run):
     attempt = owned(run.reserve_attempt(), ELSEWHERE)
     attempt.finish("failed")
-    assert run.claim(Watch()).number == 2
+    assert run.claim(LeaseWatch()).number == 2
 
 
 def test_claims_that_crashed_before_they_were_made_are_swept(run):

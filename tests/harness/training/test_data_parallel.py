@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -16,14 +17,16 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from harness.matrix.execution.run_matrix import prepare
 from harness.rollout.vllm_core import vllm_available
+from harness.spec.errors import SpecError
 from harness.spec.recipe import Recipe
 from harness.store.folders import RunFolder
-from harness.training import launch as launching
-from harness.training import run
-from harness.training.launch import Interrupted, RanksFailed, launch
+from harness.training import run, torchrun
+from harness.training.errors import Diverged, Interrupted, RanksFailed
+from harness.training.torchrun import launch
 
 ROOT = Path(__file__).resolve().parents[3]
 GRID = """
@@ -174,7 +177,7 @@ def test_every_process_samples_with_an_engine_of_its_own_and_survives_its_death(
 
 FAILING_ENGINES = """
 import sys
-from harness.training.parallel import Ranks
+from harness.training.data_parallel import DataParallel
 
 
 class Engine:
@@ -184,11 +187,11 @@ class Engine:
         return list(requests)
 
 
-ranks = Ranks("cpu")
+ranks = DataParallel("cpu")
 for bad in (0, 1, None):
-    engine = ranks.engine(Engine())
+    engine = ranks.shared_engine(Engine())
     try:
-        found = ranks.together(lambda: engine.generate([1, 2, 3], None))
+        found = ranks.on_rank0(lambda: engine.generate([1, 2, 3], None))
     except RuntimeError as error:
         found = str(error)
     print("rank", ranks.rank, "bad", bad, "found", found, flush=True)
@@ -212,7 +215,7 @@ def test_an_engine_that_fails_on_one_rank_fails_the_call_on_all_of_them(tmp_path
 @pytest.mark.slow
 def test_a_run_stopped_in_one_process_goes_on_in_three_and_ends_the_same(job, alone, tmp_path):
     folder = prepared(job, tmp_path)
-    with pytest.raises(run.Interrupted):
+    with pytest.raises(Interrupted):
         run.execute(job, folder, folder.reserve_attempt(), lambda: len(records(folder)) >= 3)
     assert max(records(folder)) == 3
     with pytest.raises(Interrupted):
@@ -222,19 +225,62 @@ def test_a_run_stopped_in_one_process_goes_on_in_three_and_ends_the_same(job, al
     assert furthest(folder, alone, 6) < 1e-4
 
 
-def test_the_first_death_is_told_not_what_followed_from_it(tmp_path):
-    class Attempt:
-        path = tmp_path
+def failed_ranks(folder, *, exceptions=None, exit_codes=None):
+    """torchrun's error over ranks that left the given exceptions, in this order, or ended with the given codes."""
+    failures = {}
+    for number, (rank, message) in enumerate((exceptions or {}).items()):
+        file = folder / f"error-{rank}.json"
+        file.write_text(json.dumps({"message": {"message": message, "extraInfo": {"timestamp": "1000"}}}))
+        os.utime(file, (1000 + 0.01 * number,) * 2)
+        failures[rank] = ProcessFailure(local_rank=rank, pid=5, exitcode=1, error_file=str(file))
+    for rank, code in (exit_codes or {}).items():
+        failures[rank] = ProcessFailure(local_rank=rank, pid=5, exitcode=code, error_file="")
+        failures[rank].timestamp = 1001  # when torchrun noticed
+    return ChildFailedError("train", {rank: failures[rank] for rank in sorted(failures)})
 
-    log = tmp_path / "ranks.log"
-    launching.tell_outcome(Attempt, "failed", "RuntimeError: Connection closed by peer")
-    log.write_text("E failed (exitcode: 1) local_rank: 2 (pid: 5) of binary: python\n")
-    with pytest.raises(RanksFailed, match=r"rank 2 ended with exit code 1; see ranks.log"):
-        launching._raise_outcome(Attempt, 1, log)
-    log.write_text("E failed (exitcode: 1) local_rank: 0 (pid: 5) of binary: python\n")
-    launching.tell_outcome(Attempt, "failed", "ValueError: no reward")
-    with pytest.raises(RanksFailed, match="ValueError: no reward"):
-        launching._raise_outcome(Attempt, 1, log)
-    launching.tell_outcome(Attempt, "interrupted")
-    with pytest.raises(Interrupted):
-        launching._raise_outcome(Attempt, 0, log)
+
+CLOSED = "RuntimeError: Connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        (
+            {"exceptions": {2: "ValueError: no reward", 0: CLOSED}},
+            "rank 2: ValueError: no reward; see ranks.log",
+        ),
+        (
+            {"exceptions": {0: "ValueError: no reward", 1: CLOSED}},
+            "rank 0: ValueError: no reward; see ranks.log",
+        ),
+        (
+            {"exceptions": {0: CLOSED}, "exit_codes": {1: -signal.SIGKILL, 2: -signal.SIGTERM}},
+            "rank 1 was ended by SIGKILL, and the others with it; see ranks.log",
+        ),
+        (
+            {"exceptions": {1: "ValueError: no reward"}, "exit_codes": {0: -signal.SIGTERM}},
+            "rank 1: ValueError: no reward; see ranks.log",
+        ),
+        ({"exit_codes": {0: -signal.SIGTERM, 1: 7}}, "rank 1 ended with exit code 7; see ranks.log"),
+    ],
+)
+def test_the_first_failure_is_told_not_what_followed_from_it(tmp_path, failures, told):
+    assert torchrun.describe_failure(failed_ranks(tmp_path, **failures)) == told
+
+
+@pytest.mark.parametrize(
+    "raised", [Interrupted(), Diverged("kl: 3"), SpecError("no such layer"), ValueError("x")]
+)
+def test_an_exception_of_the_ranks_is_raised_again_by_its_class(tmp_path, raised):
+    attempt = RunFolder(tmp_path).reserve_attempt()
+    (attempt.path / "ranks.log").write_text("a traceback")
+    torchrun.write_outcome(attempt, *torchrun.outcome_of(raised))
+    kept = isinstance(raised, Interrupted | Diverged | SpecError)
+    with pytest.raises(type(raised) if kept else RanksFailed) as found:
+        torchrun.raise_outcome(attempt, 1)
+    assert str(raised) in str(found.value)
+
+
+def test_namesakes_of_our_exceptions_are_failures():
+    for name in ("Interrupted", "Diverged", "SpecError"):
+        assert torchrun.outcome_of(type(name, (Exception,), {})("mine")) == ("failed", f"{name}: mine")

@@ -43,10 +43,10 @@ class Scripted:
             found.append(Completion((1 + reward, 5, 6), (-0.1, -0.2, -0.3), False))
         return found
 
-    def sync(self):
+    def update_weights(self):
         pass
 
-    def rest(self):
+    def sleep(self):
         pass
 
     def close(self):
@@ -181,7 +181,7 @@ def test_the_data_position_is_part_of_the_checkpoint(make, tmp_path):
     whole, engine = make("resample", useful.__contains__)
     checkpoints = Checkpoints(tmp_path)
     whole.train_step()
-    whole.save(checkpoints, frozenset())
+    whole.save(checkpoints)
     expected = whole.train_step()
     resumed, again = make("resample", useful.__contains__)
     resumed.restore(checkpoints, 1)

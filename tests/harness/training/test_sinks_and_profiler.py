@@ -14,7 +14,7 @@ from harness.meters.energy import EnergyMeter
 from harness.meters.memory import PeakMemory
 from harness.store.folders import RunFolder
 from harness.training.run import execute
-from harness.training.watching import Watching
+from harness.training.sinks_and_profiler import Instruments
 
 GRID = """
 name: watched
@@ -46,7 +46,7 @@ def runs(tmp_path_factory):
     made = []
     for name, watching in (
         ("plain", None),
-        ("watched", Watching(frozenset({2}), ("tensorboard",))),
+        ("watched", Instruments(frozenset({2}), ("tensorboard",))),
     ):
         folder = RunFolder(base / name / job.run_id)
         folder.path.mkdir(parents=True)

@@ -1,10 +1,9 @@
-r"""Records what one GRPO step leaves for the loss: which tokens count, and with which advantage.
+r"""Records the loss's inputs of one real GRPO step, mask and advantages, as the batch `recorded` of `kernels.bench`.
 
-    python -m harness.training.record_batch --grid ablations/smollm2.yaml \
+    python -m tests.campaigns.record_batch --grid ablations/smollm2.yaml \
         --out kernels/token_logprob/data/grpo_batch.npz
 
-Samples, rewards and advantages come from the untrained model of the grid's first cell; nothing is updated. The file
-is the batch `recorded` of `python -m kernels.bench`.
+Samples, rewards and advantages come from the untrained model of the grid's first cell; nothing is updated.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from harness.data.mix import build_mix
 from harness.data.order import step_problems
 from harness.data.prompts import encode_prompt
 from harness.models.catalog import resolve_model
+from harness.models.device import choose_device
 from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward
-from harness.rewards.types import Scored
 from harness.rollout.build import build_engine
 from harness.rollout.engine import Request, Sampling
 from harness.spec.errors import SpecError
@@ -31,7 +29,7 @@ from harness.spec.grid import load_grid
 from harness.spec.recipe import Recipe
 from harness.spec.seeds import derive_seed
 from harness.training.advantages import group_advantages
-from harness.training.run import choose_device
+from harness.training.groups import reward_inputs, rewards_of
 
 
 def record(recipe: Recipe, *, seed: int, prompts: int, completions: int, cap: int) -> dict[str, np.ndarray]:
@@ -43,32 +41,22 @@ def record(recipe: Recipe, *, seed: int, prompts: int, completions: int, cap: in
     loaded = load_model(resolve_model(recipe.model), recipe.model, device=choose_device("cpu"))
     problems = build_mix(recipe.data).problems
     chosen = step_problems(len(problems), seed=seed, step=0, prompts_per_step=prompts)
-    asked = [problems[index] for index in chosen for _ in range(completions)]
+    asked = [problems[index] for index in chosen]
     requests = [
         Request(
             tuple(encode_prompt(loaded.tokenizer, recipe.prompt, problem)),
-            derive_seed(seed, "rollout", 0, *at),
+            derive_seed(seed, "rollout", 0, slot, number),
         )
-        for problem, at in zip(asked, np.ndindex(prompts, completions))
+        for slot, problem in enumerate(asked)
+        for number in range(completions)
     ]
     engine = build_engine(recipe, loaded)
     sampled = engine.generate(requests, Sampling(cap, recipe.rollout.temperature, recipe.rollout.top_p))
     engine.close()
     texts = loaded.tokenizer.batch_decode([list(c.token_ids) for c in sampled], skip_special_tokens=True)
-    scored = [
-        Scored(
-            text=text,
-            answer=problem.answer,
-            tokens=len(completion.token_ids),
-            cap=cap,
-            truncated=completion.truncated,
-            question=problem.question,
-            group=row // completions,
-        )
-        for row, (text, completion, problem) in enumerate(zip(texts, sampled, asked))
-    ]
     with CompositeReward(recipe.reward) as rewards:
-        total = torch.tensor(rewards.score(scored).total, dtype=torch.float64).view(prompts, completions)
+        scores = rewards.score(reward_inputs(asked, sampled, texts, cap=cap))
+    total = rewards_of(scores, completions)
     mask = np.zeros((len(sampled), cap), dtype=np.uint8)
     for row, completion in enumerate(sampled):
         if not completion.truncated:
@@ -78,9 +66,9 @@ def record(recipe: Recipe, *, seed: int, prompts: int, completions: int, cap: in
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the file and says what is in it; returns the exit code."""
+    """Writes the file and prints what is in it; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.training.record_batch", description=(__doc__ or "").split("\n")[0]
+        prog="python -m tests.campaigns.record_batch", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--grid", type=Path, required=True, help="its first cell is the recipe")
     parser.add_argument("--out", type=Path, required=True, help=".npz file to write")
@@ -106,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{options.completions} completions of at most {options.cap} tokens at temperature "
         f"{cell.recipe.rollout.temperature}; {truncated} truncated and masked, {idle} of {options.prompts} groups "
         f"without reward spread, {counted.sum()} of {mask.size} positions with a gradient; "
-        f"python -m harness.training.record_batch --grid {options.grid}"
+        f"python -m tests.campaigns.record_batch --grid {options.grid}"
     )
     np.savez_compressed(options.out, mask=mask, advantages=advantages, recorded=np.array(how))
     print(how)

@@ -1,6 +1,7 @@
-"""The groups of a training step, drawn in one round or, under dynamic sampling, in several.
+"""The groups of completions of one training step, sampled in one round or, under dynamic sampling, in several.
 
-Shapes: P prompts, G completions of a prompt.
+A group is the G completions of one prompt. Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) replaces groups
+whose rewards are all equal. Shapes: P prompts, G completions of a prompt.
 """
 
 from __future__ import annotations
@@ -12,24 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.data.problem import Problem
 from harness.rewards.composite import Scores
+from harness.rewards.types import RewardInput
 from harness.rollout.engine import Completion
 from harness.spec.recipe import RolloutSpec
 from harness.training.advantages import zero_spread
 
 
-class Drawn:
-    """Prompts, their completions and scores, and which groups are trained on.
+class SampledGroups:
+    """All groups that a step has sampled, their scores, and which of them it trains on.
 
     Args:
         group: completions of a prompt, G.
 
     Attributes:
-        chosen: problem of each group.
-        completions: G by G in the order of the groups.
+        chosen: index of the training problem of each of the P groups.
+        completions: P·G completions, group by group.
         texts: the completions as text.
-        kept: groups that are trained on.
-        rounds: rounds drawn.
+        kept: indices of the groups to train on.
+        rounds: number of sampling rounds.
         resample_seconds: seconds of the rounds after the first.
     """
 
@@ -43,8 +46,11 @@ class Drawn:
         self.rounds = 0
         self.resample_seconds = 0.0
 
-    def wants_more(self, rollout: RolloutSpec) -> bool:
-        """Whether another round is due: the first, or one for groups without spread, within the bound."""
+    def needs_another_round(self, rollout: RolloutSpec) -> bool:
+        """True before the first round; then, under `zero_spread: resample`, until enough groups are kept.
+
+        At most `max_resamples` rounds follow the first.
+        """
         if self.rounds == 0:
             return True
         short = len(self.kept) < rollout.prompts_per_step
@@ -58,28 +64,36 @@ class Drawn:
         scores: Scores,
         rollout: RolloutSpec,
     ) -> None:
-        """Takes in a round."""
+        """Adds the groups of one round.
+
+        Args:
+            chosen: index of the problem of each group.
+            completions: G for each of them, in the same order.
+            texts: the completions as text.
+            scores: of the completions.
+            rollout: `zero_spread` decides which groups are kept.
+        """
         flat = rewards_of(scores, self._group)
         useful = [True] * len(chosen) if rollout.zero_spread == "keep" else (~zero_spread(flat)).tolist()
         self.kept += [len(self.chosen) + i for i, keep in enumerate(useful) if keep]
         self.chosen += chosen
         self.completions += completions
         self.texts += texts
-        self._scores = scores if self._scores is None else joined(self._scores, scores)
+        self._scores = scores if self._scores is None else concatenated(self._scores, scores)
         self.rounds += 1
 
     @property
     def scores(self) -> Scores:
-        """Of all completions drawn."""
+        """Scores of all completions; needs at least one round."""
         assert self._scores is not None
         return self._scores
 
     def rewards(self) -> Tensor:
-        """fp64 [P, G]."""
+        """Total rewards, fp64 [P, G]."""
         return rewards_of(self.scores, self._group)
 
     def record(self, zero_spread: str) -> dict[str, Any]:
-        """The part of the step's record that says what was drawn and left out; empty where all is kept."""
+        """What was sampled and not trained on, for the step's record; empty where `zero_spread` is `keep`."""
         if zero_spread == "keep":
             return {}
         left = [i for i in range(len(self.chosen)) if i not in set(self.kept)]
@@ -94,13 +108,39 @@ class Drawn:
         }
 
 
+def reward_inputs(
+    problems: Sequence[Problem], completions: Sequence[Completion], texts: Sequence[str], *, cap: int
+) -> list[RewardInput]:
+    """What the reward functions see of P·G completions.
+
+    Args:
+        problems: the problem of each of P groups.
+        completions: G for each problem, group by group.
+        texts: the completions as text.
+        cap: the length cap that they were sampled with, in tokens.
+    """
+    size = len(completions) // max(1, len(problems))
+    return [
+        RewardInput(
+            text=text,
+            answer=problems[row // size].answer,
+            tokens=len(completion.token_ids),
+            cap=cap,
+            truncated=completion.truncated,
+            question=problems[row // size].question,
+            group=row // size,
+        )
+        for row, (text, completion) in enumerate(zip(texts, completions))
+    ]
+
+
 def rewards_of(scores: Scores, group: int) -> Tensor:
     """Total rewards, fp64 [P, G]."""
     return torch.tensor(scores.total, dtype=torch.float64).view(-1, group)
 
 
-def joined(first: Scores, second: Scores) -> Scores:
-    """The scores of two rounds, one after the other."""
+def concatenated(first: Scores, second: Scores) -> Scores:
+    """The scores of two batches as those of one."""
     values: dict[str, Any] = {}
     for field in fields(Scores):
         a, b = getattr(first, field.name), getattr(second, field.name)
