@@ -90,7 +90,7 @@ def _regress(arguments: argparse.Namespace) -> int:
 
 
 def _verdict(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # noqa: ANN202  imported late
-    from harness.regression.compare import CHECKS, Options, compare_sides, names_of, to_stderr
+    from harness.regression.compare import CHECKS, Options, compare_revisions, names_of, to_stderr
     from harness.regression.errors import GateError
     from harness.regression.gate import FLOORS, Settings
 
@@ -113,7 +113,7 @@ def _verdict(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         settings=Settings(floors=floors, blocks=arguments.blocks, seed=arguments.seed),
         repository=Path.cwd(),
     )
-    return compare_sides(options, (lambda _: None) if arguments.quiet else to_stderr)
+    return compare_revisions(options, (lambda _: None) if arguments.quiet else to_stderr)
 
 
 if __name__ == "__main__":

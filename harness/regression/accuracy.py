@@ -1,7 +1,7 @@
-"""Result folders against each other: accuracy by the statistics of verdicts, speed and memory run by run.
+"""Comparison of result folders: accuracy with the statistics of verdicts, speed and memory run by run.
 
-Runs are matched by their levels and seed. Each pair is a block of the design, so what the levels and the seed do
-drops out, and the effect of the code has as many degrees of freedom as there are pairs, less one.
+Runs are matched by their levels and seed. Each pair is a block of the design, so the effects of levels and seed
+cancel, and the effect of the code has one degree of freedom less than there are pairs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.store.errors import StoreError
 from harness.store.study import Study, load_study
 
 FLOORS = {"training": 0.10, "memory": 0.05}
-"""Least tolerance for figures of two jobs, which took no turns: other neighbours, another day."""
+"""Least tolerance for figures measured in two separate jobs: other load on the machine, another day."""
 
 GRID: dict[str, Any] = {
     "name": "regress",
@@ -56,28 +56,35 @@ GRID: dict[str, Any] = {
     },
     "hardware": {"device": "cpu", "devices_per_run": 1},
 }
-"""What both sides train where a source tree's accuracy is asked for."""
+"""The grid that both trees train to compare their accuracy."""
 
 
 def compare_trees(
     baseline: Path,
     candidate: Path,
     delta: float,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     grid: dict[str, Any] | None = None,
 ) -> list[Finding]:
-    """Trains the same small matrix with both trees and compares the accuracy.
+    """Trains the same small matrix with both source trees and compares the accuracy.
+
+    Args:
+        baseline: its tree.
+        candidate: its tree.
+        delta: smallest loss of accuracy that matters, a fraction.
+        log: called with each line of progress.
+        grid: what to train; `GRID` unless given.
 
     Raises:
-        CandidateFailed: its runs fail.
-        GateError: the baseline's do.
+        CandidateFailed: a run of the candidate fails.
+        GateError: a run of the baseline fails.
     """
     with tempfile.TemporaryDirectory(prefix="harness-regress-accuracy-") as folder:
         outs = {}
         file = Path(folder) / "grid.yaml"
         file.write_text(json.dumps(grid or GRID))
         for role, tree in (("baseline", baseline), ("candidate", candidate)):
-            tell(f"accuracy: the {role} trains")
+            log(f"accuracy: the {role} trains")
             outs[role] = Path(folder) / role
             _ablate(role, tree, file, outs[role])
         studies = [load_study(out) for out in outs.values()]
@@ -104,12 +111,19 @@ def _ablate(role: str, tree: Path, grid: Path, out: Path) -> None:
 def compare_folders(
     baseline: Path, candidate: Path, checks: Sequence[str], delta: float, settings: Settings
 ) -> tuple[list[Finding], str]:
-    """Findings of two result folders, and their device.
+    """Compares two result folders; returns the findings and the device.
+
+    Args:
+        baseline: its folder.
+        candidate: its folder.
+        checks: of `training`, `memory` and `accuracy`.
+        delta: smallest loss of accuracy that matters, a fraction.
+        settings: level of the intervals.
 
     Raises:
-        MissingBaseline: the baseline cannot be read, or has no finished run that the candidate has too.
-        CandidateFailed: it has failed runs, or cannot be read.
-        OtherDevice: speed, memory or accuracy would be of different devices.
+        MissingBaseline: the baseline cannot be read, or no finished run of it has a counterpart in the candidate.
+        CandidateFailed: the candidate has failed runs, or cannot be read.
+        OtherDevice: the two folders come from different devices.
     """
     try:
         first = load_study(baseline)
@@ -191,7 +205,7 @@ def _speed(first: Study, second: Study, name: str, column: str | None, settings:
 
 
 def _figure(steps: pd.DataFrame, column: str | None) -> float:
-    """Median speed, or peak memory, of a run's steps."""
+    """Median of `column` over a run's steps; without a column, peak memory. NaN where it was not measured."""
     if column is not None:
         return float(steps[column].median()) if column in steps else math.nan
     columns = [
@@ -202,7 +216,7 @@ def _figure(steps: pd.DataFrame, column: str | None) -> float:
 
 
 def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
-    """The effect of the code on accuracy at the last step that a pair of runs has in common, as a verdict."""
+    """The verdict on accuracy as a finding: each pair of runs is compared at the last step that both evaluated."""
     judgement, same, steps = judge_code(first, second, delta)
     decision: Decision = "ambiguous"
     if judgement.verdict == "hurts":
@@ -230,9 +244,15 @@ def accuracy_finding(first: Study, second: Study, delta: float) -> Finding:
 
 
 def judge_code(first: Study, second: Study, delta: float) -> tuple[Judgement, bool, list[int]]:
-    """The verdict on the axis `code`, whether nothing differs, and the steps.
+    """Judges the effect of the code on accuracy, with two-way uncertainty over runs and questions.
 
-    Uncertainty is two-way, over runs and questions.
+    Args:
+        first: the baseline.
+        second: the candidate.
+        delta: smallest change of accuracy that matters, a fraction.
+
+    Returns:
+        The judgement, whether all answers are equally often right, and the steps that were compared.
 
     Raises:
         MissingBaseline: the two have no evaluation of the same step and questions in common.
@@ -267,7 +287,7 @@ def judge_code(first: Study, second: Study, delta: float) -> tuple[Judgement, bo
 
 
 def _last_common_step(first: pd.DataFrame, second: pd.DataFrame) -> int:
-    """More steps are not the code's doing."""
+    """The last step that both evaluated: the effect of further steps is not an effect of the code."""
     common = set(first["step"]) & set(second["step"])
     if not common:
         steps = [", ".join(str(s) for s in sorted(set(q["step"]))) or "none" for q in (first, second)]

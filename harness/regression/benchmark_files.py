@@ -1,8 +1,8 @@
-"""Files of pytest-benchmark against each other.
+"""Comparison of pytest-benchmark files.
 
-Two files are two jobs: nothing in them says what the machine did in between, and on identical code a quarter to a
-half of all benchmarks drift by more than 5 %. So the least tolerance is wide, several files a side count together,
-and the same machine is a condition.
+Two files come from two jobs, whose measurements were not interleaved: on identical code, a quarter to a half of all
+benchmarks differ by more than 5 %. So the least tolerance is wide, each side may give several files, and both must
+come from the same machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.regression.measure import Pairs
 from harness.stats.paired import Comparison, Decision, compare, student_interval
 
 FLOOR = 0.10
-"""Least tolerance between jobs."""
+"""Least tolerance, as ratio − 1."""
 
 _SE_OF_MEDIAN = 1.2533
 _IQR_OF_NORMAL = 1.349
@@ -30,7 +30,7 @@ _IQR_OF_NORMAL = 1.349
 
 @dataclass(frozen=True)
 class _Timing:
-    """log seconds of a benchmark in one file: the median, and its interval, which covers it at that level."""
+    """Median of a benchmark's log seconds in one file, and its interval with coverage `level`."""
 
     median: float
     low: float
@@ -39,7 +39,7 @@ class _Timing:
 
 
 def compare_files(baseline: Path, candidate: Path, settings: Settings) -> tuple[list[Finding], str]:
-    """Findings of every benchmark that both sides have, and the device.
+    """Compares every benchmark that both sides have; returns the findings and the device.
 
     Args:
         baseline: a file, or a folder of files.
@@ -47,10 +47,10 @@ def compare_files(baseline: Path, candidate: Path, settings: Settings) -> tuple[
         settings: level of the intervals.
 
     Raises:
-        GateError: a file is none of pytest-benchmark, or not with results.
-        MissingBaseline: the baseline has no benchmark of the candidate's.
+        GateError: a file is not from pytest-benchmark, or holds no results.
+        MissingBaseline: the two have no benchmark in common.
         CandidateFailed: a benchmark of the baseline is missing from the candidate.
-        OtherDevice: they come from different machines.
+        OtherDevice: the files come from different machines.
     """
     sides = [_files(path, settings.level) for path in (baseline, candidate)]
     devices = [sorted({device for device, _ in side}) for side in sides]
@@ -78,7 +78,7 @@ def compare_files(baseline: Path, candidate: Path, settings: Settings) -> tuple[
 
 
 def _compared(name: str, a: list[_Timing], b: list[_Timing], settings: Settings) -> Finding:
-    """File by file where there are enough for the level, the baseline's own drift being the noise; else by rounds."""
+    """Compares pairs of files, against the baseline's own drift; rounds if there are too few files for that."""
     floor = max(FLOOR, settings.floors["time"])
     differences = [y.median - x.median for x, y in zip(a, b)]
     drift = [y.median - x.median for x, y in zip(a, a[1:])]
@@ -109,12 +109,12 @@ def _compared(name: str, a: list[_Timing], b: list[_Timing], settings: Settings)
 
 
 def _distance(timings: list[_Timing], bound: Literal["low", "high"]) -> float:
-    """From the mean of medians to its bound."""
+    """Distance from the mean of medians to its lower or upper bound."""
     return math.hypot(*(getattr(t, bound) - t.median for t in timings)) / len(timings)
 
 
 def _files(path: Path, level: float) -> list[tuple[str, dict[str, _Timing]]]:
-    """Device and timings of a side's files, by name, which pytest-benchmark numbers in order of time."""
+    """Device and timings of each of a side's files, by name: pytest-benchmark numbers them in order of time."""
     read = []
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         try:
@@ -156,7 +156,7 @@ def _timing(name: str, stats: dict[str, Any], level: float) -> _Timing:
     rounds = max(1, int(stats["rounds"]))
     if rounds == 1:
         return _Timing(interval.median, interval.median, interval.median, 0.0)
-    # As for the rounds themselves: the quartiles of a few say nothing.
+    # As for raw rounds: with few of them the quartiles are not usable, and the standard deviation is taken.
     spread, quantile = float(stats["stddev"]), float(student.ppf((1 + level) / 2, rounds - 1))
     if 1 - 0.5 ** (rounds - 1) >= level:
         spread, quantile = _SE_OF_MEDIAN * float(stats["iqr"]) / _IQR_OF_NORMAL, 1.96

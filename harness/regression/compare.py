@@ -1,4 +1,4 @@
-"""One comparison from the user's words to the verdict."""
+"""One comparison, from the command line's options to the verdict."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from harness.regression.errors import GateError, OtherDevice
 from harness.regression.gate import Finding, Settings, run_gate
 from harness.regression.measure import Commands, Job, Trees
 from harness.regression.report import Verdict
-from harness.regression.revisions import COMMAND, Side, checked_out, resolve
+from harness.regression.revisions import COMMAND, Revision, checked_out, resolve
 
 CHECKS = ("kernels", "training", "memory", "accuracy")
-"""What can be compared, in the order in which it is."""
+"""The checks, in the order in which they run."""
 
 QUICK_CASES = ("token_logprob:tiny@64 dense slabs-lean", "grpo_loss:dapo")
 CASES = (
@@ -40,23 +40,23 @@ RECIPE: dict[str, Any] = {
     "optimizer": {"learning_rate": 1e-30},
     "training": {"steps": 1},
 }
-"""The training workload: one question, so that every call is the same step."""
+"""The training workload: one question, so that every call trains the same step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line says.
+    """Options of `harness.regress`.
 
     Attributes:
-        baseline, candidate: the sides.
-        checks: of `CHECKS`; None for those that fit.
-        quick: a smaller selection.
+        baseline, candidate: as given; see `resolve`.
+        checks: names from `CHECKS`; None for all that apply to the revisions' kind.
+        quick: fewer cases, and shorter blocks.
         device: `auto`, `cpu` or `cuda`.
-        threads: of a CPU.
-        seconds: for every case and block; None for the default.
+        threads: CPU threads of a measured process.
+        seconds: measuring time per case and block; None for the default.
         delta: smallest change of accuracy that matters, a fraction.
-        settings: of the gate.
-        repository: where refs are looked up.
+        settings: settings of the gate.
+        repository: where git refs are looked up.
     """
 
     baseline: str
@@ -71,11 +71,15 @@ class Options:
     repository: Path
 
 
-def compare_sides(options: Options, tell: Callable[[str], None]) -> Verdict:
-    """The verdict.
+def compare_revisions(options: Options, log: Callable[[str], None]) -> Verdict:
+    """Compares the two revisions and returns the verdict.
+
+    Args:
+        options: what to compare, and how.
+        log: called with each line of progress.
 
     Raises:
-        GateError: there is none to be had; its class says why.
+        GateError: no verdict is possible; its class says why.
     """
     baseline = resolve(options.baseline, role="baseline", repository=options.repository)
     candidate = resolve(options.candidate, role="candidate", repository=options.repository)
@@ -84,7 +88,7 @@ def compare_sides(options: Options, tell: Callable[[str], None]) -> Verdict:
             f"--baseline is a {_KINDS[baseline.kind]}, --candidate a {_KINDS[candidate.kind]}",
             "both sides must be of one kind",
         )
-    findings, device = _BY_KIND[baseline.kind](baseline, candidate, options, tell)
+    findings, device = _BY_KIND[baseline.kind](baseline, candidate, options, log)
     if not findings:
         raise GateError("nothing was compared", "choose other --checks")
     return Verdict(
@@ -92,7 +96,7 @@ def compare_sides(options: Options, tell: Callable[[str], None]) -> Verdict:
     )
 
 
-def _facts(options: Options, baseline: Side, candidate: Side) -> dict[str, Any]:
+def _facts(options: Options, baseline: Revision, candidate: Revision) -> dict[str, Any]:
     from harness.meters.provenance import ProvenanceError, collect
 
     provenance: dict[str, Any] = {}
@@ -113,12 +117,15 @@ def _facts(options: Options, baseline: Side, candidate: Side) -> dict[str, Any]:
 
 
 def _trees(
-    baseline: Side, candidate: Side, options: Options, tell: Callable[[str], None]
+    baseline: Revision, candidate: Revision, options: Options, log: Callable[[str], None]
 ) -> tuple[list[Finding], str]:
     checks = options.checks or (("kernels", "memory") if options.quick else CHECKS)
     device = _device(options.device)
     with contextlib.ExitStack() as stack:
-        trees = [stack.enter_context(checked_out(side, options.repository)) for side in (baseline, candidate)]
+        trees = [
+            stack.enter_context(checked_out(revision, options.repository))
+            for revision in (baseline, candidate)
+        ]
         findings: list[Finding] = []
         cases: tuple[str, ...] = ()
         if "kernels" in checks:
@@ -137,13 +144,13 @@ def _trees(
             )
             seconds = options.seconds or (3.0 if options.quick else 8.0)
             source = Trees(trees[0], trees[1], job, seconds)
-            findings, device = run_gate(source, [*cases, *memory], options.settings, tell)
+            findings, device = run_gate(source, [*cases, *memory], options.settings, log)
             if "memory" not in checks:
                 findings = [f for f in findings if f.kind != "memory"]
         if "accuracy" in checks:
             from harness.regression.accuracy import compare_trees
 
-            findings += compare_trees(trees[0], trees[1], options.delta, tell)
+            findings += compare_trees(trees[0], trees[1], options.delta, log)
     return findings, device
 
 
@@ -159,15 +166,15 @@ def _device(wanted: str) -> str:
 
 
 def _commands(
-    baseline: Side, candidate: Side, options: Options, tell: Callable[[str], None]
+    baseline: Revision, candidate: Revision, options: Options, log: Callable[[str], None]
 ) -> tuple[list[Finding], str]:
-    words = [side.name.removeprefix(COMMAND).strip() for side in (baseline, candidate)]
-    source = Commands(words[0], words[1], options.seconds or (10.0 if options.quick else 60.0))
-    return run_gate(source, ["command"], options.settings, tell)
+    lines = [revision.name.removeprefix(COMMAND).strip() for revision in (baseline, candidate)]
+    source = Commands(lines[0], lines[1], options.seconds or (10.0 if options.quick else 60.0))
+    return run_gate(source, ["command"], options.settings, log)
 
 
 def _results(
-    baseline: Side, candidate: Side, options: Options, tell: Callable[[str], None]
+    baseline: Revision, candidate: Revision, options: Options, log: Callable[[str], None]
 ) -> tuple[list[Finding], str]:
     from harness.regression.accuracy import compare_folders
 
@@ -178,7 +185,7 @@ def _results(
 
 
 def _benchmarks(
-    baseline: Side, candidate: Side, options: Options, tell: Callable[[str], None]
+    baseline: Revision, candidate: Revision, options: Options, log: Callable[[str], None]
 ) -> tuple[list[Finding], str]:
     from harness.regression.benchmark_files import compare_files
 
@@ -187,7 +194,9 @@ def _benchmarks(
     return compare_files(baseline.path, candidate.path, options.settings)
 
 
-_BY_KIND: dict[str, Callable[[Side, Side, Options, Callable[[str], None]], tuple[list[Finding], str]]] = {
+_BY_KIND: dict[
+    str, Callable[[Revision, Revision, Options, Callable[[str], None]], tuple[list[Finding], str]]
+] = {
     "tree": _trees,
     "command": _commands,
     "results": _results,
@@ -202,15 +211,15 @@ _KINDS = {
 
 
 def to_stderr(text: str) -> None:
-    """Progress."""
+    """Prints a line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def names_of(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
-    """A comma-separated list.
+    """Splits a comma-separated option value.
 
     Raises:
-        GateError: a name is unknown.
+        GateError: a name is not in `known`, or there is none.
     """
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     unknown = [name for name in names if name not in known]

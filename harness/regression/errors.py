@@ -1,10 +1,10 @@
-"""How the gate can fail to answer, each with its own exit code."""
+"""Errors for which there is no verdict, each with its exit code."""
 
 from __future__ import annotations
 
 
 class GateError(Exception):
-    """No answer.
+    """There is no verdict.
 
     Args:
         message: what is wrong.
@@ -19,16 +19,16 @@ class GateError(Exception):
 
 
 class MissingBaseline(GateError):
-    """There is nothing to compare with: exit code 2, as for all wrong input."""
+    """The baseline does not exist or cannot be read. Exit code 2, as for all wrong input."""
 
 
 class OtherDevice(GateError):
-    """The figures come from different devices."""
+    """The two revisions were measured on different devices."""
 
     exit_code = 5
 
 
 class CandidateFailed(GateError):
-    """The candidate does not run, or computes something wrong."""
+    """The candidate fails, or computes wrong results."""
 
     exit_code = 6

@@ -1,4 +1,4 @@
-"""The sequence of the gate: look, look again while it is undecided, and confirm every flag on fresh pairs."""
+"""The gate: measures in blocks until every case is decided, and confirms every regression on fresh pairs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from harness.regression.measure import MEMORY, TIME, WALL, Block, Pairs, Source
 from harness.stats.paired import Comparison, compare
 
 FLOORS: Mapping[str, float] = {TIME: 0.025, WALL: 0.25, MEMORY: 0.05}
-"""Least tolerance by kind of figure, as ratio − 1; the noise of the baseline against itself raises it."""
+"""Least tolerance by kind of figure, as ratio − 1. Noise of the baseline against itself raises it."""
 
 CEILINGS: Mapping[str, float] = {TIME: 0.035, WALL: 0.5, MEMORY: 0.1}
-"""Noise above this passes nothing while there are pairs to be had: a 5 % slow-down must stand out."""
+"""With more noise than this, a case is not passed before the last block: a 5 % slow-down must be detectable."""
 
 UNITS = {TIME: "s", WALL: "s of wall clock", MEMORY: "bytes"}
 
@@ -23,13 +23,13 @@ Case = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How long the gate looks.
+    """Settings of the gate.
 
     Attributes:
         floors: least tolerance by kind.
         level: coverage of the intervals.
-        blocks: most sets of fresh processes for the first look, and as many again to confirm.
-        seed: of the order of turns.
+        blocks: at most so many sets of fresh processes to measure, and as many again to confirm.
+        seed: for the random order of turns.
     """
 
     floors: Mapping[str, float] = field(default_factory=lambda: dict(FLOORS))
@@ -40,15 +40,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the gate says of one case.
+    """The gate's result for one case.
 
     Attributes:
-        kind: of figure.
-        name: of the case.
-        comparison: the last one; the confirming one where there was one.
-        first: the first look, where it was flagged and confirmed or not.
-        pairs: raw logarithms of ratios, of the comparison.
-        note: in words, where there is more to say.
+        kind: kind of figure: `time`, `waiting`, `memory`, `accuracy` or `training`.
+        name: name of the case.
+        comparison: the final comparison; if the case was flagged, the one on fresh pairs.
+        first: the comparison that flagged the case; None if it was not flagged.
+        pairs: the pairs behind `comparison`, as logarithms of ratios.
+        note: remarks for the report.
     """
 
     kind: str
@@ -60,25 +60,31 @@ class Finding:
 
 
 def run_gate(
-    source: Source, names: Sequence[str], settings: Settings, tell: Callable[[str], None] = lambda _: None
+    source: Source, names: Sequence[str], settings: Settings, log: Callable[[str], None] = lambda _: None
 ) -> tuple[list[Finding], str]:
-    """Findings of every case, and the device.
+    """Measures the cases; returns a finding for each case and kind of figure, and the device.
 
-    A case leaves as soon as it is decided. One that is flagged is measured again in fresh processes, by the same rule
-    and on the fresh pairs alone: it is `worse` only where these say so too.
+    A case is no longer measured once it is decided. One that is flagged as worse is measured again in fresh
+    processes, by the same rule and on the fresh pairs alone; it counts as worse only if these confirm it.
+
+    Args:
+        source: measures blocks of pairs.
+        names: the cases.
+        settings: tolerances, and how long to measure.
+        log: called with each line of progress.
     """
     draw = random.Random(settings.seed)
-    looks, device = _look(source, names, settings, draw, tell, None)
-    flagged = [case for case, (found, _) in looks.items() if found.decision == "worse"]
+    measured, device = _measure(source, names, settings, draw, log, None)
+    flagged = [case for case, (found, _) in measured.items() if found.decision == "worse"]
     for case in flagged:
-        tell(f"flagged {describe(case, looks[case][0])}: measured again in fresh processes")
-    again: dict[Case, tuple[Comparison, Pairs]] = {}
+        log(f"flagged {describe(case, measured[case][0])}: measured again in fresh processes")
+    confirming: dict[Case, tuple[Comparison, Pairs]] = {}
     if flagged:
-        again, _ = _look(source, [name for _, name in flagged], settings, draw, tell, set(flagged))
+        confirming, _ = _measure(source, [name for _, name in flagged], settings, draw, log, set(flagged))
     findings = []
-    for case, (found, pairs) in looks.items():
-        if case in again:
-            last, fresh = again[case]
+    for case, (found, pairs) in measured.items():
+        if case in confirming:
+            last, fresh = confirming[case]
             note = "" if last.decision == "worse" else "flagged at first, not confirmed on fresh pairs"
             findings.append(Finding(*case, last, found, fresh, note))
         else:
@@ -86,19 +92,20 @@ def run_gate(
     return findings, device
 
 
-def _look(
+def _measure(
     source: Source,
     names: Sequence[str],
     settings: Settings,
     draw: random.Random,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     only: set[Case] | None,
 ) -> tuple[dict[Case, tuple[Comparison, Pairs]], str]:
+    """Measures blocks until every case, of `only` if given, is decided, or `settings.blocks` are used up."""
     pairs: dict[Case, Pairs] = {}
     decided: dict[Case, Comparison] = {}
     waiting, device, unclear = list(dict.fromkeys(names)), "", set[Case]()
     for number in range(settings.blocks):
-        # Longer from block to block: what is hard to tell is not to be had in short looks.
+        # Each block is longer than the last: undecided cases need more pairs.
         block: Block = source.block(waiting, draw, 1.0 + number)
         device = block.device
         for case, fresh in block.pairs.items():
@@ -115,14 +122,14 @@ def _look(
             )
         unclear = {case for case, found in decided.items() if found.decision == "ambiguous"}
         waiting = [name for name in waiting if any(name == other for _, other in unclear)]
-        tell(f"block {number + 1}: " + "; ".join(describe(case, found) for case, found in decided.items()))
+        log(f"block {number + 1}: " + "; ".join(describe(case, found) for case, found in decided.items()))
         if not waiting:
             break
     return {case: (found, pairs[case]) for case, found in decided.items()}, device
 
 
 def describe(case: Case, found: Comparison) -> str:
-    """A case in one line."""
+    """A case and its comparison in one line."""
     kind, name = case
     change, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
     return (

@@ -1,8 +1,7 @@
-"""Takes the figures: the baseline, the baseline again and the candidate in fresh processes that take turns.
+"""Measurement: baseline, baseline again (the control) and candidate in fresh processes that take turns.
 
-A shared machine changes its speed by tens of per cent within milliseconds and stays changed for seconds. Turns of a
-few milliseconds in random order on one core share that; what is left of it is in the control, the second baseline,
-too.
+The speed of a shared machine changes by tens of per cent within milliseconds and stays changed for seconds. Turns of
+a few milliseconds in random order on one core see the same changes; what remains shows in the control as well.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ from harness.stats.paired import burst_difference
 
 BASELINE, CONTROL, CANDIDATE = ROLES = ("baseline", "control", "candidate")
 TIME, WALL, MEMORY = "time", "waiting", "memory"
-"""Kinds of figure: seconds by the process's clock, seconds by the wall clock, bytes."""
+"""Kinds of figure: CPU seconds of the process, wall-clock seconds, bytes."""
 
 WORKER = Path(__file__).with_name("worker.py")
 TURN_SECONDS = 0.002
-"""Of a turn: short, because the machine's mood changes within milliseconds; each turn is at least one call."""
+"""Length of a turn, at least one call. Short, because the machine's speed changes within milliseconds."""
 TURNS = 8
-"""Rounds of turns in a burst, which gives one pair."""
+"""Rounds of turns in a burst. A burst gives one pair."""
 LEAST_BURSTS = 12
 
 _OWN_SLACK_BYTES = 1 << 20
-"""Added to bytes before they are compared: a page more or less is nothing."""
+"""Added to all bytes before they are compared, so that a few pages more do not count."""
 
 
 @dataclass
 class Pairs:
-    """The pairs of a case, logarithms of ratios.
+    """Pairs of one case, as logarithms of ratios.
 
     Attributes:
         differences: candidate over baseline.
@@ -55,48 +54,59 @@ class Pairs:
     control: list[float] = field(default_factory=list)
 
     def extend(self, other: Pairs) -> None:
-        """Adds another block's."""
+        """Appends the pairs of another block."""
         self.differences += other.differences
         self.control += other.control
 
 
 @dataclass
 class Block:
-    """What one set of fresh processes gave.
+    """The pairs measured with one set of fresh processes.
 
     Attributes:
-        pairs: by case (`kind`, name).
-        device: what it ran on.
+        pairs: by case: (kind, name).
+        device: the device they were measured on.
     """
 
     pairs: dict[tuple[str, str], Pairs] = field(default_factory=dict)
     device: str = ""
 
     def add(self, case: tuple[str, str], rounds: Mapping[str, Sequence[float]]) -> None:
-        """Adds a pair from a burst: the figures of each role by round."""
+        """Adds the pair of one burst.
+
+        Args:
+            case: its kind and name.
+            rounds: figures by role and round.
+        """
         pairs = self.pairs.setdefault(case, Pairs())
         pairs.differences.append(burst_difference(rounds[BASELINE], rounds[CANDIDATE]))
         pairs.control.append(burst_difference(rounds[BASELINE], rounds[CONTROL]))
 
 
 class Source(Protocol):
-    """Where blocks come from."""
+    """Measures blocks of pairs."""
 
     def block(self, names: Sequence[str], draw: random.Random, share: float) -> Block:
-        """A fresh block of the cases `names`, `share` times as long as usual."""
+        """Measures the cases `names` in fresh processes.
+
+        Args:
+            names: the cases.
+            draw: for the random order of turns.
+            share: factor on the usual measuring time.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker builds.
+    """The workloads of a worker process.
 
     Attributes:
-        cases: workloads that are timed.
+        cases: workloads to time.
         memory: workloads whose memory alone is measured.
         device: `cpu` or `cuda`.
-        threads: of a CPU; 0 for torch's own number.
-        dtype: of the head.
-        recipe: of the training workload.
+        threads: CPU threads; 0 for torch's default.
+        dtype: dtype of the head.
+        recipe: recipe of the training workload.
     """
 
     cases: tuple[str, ...]
@@ -108,7 +118,7 @@ class Job:
 
 
 class _Process:
-    """A worker of one side."""
+    """A worker process for one role."""
 
     def __init__(self, role: str, tree: Path, job: dict[str, Any]) -> None:
         self.role = role
@@ -132,7 +142,7 @@ class _Process:
         )
 
     def pin(self, core: int) -> None:
-        """From now on the process stays on this core."""
+        """Pins all threads of the process to one core."""
         with contextlib.suppress(psutil.Error, OSError):
             for thread in psutil.Process(self._process.pid).threads():
                 os.sched_setaffinity(thread.id, {core})
@@ -174,13 +184,13 @@ class _Process:
 
 
 class Trees:
-    """Two source trees under one interpreter.
+    """Measures two source trees under the same interpreter.
 
     Args:
         baseline: its tree.
         candidate: its tree.
-        job: what is measured.
-        seconds: for every timed case and block.
+        job: the workloads.
+        seconds: measuring time per timed case and block.
     """
 
     def __init__(self, baseline: Path, candidate: Path, job: Job, seconds: float) -> None:
@@ -188,7 +198,12 @@ class Trees:
         self._job, self._seconds = job, seconds
 
     def block(self, names: Sequence[str], draw: random.Random, share: float) -> Block:
-        """Starts three processes, checks that they measure the same problem, and lets them take turns."""
+        """Starts three processes, checks that they measure the same problem, and times them in turns.
+
+        Raises:
+            CandidateFailed: the candidate's process fails.
+            GateError: the baseline's does, or the two measure different problems.
+        """
         seconds = share * self._seconds
         cases = [name for name in self._job.cases if name in names]
         with self._processes(cases, [n for n in self._job.memory if n in names], draw) as (processes, ready):
@@ -249,7 +264,7 @@ class Trees:
         try:
             for role in draw.sample(ROLES, len(ROLES)):
                 processes[role] = _Process(role, self._trees[role], job)
-            # The baseline first: where neither side runs, the candidate is not to blame.
+            # The baseline is read first: if neither starts, the baseline is reported.
             ready = {role: processes[role].read()["ready"] for role in ROLES}
             core = calmest_core() if self._job.device == "cpu" and self._job.threads == 1 else None
             if core is not None:
@@ -262,13 +277,13 @@ class Trees:
 
 
 class Commands:
-    """Two commands, each turn a fresh process; both must end with exit code 0.
+    """Measures two command lines, with a fresh process for each turn. Both must exit with 0.
 
     Args:
-        baseline: command line.
-        candidate: command line.
-        seconds: of a block.
-        name: the case.
+        baseline: its command line.
+        candidate: its command line.
+        seconds: measuring time per block.
+        name: name of the case.
     """
 
     def __init__(self, baseline: str, candidate: str, seconds: float, name: str = "command") -> None:
@@ -276,7 +291,12 @@ class Commands:
         self._seconds, self._name = seconds, name
 
     def block(self, names: Sequence[str], draw: random.Random, share: float) -> Block:
-        """Runs the commands in random order until the time is used up."""
+        """Runs the commands in random order until the time is up.
+
+        Raises:
+            CandidateFailed: the candidate's command fails.
+            GateError: the baseline's does.
+        """
         block, end, rounds = Block(device="cpu"), time.monotonic() + share * self._seconds, 0
         while rounds < LEAST_BURSTS or time.monotonic() < end:
             rounds += 1
@@ -313,7 +333,7 @@ class Commands:
 
 
 def calmest_core() -> int | None:
-    """The core of this process's that is least busy now; both sides share it, so that they share its neighbours."""
+    """The least busy core that this process may use; all three processes share it, and so the load on it."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     allowed = sorted(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""What the gate leaves: JUnit XML for CI, a Markdown summary for people, JSON with every pair."""
+"""Reports of the gate: JUnit XML for CI, a Markdown summary, JSON with every pair."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer.
+    """The result of a comparison.
 
     Attributes:
-        baseline, candidate: as the user named them.
-        findings: one a case.
-        device: what was measured on.
-        facts: provenance, settings: whatever says how this came about.
+        baseline, candidate: as given on the command line.
+        findings: one for each case and kind of figure.
+        device: the device that was measured on.
+        facts: commits, settings and provenance, for the JSON report.
     """
 
     baseline: str
@@ -40,13 +40,13 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """1 where anything is worse, 3 where anything is undecided, else 0."""
+        """1 if any finding is worse, else 3 if any is ambiguous, else 0."""
         decisions = {finding.comparison.decision for finding in self.findings}
         return REGRESSION if "worse" in decisions else AMBIGUOUS if "ambiguous" in decisions else DONE
 
     @property
     def headline(self) -> str:
-        """The answer in one line."""
+        """The verdict in one line."""
         worse = [f for f in self.findings if f.comparison.decision == "worse"]
         unclear = [f for f in self.findings if f.comparison.decision == "ambiguous"]
         if worse:
@@ -70,7 +70,7 @@ def words(finding: Finding) -> str:
 
 
 def markdown(verdict: Verdict) -> str:
-    """The summary."""
+    """The verdict as Markdown: a headline and a table of findings."""
     lines = [
         f"## {verdict.headline}",
         "",
@@ -107,7 +107,7 @@ def markdown(verdict: Verdict) -> str:
 
 
 def junit(verdict: Verdict) -> str:
-    """One test case a finding; undecided ones are errors, not failures."""
+    """The verdict as JUnit XML: a test case per finding, a failure if worse, an error if ambiguous."""
     counts = [f.comparison.decision for f in verdict.findings]
     suite = ET.Element(
         "testsuite",
@@ -136,7 +136,7 @@ def junit(verdict: Verdict) -> str:
 
 
 def junit_failure(message: str, kind: str) -> str:
-    """The file of a gate that could not answer."""
+    """JUnit XML for a comparison without a verdict."""
     suite = ET.Element("testsuite", name="harness.regress", tests="1", failures="0", errors="1", skipped="0")
     case = ET.SubElement(suite, "testcase", classname="harness.regress", name="gate")
     ET.SubElement(case, "error", message=_printable(message), type=kind).text = _printable(message)
@@ -151,7 +151,7 @@ def _document(suite: ET.Element) -> str:
 
 
 def to_json(verdict: Verdict) -> str:
-    """Everything, with every pair."""
+    """The verdict as JSON, with every pair."""
     data = {
         "schema": SCHEMA,
         "baseline": verdict.baseline,
@@ -166,20 +166,20 @@ def to_json(verdict: Verdict) -> str:
 
 
 def write(folder: Path, verdict: Verdict) -> None:
-    """`regress.json`, `regress.md` and `junit.xml` in `folder`."""
+    """Writes `regress.json`, `regress.md` and `junit.xml` to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in zip(_FILES, (to_json(verdict), markdown(verdict), junit(verdict))):
         write_text(folder / name, text)
 
 
 def clear(folder: Path) -> None:
-    """Removes what an earlier call has left: where there is no answer, an older one must not pass for it."""
+    """Removes the reports of an earlier call, which could be mistaken for this call's if it fails."""
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN."""
+    """Replaces NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -202,5 +202,5 @@ def _tolerance(finding: Finding) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without the characters that XML 1.0 forbids (section 2.2), lone surrogates among them."""
+    """Replaces the characters that XML 1.0 forbids (section 2.2), which include lone surrogates."""
     return _FORBIDDEN.sub("�", text)

@@ -1,4 +1,4 @@
-"""The two sides of a comparison: what a user may name, and how a git ref becomes a tree for a while."""
+"""The two revisions of a comparison: what a user may name, and the temporary checkout of a git ref."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harness.regression.errors import GateError, MissingBaseline
 Kind = Literal["tree", "command", "results", "benchmark"]
 
 COMMAND = "cmd:"
-"""What a command begins with."""
+"""Prefix of a revision that is a command line."""
 
 _PREFIX = "harness-regress-"
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side.
+class Revision:
+    """What `--baseline` or `--candidate` names.
 
     Attributes:
         name: as the user gave it.
@@ -44,32 +44,32 @@ class Side:
     ref: str | None = None
 
 
-def resolve(text: str, *, role: str, repository: Path) -> Side:
-    """What `text` names: a command (`cmd:…`), a folder, a file, or else a git ref of `repository`.
+def resolve(text: str, *, role: str, repository: Path) -> Revision:
+    """Resolves what `text` names: a command (`cmd:…`), a folder, a file, or else a git ref of `repository`.
 
     Args:
-        text: the user's word.
+        text: the option's value.
         role: `baseline` or `candidate`, for messages.
         repository: where refs are looked up.
 
     Raises:
-        MissingBaseline: the baseline is nothing of these.
-        GateError: the candidate is nothing of these.
+        MissingBaseline: the baseline is none of these.
+        GateError: the candidate is none of these.
     """
     if text.startswith(COMMAND):
         if not text.removeprefix(COMMAND).strip():
             raise GateError(
                 f"--{role}: no command after {COMMAND}", f"give --{role} '{COMMAND}python bench.py'"
             )
-        return Side(text, "command")
+        return Revision(text, "command")
     path = Path(text)
     if path.is_dir():
         if (path / "grid.resolved.json").exists():
-            return Side(text, "results", path)
+            return Revision(text, "results", path)
         if (path / "kernels").is_dir() and (path / "harness").is_dir():
-            return Side(text, "tree", path.resolve())
+            return Revision(text, "tree", path.resolve())
         if any(path.glob("*.json")):
-            return Side(text, "benchmark", path)
+            return Revision(text, "benchmark", path)
         raise _unknown(role, f"{text}: neither a source tree nor a result folder nor benchmark files")
     if path.is_file():
         try:
@@ -78,7 +78,7 @@ def resolve(text: str, *, role: str, repository: Path) -> Side:
             raise _unknown(role, f"{text}: is not JSON: {error}") from None
         if not isinstance(data, dict) or "benchmarks" not in data or "machine_info" not in data:
             raise _unknown(role, f"{text}: is not a file of pytest-benchmark")
-        return Side(text, "benchmark", path)
+        return Revision(text, "benchmark", path)
     done = subprocess.run(
         [
             "git",
@@ -96,7 +96,7 @@ def resolve(text: str, *, role: str, repository: Path) -> Side:
     )
     if done.returncode:
         raise _unknown(role, f"{text}: is no folder, no file and no git ref of {repository}")
-    return Side(text, "tree", None, done.stdout.strip())
+    return Revision(text, "tree", None, done.stdout.strip())
 
 
 def _unknown(role: str, message: str) -> GateError:
@@ -106,24 +106,26 @@ def _unknown(role: str, message: str) -> GateError:
 
 
 @contextlib.contextmanager
-def checked_out(side: Side, repository: Path) -> Iterator[Path]:
-    """The tree of a side; a ref's is a git worktree in a temporary folder, gone afterwards, also after a signal."""
-    if side.path is not None:
-        yield side.path
+def checked_out(revision: Revision, repository: Path) -> Iterator[Path]:
+    """The source tree of a revision. A git ref becomes a worktree in a temporary folder, removed at exit."""
+    if revision.path is not None:
+        yield revision.path
         return
-    assert side.ref is not None
+    assert revision.ref is not None
     _remove_stale(repository)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     tree = folder / "tree"
     try:
         done = subprocess.run(
-            ["git", "-C", str(repository), "worktree", "add", "--detach", "--quiet", str(tree), side.ref],
+            ["git", "-C", str(repository), "worktree", "add", "--detach", "--quiet", str(tree), revision.ref],
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise GateError(f"{side.name}: git cannot check it out: {done.stderr.strip().splitlines()[-1]}")
+            raise GateError(
+                f"{revision.name}: git cannot check it out: {done.stderr.strip().splitlines()[-1]}"
+            )
         yield tree
     finally:
         _remove(repository, folder)
@@ -135,7 +137,7 @@ def _remove(repository: Path, folder: Path) -> None:
 
 
 def _remove_stale(repository: Path) -> None:
-    """Removes trees of gates that were killed."""
+    """Removes worktrees that killed processes left behind."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc").exists():
@@ -144,7 +146,7 @@ def _remove_stale(repository: Path) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the work as Ctrl-C does, so that everything is put away."""
+    """Turns SIGTERM and SIGHUP into KeyboardInterrupt inside the block, so that clean-up runs as after Ctrl-C."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

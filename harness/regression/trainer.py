@@ -1,4 +1,4 @@
-"""One training step that can be taken again and again: the throughput workload of the gate."""
+"""The training workload of the gate: one training step that can be repeated exactly."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.spec.recipe import Recipe
 from harness.training.trainer import Trainer
 
 STILL = 1e-20
-"""A learning rate whose updates fp32 weights do not see."""
+"""Up to this learning rate, AdamW's updates round to zero on fp32 weights."""
 
 
 def training_step(recipe_fields: dict[str, Any], device: str) -> tuple[Callable[[], Any], str]:
-    """A call that takes the first training step of a recipe, and a digest of what it trains on.
+    """Builds a function that does the first training step of a recipe, and a digest of its inputs.
 
-    With a learning rate that moves no weight the policy stays, and the step's number is put back, so every call draws
-    the same completions and computes the same gradient.
+    The learning rate is too small to move a weight, and the step's number is reset, so every call samples the same
+    completions and computes the same gradient.
 
     Args:
         recipe_fields: the recipe; its learning rate must be at most `STILL`.

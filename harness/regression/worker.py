@@ -1,11 +1,11 @@
-"""One side of the gate in a fresh process: builds its workloads, then takes turns as the controller asks.
+"""A measured process of the gate: builds the workloads, then times calls as the parent process asks.
 
-Run as a file, `python -P worker.py JOB`, with the side's tree first on the search path: the workloads are the gate's,
-what they call is the side's. Lines of JSON: first `{"ready": …}` with what the controller compares across sides, then
-for each line `name calls` on standard input the seconds of that many calls.
+Run as a file, `python -P worker.py JOB`, with the measured source tree first on the search path, so the workloads are
+the gate's and the code they call is the tree's. It prints lines of JSON: first `{"ready": …}` with what the parent
+compares across trees, then for each line `name calls` on standard input the seconds of each call.
 
-The clock of a CPU is the process's own time where it has one thread: another process on the core is not its fault.
-Both are kept. Memory is measured once, before any turn.
+On a CPU, calls are timed by the process's CPU time as well as by the wall clock, because other processes on the core
+add to the latter. Memory is measured once, before any turn.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MEMORY_CALLS = 5
 
 
 class WrongResult(Exception):
-    """A side that computes something else is not timed."""
+    """The tree computes wrong results, so it is not timed."""
 
 
 def digest(*tensors: torch.Tensor) -> str:
-    """Tells problems apart."""
+    """Digest of a problem's inputs, which the parent compares across trees."""
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(tensor.detach().cpu().double().numpy().tobytes())
@@ -44,7 +44,7 @@ def digest(*tensors: torch.Tensor) -> str:
 
 
 def token_logprob(job: dict[str, Any], name: str) -> Workload:
-    """Full pass of the head, forward and backward, checked first; `name` is `shape batch variant`."""
+    """Forward and backward pass of the head, whose gradients are checked first; `name` is `shape batch variant`."""
     from kernels.benchmarks.batches import BatchKind, make_batch
     from kernels.benchmarks.variants import loss_of
     from kernels.benchmarks.worker import DTYPES, TOLERANCE, check, peak_extra_bytes
@@ -62,7 +62,7 @@ def token_logprob(job: dict[str, Any], name: str) -> Workload:
     error = max(check(batch, call()).values())
     if not error <= TOLERANCE[job["dtype"]]:
         raise WrongResult(f"a gradient is wrong by {error:.1e} of its largest value")
-    # The kernel may take pages from a process while it is measured; the median of several is what the call needs.
+    # The operating system may reclaim pages during a measurement, so the median of several is taken.
     several = [peak_extra_bytes(call, job["device"]) for _ in range(MEMORY_CALLS)]
     known = [value for value in several if value is not None]
     extra = statistics.median(known) if len(known) == MEMORY_CALLS else None
@@ -70,7 +70,7 @@ def token_logprob(job: dict[str, Any], name: str) -> Workload:
 
 
 def grpo_loss(job: dict[str, Any], name: str) -> Workload:
-    """Loss and gradient of one objective; `name` is its variant."""
+    """Loss and gradient of one objective; `name` is its loss type."""
     from kernels.grpo_loss import Objective, grpo_loss
 
     generator = torch.Generator().manual_seed(0)
@@ -95,7 +95,7 @@ def grpo_loss(job: dict[str, Any], name: str) -> Workload:
 
 
 def training(job: dict[str, Any], name: str) -> Workload:
-    """One training step of a small recipe with the shipped model: rollout, reward, update."""
+    """One training step of the job's recipe: rollout, reward, update."""
     from harness.regression.trainer import training_step
 
     call, problem = training_step(job["recipe"], job["device"])
@@ -106,7 +106,7 @@ KINDS = {"token_logprob": token_logprob, "grpo_loss": grpo_loss, "training": tra
 
 
 def build(job: dict[str, Any]) -> dict[str, Workload]:
-    """The workloads that the job names, `kind:rest`."""
+    """Builds and warms up the job's workloads, which are named `kind:rest`."""
     made = {}
     for full in job["cases"]:
         kind, _, rest = full.partition(":")
@@ -122,7 +122,7 @@ def build(job: dict[str, Any]) -> dict[str, Workload]:
 
 
 def timed(call: Call, calls: int, device: str) -> tuple[list[float], list[float]]:
-    """Seconds of each call: by the process's clock (the device's on a GPU), and by the wall clock."""
+    """CPU seconds and wall-clock seconds of each call; on a GPU both are wall-clock seconds up to synchronisation."""
     own, wall = [], []
     if device == "cuda":
         torch.cuda.synchronize()
@@ -137,7 +137,7 @@ def timed(call: Call, calls: int, device: str) -> tuple[list[float], list[float]
 
 
 def only_this_tree() -> None:
-    """Takes away the finders of editable installs: they fill in from another checkout what this tree lacks."""
+    """Removes import finders of editable installs, which would import from another checkout what this tree lacks."""
     sys.meta_path[:] = [
         f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")
     ]
@@ -146,7 +146,7 @@ def only_this_tree() -> None:
 def main() -> None:
     """Serves turns until standard input ends."""
     job = json.loads(sys.argv[1])
-    # The protocol has the real standard output to itself, whatever libraries print.
+    # Standard output is for the protocol alone; whatever libraries print goes to standard error.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if job["threads"]:

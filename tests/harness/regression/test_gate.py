@@ -1,4 +1,4 @@
-"""The sequence of looks on simulated machines: quiet on equal sides, awake on slower ones, no flag unconfirmed."""
+"""The gate on simulated machines: quiet on equal sides, awake on slower ones, no regression unconfirmed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_flag_of_one_set_of_processes_is_not_a_regression():
     assert len(finding.pairs.differences) == finding.comparison.pairs
 
 
-def test_decided_cases_leave_and_looks_grow_longer():
+def test_decided_cases_are_measured_no_longer_and_blocks_grow():
     class Mixed(Machine):
         def block(self, names, draw, share):
             block = super().block(names, draw, share)
