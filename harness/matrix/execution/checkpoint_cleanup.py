@@ -34,7 +34,7 @@ class CheckpointCleaner:
     def _clean(self, job: RunJob) -> None:
         ahead = {f.fork.step for f in self._forks.get(job.run_id, ()) if f.fork and not self._began(f)}
         with contextlib.suppress(OSError):  # another runner does the same; a full disk loses nothing by it
-            self._store.run(job.run_id).tidy(job, frozenset(ahead))
+            self._store.run(job.run_id).prune_finished(job, frozenset(ahead))
 
     def _began(self, job: RunJob) -> bool:
         folder = self._store.run(job.run_id)
