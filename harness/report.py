@@ -1,4 +1,4 @@
-"""`python -m harness.report DIR …`: rebuilds every table and the report from records; judges foreign results."""
+"""`python -m harness.report DIR …`: rebuilds every table and the report from records; judges external results."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="results of others: long CSV or Parquet (run, seed, axis.<name> …, step, benchmark, and question, "
         "samples, correct or questions, samples_per_question, accuracy_percent), JSON of lm-eval or lighteval, or "
         "its folder",
+    )  # fmt: skip
+    # The flag's former name.
+    parser.add_argument("--foreign", dest="external", nargs="+", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--run", action="append", default=[], metavar="FILE=NAME[,seed=1][,step=100][,AXIS=LEVEL]",
+        help="with --external: whose results a JSON file (or the files of a folder) holds, where its model's name does "
+        "not say it, such as repeated runs; give it once a file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--filter", action="append", default=[], metavar="[TASK=]NAME",
+        help="with --external: which of lm-eval's filters to read, such as flexible-extract (default: the first)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="[TASK=]NAME",
+        help="with --external: which metric of a task to read as its accuracy (default: the report says which)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="DIR",
@@ -75,6 +90,8 @@ def _misuse(arguments: argparse.Namespace) -> str:
         return "give result folders, or --external FILE --out DIR, not both and not neither"
     if arguments.external and arguments.out is None:
         return "--external needs --out DIR, where the report goes"
+    if not arguments.external and (arguments.run or arguments.filter or arguments.metric):
+        return "--run, --filter and --metric go with --external"
     if not arguments.external and (arguments.baseline or arguments.delta is not None or arguments.claims):
         return "--baseline, --delta and --claims go with --external; a folder of ours has them in its grid"
     if arguments.out is not None and len(arguments.folders) == 1:
@@ -117,7 +134,9 @@ def _rebuild(folder: Path) -> tuple[str, bool]:
 
 def _external(arguments: argparse.Namespace) -> tuple[str, bool]:
     from harness.reporting.report import write_foreign_report
+    from harness.reporting.sources.choices import Choices, parse_run
 
+    choices = Choices(arguments.filter, arguments.metric, [parse_run(text) for text in arguments.run])
     baselines = dict(b.split("=", 1) for b in arguments.baseline)
     return write_foreign_report(
         arguments.external,
@@ -125,6 +144,7 @@ def _external(arguments: argparse.Namespace) -> tuple[str, bool]:
         baselines=baselines,
         delta=0.02 if arguments.delta is None else arguments.delta,
         claims=arguments.claims,
+        choices=choices,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,30 @@ def export(found: Sequence[Located], folder: Path) -> list[Path]:
     return written
 
 
-def _task_names(records: Sequence[dict[str, Any]]) -> list[str]:
-    several = len({r["step"] for r in records}) > 1
-    names = [f"{r['benchmark']}_step-{r['step']}" if several else str(r["benchmark"]) for r in records]
-    caps = [r["settings"]["max_completion_tokens"] for r in records]
-    labels = [f"{n}_{c}" if names.count(n) > 1 else n for n, c in zip(names, caps)]
+def _benchmark_names(records: Sequence[dict[str, Any]]) -> list[str]:
+    """The benchmark of each record, with the cap where a checkpoint was measured under several."""
+    names = [str(r["benchmark"]) for r in records]
     # Other settings than the cap may differ too; then only the identity tells them apart.
+    for distinct in (lambda r: r["settings"]["max_completion_tokens"], lambda r: r["evaluation_id"]):
+        counts = Counter((r["step"], name) for r, name in zip(records, names))
+        crowded = {name for (_, name), count in counts.items() if count > 1}
+        names = [f"{n}_{distinct(r)}" if n in crowded else n for r, n in zip(records, names)]
+    return names
+
+
+def _task_names(records: Sequence[dict[str, Any]]) -> list[str]:
+    names = _benchmark_names(records)
+    several = len({r["step"] for r in records}) > 1
+    return [f"{n}_step-{r['step']}" if several else n for n, r in zip(names, records)]
+
+
+def _origins(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a task's name alone does not say for certain: benchmark, evaluation and step, by which this project reads
+    its exports back."""
+    several = len({r["step"] for r in records}) > 1
     return [
-        f"{label}_{record['evaluation_id']}" if labels.count(label) > 1 else label
-        for label, record in zip(labels, records)
+        {"benchmark": n, "evaluation_id": r["evaluation_id"], **({"step": r["step"]} if several else {})}
+        for n, r in zip(_benchmark_names(records), records)
     ]
 
 
@@ -64,7 +80,7 @@ def lm_eval_results(name: str, tasks: Sequence[str], records: Sequence[dict[str,
     """The results file of lm-evaluation-harness: `exact_match` is avg@K; pass@k and maj@k stand beside it."""
     results: dict[str, Any] = {}
     configs: dict[str, Any] = {}
-    for task, record in zip(tasks, records, strict=True):
+    for task, record, origin in zip(tasks, records, _origins(records), strict=True):
         row: dict[str, Any] = {
             "alias": task,
             "exact_match,none": record["accuracy"],
@@ -84,7 +100,7 @@ def lm_eval_results(name: str, tasks: Sequence[str], records: Sequence[dict[str,
             "doc_to_text": settings["prompt"]["template"],
             "description": settings["prompt"]["system"] or "",
             "generation_kwargs": _generation(settings),
-            "metadata": {"version": TASK_VERSION, "evaluation_id": record["evaluation_id"]},
+            "metadata": {"version": TASK_VERSION, **origin},
         }
     return {
         "results": results,
@@ -196,9 +212,12 @@ def lighteval_results(name: str, tasks: Sequence[str], records: Sequence[dict[st
                 "name": task,
                 "generation_size": record["settings"]["max_completion_tokens"],
                 "num_samples": [record["samples"]],
+                "original_num_docs": record["questions"],
+                "effective_num_docs": record["questions"],
                 "version": TASK_VERSION,
+                **origin,
             }
-            for task, record in zip(tasks, records, strict=True)
+            for task, record, origin in zip(tasks, records, _origins(records), strict=True)
         },
         "summary_tasks": {},
         "summary_general": {},

@@ -145,6 +145,7 @@ def context(
         "best_cell": best_cell_text(analysis),
         "examples": examples(analysis),
         "tables": tables,
+        "notes": analysis.study.notes,
         "provenance": provenance(analysis),
         "primary": _primary_rows(tables["verdicts"]),
         "most_rows": _MOST_ROWS,

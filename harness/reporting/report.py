@@ -11,6 +11,7 @@ from harness.reporting.analysis.pareto import places
 from harness.reporting.figures.all_figures import draw
 from harness.reporting.figures.theme import standalone_svg
 from harness.reporting.page import context, html, markdown
+from harness.reporting.sources.choices import Choices
 from harness.reporting.sources.comparison import merged_study
 from harness.reporting.sources.external import foreign_study
 from harness.reporting.tables.all_tables import build_tables
@@ -34,6 +35,7 @@ def write_foreign_report(
     baselines: Mapping[str, str] | None = None,
     delta: float = 0.02,
     claims: Path | None = None,
+    choices: Choices | None = None,
 ) -> tuple[str, bool]:
     """Judges results of others; see `foreign_study` for the arguments.
 
@@ -43,7 +45,7 @@ def write_foreign_report(
     Raises:
         SpecError: what is wrong with the files.
     """
-    study = foreign_study(files, out, baselines=baselines, delta=delta)
+    study = foreign_study(files, out, baselines=baselines, delta=delta, choices=choices)
     stated = read_claims(claims) if claims else None
     if stated and stated.question:
         study.grid["question"] = stated.question

@@ -52,7 +52,8 @@ class Study:
         events: a row per event: `run`, `attempt`, `step`, `kind`, `message`, …
         invocations: a row per call of the runner: `started_at`, `wall_seconds`, `slots`, `devices_per_slot`,
             `usd_per_hour`, `device_seconds` (held), `busy_device_seconds`; the difference is idle time.
-        sources: files of foreign results or other folders that this was made from; empty for a folder of ours.
+        sources: files of external results or other folders that this was made from; empty for a folder of ours.
+        notes: how external results were read: titles, each with its sentences.
     """
 
     out: Path
@@ -68,6 +69,7 @@ class Study:
     events: pd.DataFrame
     invocations: pd.DataFrame
     sources: tuple[str, ...] = ()
+    notes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     _questions: list[pd.DataFrame] = field(default_factory=list, repr=False)
 
     def folder(self, run: str) -> RunFolder:

@@ -13,7 +13,10 @@ import pandas as pd
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import ALL
 from harness.reporting.frames import records
+from harness.reporting.sources.choices import Choices
 from harness.reporting.sources.external_json import read_json_results
+from harness.reporting.sources.json_files import plain_suffix
+from harness.reporting.sources.reading_notes import Parts, ReadingNotes, few
 from harness.spec.errors import SpecError
 from harness.spec.grid import RESERVED_AXES
 from harness.store.study import Study
@@ -33,9 +36,14 @@ _FORMS = (
 
 
 def foreign_study(
-    files: Sequence[Path], out: Path, *, baselines: Mapping[str, str] | None = None, delta: float = 0.02
+    files: Sequence[Path],
+    out: Path,
+    *,
+    baselines: Mapping[str, str] | None = None,
+    delta: float = 0.02,
+    choices: Choices | None = None,
 ) -> Study:
-    """A study from foreign results.
+    """A study from external results.
 
     Args:
         files: long CSV or Parquet files, or JSON of lm-eval or lighteval; folders stand for the JSON in them.
@@ -45,11 +53,13 @@ def foreign_study(
         out: where the report will go.
         baselines: level that an axis's others are compared with; the first in the file if not given.
         delta: smallest accuracy difference that matters, a fraction.
+        choices: whose a JSON file is, which filter and metric of it to read.
 
     Raises:
-        SpecError: what is wrong with the file or a baseline.
+        SpecError: what is wrong with the file, a baseline or a choice.
     """
-    frame = _placed(_read(files), files[0])
+    read, notes = _read(files, choices or Choices())
+    frame = _placed(read, files[0])
     axes = [str(c).removeprefix(_AXIS) for c in frame.columns if str(c).startswith(_AXIS)]
     frame = frame.rename(columns={_AXIS + a: a for a in axes})
     runs = frame.drop_duplicates("run")[["run", *axes, "seed"]].reset_index(drop=True)
@@ -78,7 +88,21 @@ def foreign_study(
         "evaluate": {"benchmarks": [{"name": n} for n in dict.fromkeys(frame["benchmark"])]},
         "verdict": {"delta": delta, "alpha": 0.05, "power": 0.8, "baseline": dict(baselines or {})},
     }
-    return _study(frame, runs, varied, grid, out, files)
+    if not by_length:
+        notes = (*notes, *_earlier_steps(frame))
+    return _study(frame, runs, varied, grid, out, files, notes)
+
+
+def _earlier_steps(frame: pd.DataFrame) -> Parts:
+    """Checkpoints that no verdict compares: every run's but the last, where runs have no step in common."""
+    steps = {str(run): sorted(set(part)) for run, part in frame.groupby("run", sort=False)["step"]}
+    told = [
+        f"{run} is compared at its last checkpoint, step {own[-1]}; {few(str(s) for s in own[:-1])} before it "
+        f"{'is' if len(own) == 2 else 'are'} in the learning curves alone"
+        for run, own in steps.items()
+        if len(own) > 1
+    ]
+    return (("Runs without a common step", (*told,)),) if told else ()
 
 
 def _study(
@@ -88,6 +112,7 @@ def _study(
     grid: dict[str, Any],
     out: Path,
     files: Sequence[Path],
+    notes: Parts,
 ) -> Study:
     """The study of checked rows; what only runs of ours have (steps, attempts, events, money) is empty."""
     places = frame.drop_duplicates(["run", "step"])[["run", *varied, "seed", "step"]]
@@ -110,41 +135,49 @@ def _study(
         events=pd.DataFrame(columns=["run", "attempt", "step", "kind", "message"]),
         invocations=pd.DataFrame(columns=["device_seconds", "busy_device_seconds", "usd_per_hour"]),
         sources=tuple(str(f) for f in files),
+        notes=notes,
         _questions=[questions],
     )
 
 
-def _read(files: Sequence[Path]) -> pd.DataFrame:
-    frames = []
+def _read(files: Sequence[Path], choices: Choices) -> tuple[pd.DataFrame, Parts]:
+    """The rows of all files, and how JSON among them was read: together, for one metric has to fit them all."""
+    results = [f for f in files if f.is_dir() or plain_suffix(f) in (".json", ".jsonl")]
+    if choices and not results:
+        raise SpecError(
+            "--run, --filter and --metric go with JSON of lm-eval or lighteval", file=files[0],
+            hint="a table says whose its rows are in columns",
+        )  # fmt: skip
+    frames, notes = [], ReadingNotes()
     for file in files:
         if not file.exists():
             raise SpecError("no such file", file=file, hint="give a CSV, Parquet or JSON file of results")
-        try:
-            if file.is_dir() or file.suffix in (".json", ".jsonl"):
-                frames.append(read_json_results(file))
-            else:
-                frames.append(_read_table(file))
-        except SpecError:
-            raise
-        except Exception as error:
-            what = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
-            raise SpecError(f"cannot be read: {what}", file=file, hint=_FORMS) from error
+        if file not in results:
+            frames.append(_read_table(file))
+        elif file is results[0]:
+            frame, notes = read_json_results(results, choices)
+            frames.append(frame)
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     if frame.empty:
         raise SpecError("holds no rows", file=files[0], hint=_FORMS)
-    return frame
+    return frame, notes.parts()
 
 
 def _read_table(file: Path) -> pd.DataFrame:
     """A CSV as text, for a level is what is written there: `None`, `048`, `1e-6`; or a Parquet file."""
-    if file.suffix in (".parquet", ".pq"):
-        frame = pd.read_parquet(file)
-        if frame.index.names != [None]:
-            frame = frame.reset_index()
-    else:
-        frame = pd.read_csv(
-            file, skipinitialspace=True, encoding="utf-8-sig", dtype=str, keep_default_na=False
-        )
+    try:
+        if plain_suffix(file) in (".parquet", ".pq"):
+            frame = pd.read_parquet(file)
+            if frame.index.names != [None]:
+                frame = frame.reset_index()
+        else:
+            frame = pd.read_csv(
+                file, skipinitialspace=True, encoding="utf-8-sig", dtype=str, keep_default_na=False
+            )
+    # Whatever pandas and the readers behind it raise: the file is what they fail on.
+    except Exception as error:
+        what = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+        raise SpecError(f"cannot be read: {what}", file=file, hint=_FORMS) from error
     frame = frame.rename(columns={c: str(c).strip() for c in frame.columns})
     if "question" not in frame.columns and "accuracy_percent" in frame.columns:
         most = pd.to_numeric(frame["accuracy_percent"], errors="coerce").max()

@@ -1,154 +1,391 @@
-"""Result files of lm-evaluation-harness and lighteval in the columns of the foreign-results contract."""
+"""Result files of lm-evaluation-harness and lighteval in the columns of the external-results contract."""
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from harness.reporting.sources.choices import RUN_FORM, Choices, chosen
+from harness.reporting.sources.json_files import read_json, result_files
+from harness.reporting.sources.lighteval import detail_rows, read_lighteval, task_parts
+from harness.reporting.sources.lm_eval import question_rows, read_lm_eval
+from harness.reporting.sources.metric_choice import as_fraction, check_choices, choose_metric
+from harness.reporting.sources.metric_names import Metric
+from harness.reporting.sources.reading_notes import ReadingNotes, few
+from harness.reporting.sources.result_file import ResultFile, TaskResult, model_name, questions_by_error
 from harness.spec.errors import SpecError
 
-_MODEL_STEP = re.compile(r"[-_/](?:checkpoint|step|global_step)[-_]?0*(\d+)/?$")
-_METRICS = (
-    "extractive_match", "math_pass@1:1_samples", "exact_match", "acc", "pass@1", "qem", "em", "acc_norm", "pass_at_1",
-)  # fmt: skip
-"""Names that carry an accuracy, the first that a task has."""
+_QUESTION = ("question", "samples", "correct")
+_TOTAL = ("questions", "samples_per_question", "accuracy_percent")
 
 
-def read_json_results(path: Path) -> pd.DataFrame:
-    """One file, or every `results*.json` of a folder.
+@dataclass(frozen=True)
+class _Owner:
+    """Whose results a file holds: a run, and the checkpoint of it."""
 
-    lm-eval's samples (`samples_<task>_*.jsonl` beside the results) are read where they are there, so that questions
-    are known. The run is the model; a trailing `checkpoint-N` or `step-N` is its step.
+    run: str
+    seed: int | None
+    step: int | None
+    levels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A task of a file."""
+
+    file: ResultFile
+    owner: _Owner
+    task: TaskResult
+    benchmark: str
+
+    @property
+    def step(self) -> int:
+        known = (self.owner.step, self.task.step, self.file.model.step if self.file.model else None)
+        return next((step for step in known if step is not None), 1)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A task's accuracy; `rows` are question, samples and share right, where questions are known."""
+
+    entry: _Entry
+    questions: int
+    samples: int
+    accuracy: float
+    rows: tuple[tuple[str, int, float], ...] | None
+    digests: Mapping[str, str]
+
+
+def read_json_results(paths: Sequence[Path], choices: Choices | None = None) -> tuple[pd.DataFrame, ReadingNotes]:
+    """Files, or every `results*.json` of folders, compressed or not.
+
+    A file's run is its model, with adapter, revision and quantisation, or what `choices` says; a trailing
+    `checkpoint-N` or `step-N` is its step. Of a benchmark's metrics one is read: see `choose_metric`. Samples of
+    lm-eval and details of lighteval are read where they are there, so that questions are known.
+
+    Returns:
+        The rows, by question where every benchmark's questions are known; and how the files were read.
 
     Raises:
-        SpecError: it is neither of the two formats.
+        SpecError: a file is of neither tool, or has nothing that can be read; two files hold the same.
     """
-    if path.is_dir():
-        files = sorted(path.rglob("results*.json"))
-        if not files:
-            raise SpecError(
-                "holds no results*.json", file=path, hint="give the folder that lm-eval or lighteval wrote"
-            )
-    else:
-        files = [path]
-    rows = [row for file in files for row in _rows(file)]
-    frame = pd.DataFrame(rows)
-    if frame["question"].isna().any():
-        # Questions of some tasks only: the tasks are judged by their totals alike.
-        known = frame[frame["question"].notna()]
-        totals = [
-            {"run": run, "axis.model": run, "step": step, "benchmark": name, "questions": len(part),
-             "samples_per_question": 1, "accuracy_percent": 100 * float(part["correct"].mean())}
-            for (run, step, name), part in known.groupby(["run", "step", "benchmark"], sort=False)
-        ]  # fmt: skip
-        rest = frame[frame["question"].isna()].drop(columns=["question", "samples", "correct"])
-        frame = pd.concat([rest, pd.DataFrame(totals)], ignore_index=True) if totals else rest
-        return frame.drop(columns=[c for c in ("question", "samples", "correct") if c in frame])
-    return frame.drop(columns=["questions", "samples_per_question", "accuracy_percent"])
+    choices = choices or Choices()
+    files = list({file.resolve(): file for path in paths for file in result_files(path)}.values())
+    choices.check_runs(files)
+    notes = ReadingNotes()
+    read = [_read(file) for file in files]
+    owners = _owners(read, choices)
+    entries = _entries(read, owners, notes)
+    _check_twice(entries)
+    figures = _figures(entries, choices, notes)
+    for file, owner in zip(read, owners):
+        if not any(f.entry.file is file for f in figures):
+            raise _nothing(file, notes)
+        for key, why in file.left_out.items():
+            everywhere = all(other.left_out.get(key) == why for other in read)
+            notes.leave_out(key if everywhere else f"{key} in {file.path}", why)
+        steps = {f.entry.step for f in figures if f.entry.file is file}
+        notes.files.append(_whose(file, owner, steps))
+    return _frame(figures, notes), notes
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SpecError(f"is not JSON: {error}", file=file) from error
+def _read(file: Path) -> ResultFile:
+    data = read_json(file)
     if not isinstance(data, dict) or not isinstance(data.get("results"), dict):
+        what = f"it has {few(map(str, data))}" if isinstance(data, dict) and data else "it is no JSON object with keys"
         raise SpecError(
-            "is no result of lm-eval or lighteval: it has no `results`", file=file,
+            f"is no result of lm-eval or lighteval: it has no `results`; {what}", file=file,
             hint="give the results_*.json that they write, or a long CSV",
         )  # fmt: skip
-    model = _model(data) or file.parent.name
-    found = _MODEL_STEP.search(model)
-    run, step = (model[: found.start()], int(found[1])) if found else (model, 1)
-    rows: list[dict[str, Any]] = []
-    for task, metrics in data["results"].items():
-        accuracy = _accuracy(metrics)
-        if accuracy is None or _is_mean(data, task):
-            continue
-        name = _benchmark(task)
-        place = {"run": run, "axis.model": run, "step": step, "benchmark": name}
-        nothing = dict.fromkeys(("question", "samples", "correct"))
-        asked = _questions(data, task)
-        own = _samples(file, task)
-        if own:
-            totals = dict.fromkeys(("questions", "samples_per_question", "accuracy_percent"))
-            rows += [{**place, **totals, "question": q, "samples": 1, "correct": c} for q, c in own.items()]
-        elif asked is None:
+    return (read_lighteval if "config_general" in data else read_lm_eval)(file, data)
+
+
+def _nothing(file: ResultFile, notes: ReadingNotes) -> SpecError:
+    mine = {f"{t.key} ({few(m.key for m in t.values)})" for t in file.tasks}
+    why = [f"{key}: {reason}" for key, reason in file.left_out.items()]
+    why += [
+        f"{few(own)}: {reason}"
+        for reason, listed in notes.left_out.items()
+        if (own := [w for w in listed if any(w.startswith(t.key) for t in file.tasks) and str(file.path) in w])
+    ]
+    found = [*sorted(mine), *why]
+    shown = "; ".join(found[:3])[:300] + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    return SpecError(
+        f"has no task with an accuracy that can be read: {shown or '`results` is empty'}", file=file.path,
+        hint="--metric NAME reads a metric of another name as an accuracy; or leave the file out",
+    )  # fmt: skip
+
+
+def _owners(read: Sequence[ResultFile], choices: Choices) -> list[_Owner]:
+    """The run of every file, in their order."""
+    said = [choices.run(file.path) for file in read]
+    axes = list(dict.fromkeys(axis for choice in said if choice for axis in choice.levels))
+    models = _models(read)
+    owners = []
+    for file, choice, model in zip(read, said, models):
+        levels = dict(choice.levels) if choice else {}
+        missing = [axis for axis in axes if axis not in levels]
+        if missing:
             raise SpecError(
-                f"task {task}: the number of questions is not recorded", file=file,
-                hint="keep the samples beside the results (lm-eval --log_samples), or give a long CSV",
+                f"no level of `{missing[0]}`, which --run gives other files", file=file.path,
+                hint=f"say it of every file: --run {file.path}=NAME,{missing[0]}=LEVEL",
             )  # fmt: skip
-        else:
-            rows.append(
-                {
-                    **place,
-                    **nothing,
-                    "questions": asked,
-                    "samples_per_question": 1,
-                    "accuracy_percent": 100 * accuracy,
-                }
+        name = choice.name if choice and choice.name else model
+        if not name:
+            raise SpecError(
+                "names no model", file=file.path, hint=f"say whose it is: --run {file.path}=NAME"
             )
-    if not rows:
-        raise SpecError(
-            "has no task with an accuracy", file=file, hint=f"known metrics: {', '.join(_METRICS)}"
+        seed, step = (choice.seed, choice.step) if choice else (None, None)
+        owners.append(_Owner(name, seed, step, levels or {"model": name}))
+    return owners
+
+
+def _models(read: Sequence[ResultFile]) -> list[str]:
+    """Names of the files' models. Weights of one name that were downloaded at two commits are two models."""
+    shas: dict[tuple[str, int | None], set[str]] = {}
+    for file in read:
+        if file.model and file.model.sha:
+            shas.setdefault((file.model.run, file.model.step), set()).add(file.model.sha)
+    folders = [file.path.resolve().parent for file in read if file.model is None]
+    names = []
+    for file in read:
+        model = file.model
+        if model is None:
+            # lm-eval and lighteval keep each model's results in a folder of its name.
+            parent = file.path.resolve().parent
+            names.append(parent.name if folders.count(parent) == 1 else "")
+        elif model.sha and len(shas[model.run, model.step]) > 1:
+            names.append(f"{model.run}@{model.sha[:7]}")
+        else:
+            names.append(model.run)
+    return names
+
+
+def _whose(file: ResultFile, owner: _Owner, steps: set[int]) -> str:
+    said = [f"{axis}={level}" for axis, level in owner.levels.items() if level != owner.run]
+    said += [f"seed {owner.seed}"] if owner.seed is not None else []
+    if steps != {1} or owner.step is not None:
+        said.append(f"step {few(str(s) for s in sorted(steps))}")
+    return f"{file.path} ({file.tool}): {', '.join([owner.run, *said])}"
+
+
+def _entries(read: Sequence[ResultFile], owners: Sequence[_Owner], notes: ReadingNotes) -> list[_Entry]:
+    """Every task under its benchmark's name: tasks that differ in their examples or prompts are kept apart."""
+    named: dict[str, list[tuple[ResultFile, _Owner, TaskResult]]] = {}
+    for file, owner in zip(read, owners):
+        for task in file.tasks:
+            named.setdefault(task.name, []).append((file, owner, task))
+    entries = []
+    for name, found in named.items():
+        shots = {task.shots for _, _, task in found} - {""}
+
+        def label(task: TaskResult, several: bool = len(shots) > 1, name: str = name) -> str:
+            return f"{name} ({task.shots}-shot)" if several and task.shots else name
+
+        steps = [(id(file), label(task), task.step) for file, _, task in found]
+        apart = len(set(steps)) < len(steps)
+        made = [_Entry(f, o, t, t.key if apart else label(t)) for f, o, t in found]
+        if len(shots) > 1:
+            notes.beware.append(
+                f"{name} was asked with {' and '.join(sorted(shots))} examples in the prompt: read as several benchmarks"
+            )
+        for what, values in (
+            ("suite", {task_parts(t.key)[0] for f, _, t in found if f.tool == "lighteval"} - {""}),
+            ("version", {t.version for _, _, t in found} - {"", "None"}),
+        ):
+            if len(values) > 1 and not apart:
+                notes.beware.append(f"{name} is of {what} {' and '.join(sorted(values))}: prompts may differ")
+        entries += made
+    return entries
+
+
+def _check_twice(entries: Sequence[_Entry]) -> None:
+    seen: dict[tuple[Any, ...], _Entry] = {}
+    for entry in entries:
+        own = entry.owner
+        key = (own.run, own.seed, tuple(sorted(own.levels.items())), entry.step, entry.benchmark)
+        other = seen.setdefault(key, entry)
+        if other is not entry:
+            one, two = other.file.path, entry.file.path
+            raise SpecError(
+                f"{entry.benchmark} of {own.run} is given twice, here and in {one}", file=two,
+                hint=f"leave one out, or say which is which: --run {one}={own.run},seed=0 --run {two}={own.run},seed=1\n"
+                f"  (the form is {RUN_FORM})",
+            )  # fmt: skip
+
+
+def _figures(entries: Sequence[_Entry], choices: Choices, notes: ReadingNotes) -> list[_Figure]:
+    benchmarks = list(dict.fromkeys(e.benchmark for e in entries))
+    metrics = list(dict.fromkeys(m for e in entries for m in e.task.values))
+    check_choices("filter", choices.filters, benchmarks, list(dict.fromkeys(m.filter or "none" for m in metrics)))
+    names = [name for m in metrics for name in (m.key, m.name, f"{m.name},none")]
+    check_choices("metric", choices.metrics, benchmarks, list(dict.fromkeys(names)))
+    percentages = {m.name for e in entries for m, v in e.task.values.items() if m.rank and 1 < v <= 100}
+    figures = []
+    for benchmark in benchmarks:
+        own = [e for e in entries if e.benchmark == benchmark]
+        metric = choose_metric(
+            benchmark,
+            [e.task.values for e in own],
+            wanted=chosen(choices.metrics, benchmark, benchmarks),
+            filtered=chosen(choices.filters, benchmark, benchmarks),
         )
-    return rows
+        if metric is None:
+            held = few(m.key for e in own for m in e.task.values)
+            for e in own:
+                notes.leave_out(f"{benchmark} in {e.file.path}", f"{held}: not known as an accuracy (--metric NAME reads it)")
+            continue
+        made = [f for e in own if (f := _figure(e, metric, metric.name in percentages, notes)) is not None]
+        figures += made
+        if made:
+            notes.measured.setdefault(_measure(metric, own), []).append(benchmark)
+            _compare_sizes(benchmark, made, notes)
+    return figures
 
 
-def _model(data: dict[str, Any]) -> str:
-    general = data.get("config_general") or {}
-    named = general.get("model_name") or (general.get("model_config") or {}).get("model_name")
-    if named:
-        return str(named)
-    arguments = str((data.get("config") or {}).get("model_args", ""))
-    found = re.search(r"(?:pretrained|model)['\"]?[=:]\s*['\"]?([^,'\"}]+)", arguments)
-    return str(data.get("model_name") or (found[1] if found else ""))
+def _measure(metric: Metric, own: Sequence[_Entry]) -> str:
+    """How a benchmark is measured, and how else it could be."""
+    others = list(dict.fromkeys(m for e in own for m in e.task.values if m != metric))
+    known, unknown = ([m for m in others if (m.rank is None) == no] for no in (False, True))
+    said = []
+    if known:
+        way = f"--filter {known[0].filter or 'none'}" if known[0].name == metric.name else f"--metric {known[0].key}"
+        said.append(f"also there: {few(m.key for m in known)} ({way} reads it)")
+    if unknown:
+        said.append(f"not read, as they are not known as accuracies: {few(m.key for m in unknown)}")
+    if not metric.mean and metric.k is None and metric.n is None:
+        said.append("its k and n are not recorded in its name")
+    return "; ".join([metric.key, *said])
 
 
-def _accuracy(metrics: Any) -> float | None:
-    if not isinstance(metrics, dict):
+def _figure(entry: _Entry, metric: Metric, percent: bool, notes: ReadingNotes) -> _Figure | None:
+    """The task's accuracy by that metric; None where it is left out, which is noted."""
+    task, place = entry.task, f"{entry.task.key} in {entry.file.path}"
+    if metric not in task.values:
+        notes.leave_out(place, f"it is not measured by {metric.key}, as in other files, but by {few(m.key for m in task.values)}")
         return None
-    # lm-eval writes `exact_match,strict-match`, lighteval the plain name.
-    plain = {k.split(",")[0]: v for k, v in reversed(metrics.items()) if isinstance(v, int | float)}
-    return next((float(plain[m]) for m in _METRICS if m in plain), None)
+    value = task.values[metric]
+    asked = task.questions
+    if asked is None and metric in task.errors and metric.samples == 1:
+        asked = questions_by_error(value, task.errors[metric])
+    accuracy = as_fraction(value, (asked or 0) * metric.samples, percent=percent)
+    if accuracy is None:
+        certain = "is no accuracy" if not 0 <= value <= 100 else "may be a fraction or a percentage"
+        notes.leave_out(place, f"{metric.key} = {value:g} {certain}")
+        return None
+    rows, digests = _questions(entry, metric, accuracy, asked, notes)
+    if rows is None and asked is None:
+        notes.leave_out(
+            place, "the number of questions is not recorded (keep the samples beside it: lm-eval --log_samples)"
+        )
+        return None
+    if task.of and asked and asked < task.of:
+        notes.beware.append(f"{place}: {asked} of {task.of} questions were asked (a limit was set)")
+    if rows is None:
+        return _Figure(entry, asked or 0, metric.samples, accuracy, None, {})
+    shares = [share for _, _, share in rows]
+    most = sorted(n for _, n, _ in rows)[len(rows) // 2]
+    return _Figure(entry, len(rows), most, sum(shares) / len(shares), tuple(rows), digests)
 
 
-def _benchmark(task: str) -> str:
-    """`lighteval|aime24|0` and `custom|aime24|0|0` are aime24."""
-    parts = task.split("|")
-    return parts[1] if len(parts) > 2 else parts[0]
+def _questions(
+    entry: _Entry, metric: Metric, accuracy: float, asked: int | None, notes: ReadingNotes
+) -> tuple[list[tuple[str, int, float]] | None, dict[str, str]]:
+    """The task's rows by question, held against its result; None where they are of no use, which is noted."""
+    task, place = entry.task, f"{entry.task.key} in {entry.file.path}"
+    if task.samples is None:
+        if task.no_samples:
+            notes.leave_out(f"samples of {place}", task.no_samples)
+        return None, {}
+    try:
+        if entry.file.tool == "lighteval" and isinstance(task.samples, Path):
+            found = list(detail_rows(task.samples, metric))
+        else:
+            found = list(question_rows(task.samples, metric, own_ids=task.own_ids))
+    except SpecError as error:
+        notes.leave_out(f"samples of {place}", str(error).splitlines()[0])
+        return None, {}
+    scale = 100 if any(share > 1 for _, _, _, share in found) else 1
+    rows = [(name, count, share / scale) for name, _, count, share in found]
+    if any(not 0 <= share <= 1 for _, _, share in rows) or not rows:
+        notes.leave_out(f"samples of {place}", f"{metric.key} is no share of right answers there")
+        return None, {}
+    if asked is not None and len(rows) != asked:
+        notes.leave_out(f"samples of {place}", f"they are {len(rows)}, the result is of {asked} questions")
+        return None, {}
+    mean = sum(share for _, _, share in rows) / len(rows)
+    if abs(mean - accuracy) > _rounding(task.values[metric]):
+        notes.beware.append(
+            f"{place}: its samples give {100 * mean:.2f} %, its result says {100 * accuracy:.2f} %; the samples are read"
+        )
+    return rows, {name: digest for name, digest, _, _ in found if digest}
 
 
-def _is_mean(data: dict[str, Any], task: str) -> bool:
-    """Whether it is the mean over other tasks: a group of lm-eval, lighteval's `all` and `math:_average`."""
-    members = (data.get("group_subtasks") or {}).get(task)
-    return bool(members) or task == "all" or ":_average" in task
+def _rounding(value: float) -> float:
+    """Half a unit of the last digit that is written, as a fraction's."""
+    digits = len(f"{value!r}".partition(".")[2])
+    return max(1e-9, 0.5 * 10.0**-digits) * (0.01 if value > 1 else 1) if "e" not in f"{value!r}" else 1e-9
 
 
-def _questions(data: dict[str, Any], task: str) -> int | None:
-    counted = (data.get("n-samples") or {}).get(task) or (data.get("config_tasks") or {}).get(task) or {}
-    if not counted:
-        short = "|".join(task.split("|")[:2])
-        tasks = (data.get("config_tasks") or {}).items()
-        counted = next((v for k, v in tasks if k == short or k.startswith(f"{short}|")), {})
-    number = counted.get("effective") or counted.get("effective_num_docs") or counted.get("original_num_docs")
-    return int(number) if number and int(number) > 0 else None
+def _compare_sizes(benchmark: str, made: Sequence[_Figure], notes: ReadingNotes) -> None:
+    sizes = sorted({f.questions for f in made})
+    if len(sizes) > 1:
+        notes.beware.append(f"{benchmark} has {few(map(str, sizes))} questions in different files")
 
 
-def _samples(file: Path, task: str) -> dict[str, float]:
-    """Share right by question of lm-eval's `samples_<task>_<time>.jsonl`; with several filters, the first."""
-    stamp = file.stem.removeprefix("results")
-    files = sorted(file.parent.glob(f"samples_{task}{stamp}.jsonl"))
-    right: dict[str, float] = {}
-    first: str | None = None
-    for line in files[0].read_text(encoding="utf-8").splitlines() if files else []:
-        sample = json.loads(line)
-        first = first or sample.get("filter")
-        name = next((m for m in _METRICS if m in sample), None)
-        if name is not None and sample.get("filter") == first:
-            right[str(sample.get("doc_id"))] = float(sample[name])
-    return right
+def _frame(figures: Sequence[_Figure], notes: ReadingNotes) -> pd.DataFrame:
+    by_question = all(f.rows is not None for f in figures)
+    if not by_question and (known := [f for f in figures if f.rows is not None]):
+        lacking = few(f"{f.entry.benchmark} in {f.entry.file.path}" for f in figures if f.rows is None)
+        benchmarks = few(f.entry.benchmark for f in known)
+        notes.beware.append(
+            f"Everything is compared by totals, {benchmarks} too: there are no samples of {lacking}"
+        )
+    seeds = {(f.entry.owner.run, f.entry.owner.seed or 0) for f in figures}
+    several = {run for run, _ in seeds if sum(run == other for other, _ in seeds) > 1}
+    names = _question_names(figures, notes) if by_question else {}
+    rows: list[dict[str, Any]] = []
+    # The first model is the one that others are compared with: the base of adapters, where it was measured too.
+    bases = {model_name(m.base).run for f in figures if (m := f.entry.file.model) and m.base}
+    figures = sorted(figures, key=lambda f: f.entry.owner.run not in bases)
+    seeded = any(f.entry.owner.seed is not None for f in figures)
+    for figure in figures:
+        own = figure.entry.owner
+        run = f"{own.run} seed {own.seed or 0}" if own.run in several else own.run
+        place: dict[str, Any] = {"run": run, **{f"axis.{a}": level for a, level in own.levels.items()}}
+        place |= ({"seed": own.seed or 0} if seeded else {}) | {"step": figure.entry.step}
+        place["benchmark"] = figure.entry.benchmark
+        if by_question:
+            rows += [
+                {**place, "question": names.get((id(figure), name), name), "samples": n, "correct": share * n}
+                for name, n, share in figure.rows or ()
+            ]
+        else:
+            totals = (figure.questions, figure.samples, 100 * figure.accuracy)
+            rows.append({**place, **dict(zip(_TOTAL, totals))})
+    return pd.DataFrame(rows)
+
+
+def _question_names(figures: Sequence[_Figure], notes: ReadingNotes) -> dict[tuple[int, str], str]:
+    """Names of questions by what was asked, where files number their questions differently; else nothing."""
+    names: dict[tuple[int, str], str] = {}
+    for benchmark in dict.fromkeys(f.entry.benchmark for f in figures):
+        own = [f for f in figures if f.entry.benchmark == benchmark and f.digests]
+        asked: dict[str, set[str]] = {}
+        for figure in own:
+            for name, digest in figure.digests.items():
+                asked.setdefault(name, set()).add(digest)
+        differ = [name for name, digests in asked.items() if len(digests) > 1]
+        unique = all(len(set(f.digests.values())) == len(f.rows or ()) for f in own)
+        if not differ or not unique:
+            continue
+        names |= {(id(f), name): digest for f in own for name, digest in f.digests.items()}
+        notes.beware.append(
+            f"{benchmark}: {len(differ)} questions have one number and different texts in different files (doc_hash); "
+            "questions are paired by their text"
+        )
+    return names

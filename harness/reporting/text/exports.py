@@ -73,6 +73,8 @@ def json_text(analysis: Analysis, answered: Answer, tables: dict[str, Table], fi
         "lint": filled["lint"],
         "events": [{k: _plain(v) for k, v in e.items()} for e in filled["events"]],
     }
+    if filled["notes"]:
+        data["reading"] = {title: list(sentences) for title, sentences in filled["notes"]}
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -19,6 +19,7 @@ from harness.reporting.text.conclusions import Answer
 
 _MOST_CELLS = 60
 """Beyond this many the terminal shows the best cells only; the files have all."""
+_MOST_NOTES = 12
 
 
 def summary(analysis: Analysis, answered: Answer, tables: dict[str, Table], out: Path) -> str:
@@ -27,6 +28,7 @@ def summary(analysis: Analysis, answered: Answer, tables: dict[str, Table], out:
     blocks = [_answer_text(answered, width), _accuracy_text(analysis), _verdict_text(tables["verdicts"])]
     if "cost" in tables:
         blocks.append(_cost_text(tables["cost"], price_words(analysis.study)))
+    blocks.append(_notes_text(analysis, width))
     blocks.append(f"Report: {out / 'report.html'}  {out / 'report.md'}\nTables: {out / 'tables'}")
     return "\n\n".join(block for block in blocks if block)
 
@@ -42,6 +44,21 @@ def _answer_text(answered: Answer, width: int) -> str:
             lines += textwrap.wrap(sentence, width, initial_indent="  - ", subsequent_indent="    ")
     if answered.caution:
         lines += textwrap.wrap(answered.caution, width)
+    return "\n".join(lines)
+
+
+def _notes_text(analysis: Analysis, width: int) -> str:
+    """How external files were read: of many sentences the first, the report has all."""
+    lines: list[str] = []
+    for title, sentences in analysis.study.notes:
+        lines.append(f"{title}:")
+        for sentence in sentences[:_MOST_NOTES]:
+            lines += textwrap.wrap(
+                sentence, width, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False,
+                break_long_words=False,
+            )  # fmt: skip
+        if len(sentences) > _MOST_NOTES:
+            lines.append(f"  and {len(sentences) - _MOST_NOTES} more, which report.md lists")
     return "\n".join(lines)
 
 
