@@ -64,7 +64,9 @@ class Choices:
         found = [choice for choice in self.runs if choice.means(file)]
         if len(found) > 1:
             raise SpecError(
-                "several --run name it", file=file, hint=f"{found[0].file} and {found[1].file}: which one holds?"
+                "several --run name it",
+                file=file,
+                hint=f"{found[0].file} and {found[1].file}: which one holds?",
             )
         return found[0] if found else None
 
@@ -117,7 +119,9 @@ def parse_run(text: str) -> RunChoice:
     pairs = [part.partition("=") for part in rest]
     wrong = [key + mark + value for key, mark, value in pairs if not (key.strip() and mark and value.strip())]
     if not file or wrong or not (name.strip() or rest):
-        raise SpecError(f"--run {text}: {wrong[0]!r} is no KEY=VALUE" if wrong else f"--run {text}: give {RUN_FORM}")
+        raise SpecError(
+            f"--run {text}: {wrong[0]!r} is no KEY=VALUE" if wrong else f"--run {text}: give {RUN_FORM}"
+        )
     levels = {key.strip(): value.strip() for key, _, value in pairs}
     if len(levels) < len(pairs):
         raise SpecError(f"--run {text}: a key stands twice")

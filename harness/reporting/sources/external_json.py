@@ -15,6 +15,7 @@ from harness.reporting.sources.lighteval import detail_rows, read_lighteval, tas
 from harness.reporting.sources.lm_eval import question_rows, read_lm_eval
 from harness.reporting.sources.metric_choice import as_fraction, check_choices, choose_metric
 from harness.reporting.sources.metric_names import Metric
+from harness.reporting.sources.owners import Owner, owner_text, owners_of
 from harness.reporting.sources.reading_notes import ReadingNotes, few
 from harness.reporting.sources.result_file import ResultFile, TaskResult, model_name, questions_by_error
 from harness.spec.errors import SpecError
@@ -24,21 +25,11 @@ _TOTAL = ("questions", "samples_per_question", "accuracy_percent")
 
 
 @dataclass(frozen=True)
-class _Owner:
-    """Whose results a file holds: a run, and the checkpoint of it."""
-
-    run: str
-    seed: int | None
-    step: int | None
-    levels: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class _Entry:
     """A task of a file."""
 
     file: ResultFile
-    owner: _Owner
+    owner: Owner
     task: TaskResult
     benchmark: str
 
@@ -60,7 +51,9 @@ class _Figure:
     digests: Mapping[str, str]
 
 
-def read_json_results(paths: Sequence[Path], choices: Choices | None = None) -> tuple[pd.DataFrame, ReadingNotes]:
+def read_json_results(
+    paths: Sequence[Path], choices: Choices | None = None
+) -> tuple[pd.DataFrame, ReadingNotes]:
     """Files, or every `results*.json` of folders, compressed or not.
 
     A file's run is its model, with adapter, revision and quantisation, or what `choices` says; a trailing
@@ -78,7 +71,7 @@ def read_json_results(paths: Sequence[Path], choices: Choices | None = None) -> 
     choices.check_runs(files)
     notes = ReadingNotes()
     read = [_read(file) for file in files]
-    owners = _owners(read, choices)
+    owners = owners_of(read, choices)
     entries = _entries(read, owners, notes)
     _check_twice(entries)
     figures = _figures(entries, choices, notes)
@@ -89,14 +82,18 @@ def read_json_results(paths: Sequence[Path], choices: Choices | None = None) -> 
             everywhere = all(other.left_out.get(key) == why for other in read)
             notes.leave_out(key if everywhere else f"{key} in {file.path}", why)
         steps = {f.entry.step for f in figures if f.entry.file is file}
-        notes.files.append(_whose(file, owner, steps))
+        notes.files.append(owner_text(file, owner, steps))
     return _frame(figures, notes), notes
 
 
 def _read(file: Path) -> ResultFile:
     data = read_json(file)
     if not isinstance(data, dict) or not isinstance(data.get("results"), dict):
-        what = f"it has {few(map(str, data))}" if isinstance(data, dict) and data else "it is no JSON object with keys"
+        what = (
+            f"it has {few(map(str, data))}"
+            if isinstance(data, dict) and data
+            else "it is no JSON object with keys"
+        )
         raise SpecError(
             f"is no result of lm-eval or lighteval: it has no `results`; {what}", file=file,
             hint="give the results_*.json that they write, or a long CSV",
@@ -110,7 +107,9 @@ def _nothing(file: ResultFile, notes: ReadingNotes) -> SpecError:
     why += [
         f"{few(own)}: {reason}"
         for reason, listed in notes.left_out.items()
-        if (own := [w for w in listed if any(w.startswith(t.key) for t in file.tasks) and str(file.path) in w])
+        if (
+            own := [w for w in listed if any(w.startswith(t.key) for t in file.tasks) and str(file.path) in w]
+        )
     ]
     found = [*sorted(mine), *why]
     shown = "; ".join(found[:3])[:300] + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
@@ -120,62 +119,9 @@ def _nothing(file: ResultFile, notes: ReadingNotes) -> SpecError:
     )  # fmt: skip
 
 
-def _owners(read: Sequence[ResultFile], choices: Choices) -> list[_Owner]:
-    """The run of every file, in their order."""
-    said = [choices.run(file.path) for file in read]
-    axes = list(dict.fromkeys(axis for choice in said if choice for axis in choice.levels))
-    models = _models(read)
-    owners = []
-    for file, choice, model in zip(read, said, models):
-        levels = dict(choice.levels) if choice else {}
-        missing = [axis for axis in axes if axis not in levels]
-        if missing:
-            raise SpecError(
-                f"no level of `{missing[0]}`, which --run gives other files", file=file.path,
-                hint=f"say it of every file: --run {file.path}=NAME,{missing[0]}=LEVEL",
-            )  # fmt: skip
-        name = choice.name if choice and choice.name else model
-        if not name:
-            raise SpecError(
-                "names no model", file=file.path, hint=f"say whose it is: --run {file.path}=NAME"
-            )
-        seed, step = (choice.seed, choice.step) if choice else (None, None)
-        owners.append(_Owner(name, seed, step, levels or {"model": name}))
-    return owners
-
-
-def _models(read: Sequence[ResultFile]) -> list[str]:
-    """Names of the files' models. Weights of one name that were downloaded at two commits are two models."""
-    shas: dict[tuple[str, int | None], set[str]] = {}
-    for file in read:
-        if file.model and file.model.sha:
-            shas.setdefault((file.model.run, file.model.step), set()).add(file.model.sha)
-    folders = [file.path.resolve().parent for file in read if file.model is None]
-    names = []
-    for file in read:
-        model = file.model
-        if model is None:
-            # lm-eval and lighteval keep each model's results in a folder of its name.
-            parent = file.path.resolve().parent
-            names.append(parent.name if folders.count(parent) == 1 else "")
-        elif model.sha and len(shas[model.run, model.step]) > 1:
-            names.append(f"{model.run}@{model.sha[:7]}")
-        else:
-            names.append(model.run)
-    return names
-
-
-def _whose(file: ResultFile, owner: _Owner, steps: set[int]) -> str:
-    said = [f"{axis}={level}" for axis, level in owner.levels.items() if level != owner.run]
-    said += [f"seed {owner.seed}"] if owner.seed is not None else []
-    if steps != {1} or owner.step is not None:
-        said.append(f"step {few(str(s) for s in sorted(steps))}")
-    return f"{file.path} ({file.tool}): {', '.join([owner.run, *said])}"
-
-
-def _entries(read: Sequence[ResultFile], owners: Sequence[_Owner], notes: ReadingNotes) -> list[_Entry]:
+def _entries(read: Sequence[ResultFile], owners: Sequence[Owner], notes: ReadingNotes) -> list[_Entry]:
     """Every task under its benchmark's name: tasks that differ in their examples or prompts are kept apart."""
-    named: dict[str, list[tuple[ResultFile, _Owner, TaskResult]]] = {}
+    named: dict[str, list[tuple[ResultFile, Owner, TaskResult]]] = {}
     for file, owner in zip(read, owners):
         for task in file.tasks:
             named.setdefault(task.name, []).append((file, owner, task))
@@ -191,7 +137,7 @@ def _entries(read: Sequence[ResultFile], owners: Sequence[_Owner], notes: Readin
         made = [_Entry(f, o, t, t.key if apart else label(t)) for f, o, t in found]
         if len(shots) > 1:
             notes.beware.append(
-                f"{name} was asked with {' and '.join(sorted(shots))} examples in the prompt: read as several benchmarks"
+                f"{name} was asked with {' and '.join(sorted(shots))} examples in the prompt: read apart"
             )
         for what, values in (
             ("suite", {task_parts(t.key)[0] for f, _, t in found if f.tool == "lighteval"} - {""}),
@@ -213,7 +159,8 @@ def _check_twice(entries: Sequence[_Entry]) -> None:
             one, two = other.file.path, entry.file.path
             raise SpecError(
                 f"{entry.benchmark} of {own.run} is given twice, here and in {one}", file=two,
-                hint=f"leave one out, or say which is which: --run {one}={own.run},seed=0 --run {two}={own.run},seed=1\n"
+                hint="leave one out, or say which is which: "
+                f"--run {one}={own.run},seed=0 --run {two}={own.run},seed=1\n"
                 f"  (the form is {RUN_FORM})",
             )  # fmt: skip
 
@@ -221,7 +168,9 @@ def _check_twice(entries: Sequence[_Entry]) -> None:
 def _figures(entries: Sequence[_Entry], choices: Choices, notes: ReadingNotes) -> list[_Figure]:
     benchmarks = list(dict.fromkeys(e.benchmark for e in entries))
     metrics = list(dict.fromkeys(m for e in entries for m in e.task.values))
-    check_choices("filter", choices.filters, benchmarks, list(dict.fromkeys(m.filter or "none" for m in metrics)))
+    check_choices(
+        "filter", choices.filters, benchmarks, list(dict.fromkeys(m.filter or "none" for m in metrics))
+    )
     names = [name for m in metrics for name in (m.key, m.name, f"{m.name},none")]
     check_choices("metric", choices.metrics, benchmarks, list(dict.fromkeys(names)))
     percentages = {m.name for e in entries for m, v in e.task.values.items() if m.rank and 1 < v <= 100}
@@ -237,7 +186,10 @@ def _figures(entries: Sequence[_Entry], choices: Choices, notes: ReadingNotes) -
         if metric is None:
             held = few(m.key for e in own for m in e.task.values)
             for e in own:
-                notes.leave_out(f"{benchmark} in {e.file.path}", f"{held}: not known as an accuracy (--metric NAME reads it)")
+                notes.leave_out(
+                    f"{benchmark} in {e.file.path}",
+                    f"{held}: not known as an accuracy (--metric NAME reads it)",
+                )
             continue
         made = [f for e in own if (f := _figure(e, metric, metric.name in percentages, notes)) is not None]
         figures += made
@@ -253,7 +205,11 @@ def _measure(metric: Metric, own: Sequence[_Entry]) -> str:
     known, unknown = ([m for m in others if (m.rank is None) == no] for no in (False, True))
     said = []
     if known:
-        way = f"--filter {known[0].filter or 'none'}" if known[0].name == metric.name else f"--metric {known[0].key}"
+        way = (
+            f"--filter {known[0].filter or 'none'}"
+            if known[0].name == metric.name
+            else f"--metric {known[0].key}"
+        )
         said.append(f"also there: {few(m.key for m in known)} ({way} reads it)")
     if unknown:
         said.append(f"not read, as they are not known as accuracies: {few(m.key for m in unknown)}")
@@ -266,7 +222,10 @@ def _figure(entry: _Entry, metric: Metric, percent: bool, notes: ReadingNotes) -
     """The task's accuracy by that metric; None where it is left out, which is noted."""
     task, place = entry.task, f"{entry.task.key} in {entry.file.path}"
     if metric not in task.values:
-        notes.leave_out(place, f"it is not measured by {metric.key}, as in other files, but by {few(m.key for m in task.values)}")
+        notes.leave_out(
+            place,
+            f"it is not measured by {metric.key}, as in other files, but by {few(m.key for m in task.values)}",
+        )
         return None
     value = task.values[metric]
     asked = task.questions
@@ -280,7 +239,8 @@ def _figure(entry: _Entry, metric: Metric, percent: bool, notes: ReadingNotes) -
     rows, digests = _questions(entry, metric, accuracy, asked, notes)
     if rows is None and asked is None:
         notes.leave_out(
-            place, "the number of questions is not recorded (keep the samples beside it: lm-eval --log_samples)"
+            place,
+            "the number of questions is not recorded (keep the samples beside it: lm-eval --log_samples)",
         )
         return None
     if task.of and asked and asked < task.of:
@@ -320,7 +280,7 @@ def _questions(
     mean = sum(share for _, _, share in rows) / len(rows)
     if abs(mean - accuracy) > _rounding(task.values[metric]):
         notes.beware.append(
-            f"{place}: its samples give {100 * mean:.2f} %, its result says {100 * accuracy:.2f} %; the samples are read"
+            f"{place}: its samples give {100 * mean:.2f} %, its result {100 * accuracy:.2f} %; the samples are read"
         )
     return rows, {name: digest for name, digest, _, _ in found if digest}
 
@@ -385,7 +345,7 @@ def _question_names(figures: Sequence[_Figure], notes: ReadingNotes) -> dict[tup
             continue
         names |= {(id(f), name): digest for f in own for name, digest in f.digests.items()}
         notes.beware.append(
-            f"{benchmark}: {len(differ)} questions have one number and different texts in different files (doc_hash); "
+            f"{benchmark}: {len(differ)} questions have one number and several texts in these files (doc_hash); "
             "questions are paired by their text"
         )
     return names

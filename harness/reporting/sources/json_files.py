@@ -50,7 +50,9 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError(f"is not UTF-8 text (byte {error.start})", file=path, hint="is the file whole?") from error
+        raise SpecError(
+            f"is not UTF-8 text (byte {error.start})", file=path, hint="is the file whole?"
+        ) from error
 
 
 def read_json(path: Path) -> Any:

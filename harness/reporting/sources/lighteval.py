@@ -82,7 +82,9 @@ def _of_task(configs: Any, key: str) -> dict[str, Any]:
 
 
 def _same(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
-    return one[1] == other[1] and all(a == b or "" in (a, b) for a, b in ((one[0], other[0]), (one[2], other[2])))
+    return one[1] == other[1] and all(
+        a == b or "" in (a, b) for a, b in ((one[0], other[0]), (one[2], other[2]))
+    )
 
 
 def _questions(data: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int | None, int | None]:

@@ -27,7 +27,15 @@ from harness.spec.errors import SpecError
 
 _ADAPTERS = ("peft", "delta", "lora_local_path")
 _BASES = ("pretrained", "model", "path", "engine")
-_QUANTISED = ("load_in_4bit", "load_in_8bit", "autogptq", "gptqmodel", "quantization", "gguf_file", "subfolder")
+_QUANTISED = (
+    "load_in_4bit",
+    "load_in_8bit",
+    "autogptq",
+    "gptqmodel",
+    "quantization",
+    "gguf_file",
+    "subfolder",
+)
 _NOTHING = ("", "none", "null", "false")
 _GROUP_OF = re.compile(r"[_\-]")
 
@@ -170,7 +178,9 @@ class _Samples:
         if task in self._found:
             return self._found[task], ""
         same = [t for t in self._tasks if spelled(t) == spelled(task)]
-        near = [path for name, path in self._found.items() if spelled(name) == spelled(task) and name not in same]
+        near = [
+            path for name, path in self._found.items() if spelled(name) == spelled(task) and name not in same
+        ]
         if near and len(same) > 1:
             return None, f"{near[0].name} may be of {' or of '.join(same)}"
         if near:

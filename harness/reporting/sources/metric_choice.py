@@ -66,7 +66,9 @@ def check_choices(option: str, given: Sequence[str], tasks: Sequence[str], known
     general, _ = chosen(given, "", tasks)
     if general is not None and general not in known:
         task = general.partition("=")[0]
-        what = f"no task `{task}`, or no such {option}" if "=" in general else f"no such {option} in these files"
+        what = (
+            f"no task `{task}`, or no such {option}" if "=" in general else f"no such {option} in these files"
+        )
         raise SpecError(
             f"--{option} {general}: {what}",
             hint=f"they have {few(known) if known else 'none'}; tasks: {few(tasks)}",

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 _SAMPLED = re.compile(
-    r"^(?P<of>.*?)(?P<kind>pass|maj|avg|cons)(?:@|_at_)(?P<k>\d+|[kn])(?![a-z0-9])(?P<rest>.*)$", re.IGNORECASE
+    r"^(?P<of>.*?)(?P<kind>pass|maj|avg|cons)(?:@|_at_)(?P<k>\d+|[kn])(?![a-z0-9])(?P<rest>.*)$",
+    re.IGNORECASE,
 )
 _NAMED = re.compile(r"\b([kn])=(\d+)")
 _COUNTED = re.compile(r"^[:_](\d+)(?:_samples|n)?$")

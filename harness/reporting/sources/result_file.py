@@ -94,7 +94,12 @@ class ResultFile:
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number of a size that a figure may have; no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < 1e15
+        and math.isfinite(value)
+    )
 
 
 def whole(value: Any) -> int | None:
@@ -120,7 +125,7 @@ def text(value: Any) -> str:
 
 
 def questions_by_error(accuracy: float, error: float) -> int | None:
-    """Questions of a mean of right and wrong whose standard error is sqrt(p (1 − p) / (n − 1)), as both tools have it.
+    """Questions n of a mean p of right and wrong whose standard error is sqrt(p (1 − p) / (n − 1)), as both tools do.
 
     None where the figures give no whole number of questions and of right ones, as rounded or bootstrapped ones do.
     """

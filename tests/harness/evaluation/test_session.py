@@ -13,6 +13,7 @@ from harness.evaluation.benchmarks import REGISTRY, benchmark
 from harness.evaluation.evaluate import Evaluator
 from harness.evaluation.exports import export
 from harness.evaluation.tables import evaluations_in
+from harness.reporting.foreign_json import read_json_results
 from harness.spec.errors import SpecError
 from harness.store.folders import RunFolder
 
@@ -206,6 +207,22 @@ def test_exports_hold_the_same_figures(out):
     assert all(len(line["resps"][0]) == 4 for line in lines)
 
 
+def test_exports_are_read_back_as_they_were(out):
+    """Every question with its samples from lm-eval's form, every accuracy from lighteval's."""
+    found, _ = read_json_results([out / "export" / "lm_eval"])
+    totals, _ = read_json_results([out / "export" / "lighteval"])
+    for _, record in evaluations_in(out):
+        name, cap = record["benchmark"], record["settings"]["max_completion_tokens"]
+        known = samples_of(out, name, cap).groupby("question_id")["correct"].agg(["size", "sum"])
+        own = found[found["benchmark"] == f"{name}_{cap}"].set_index("question").sort_index()
+        assert own["samples"].to_dict() == known["size"].to_dict()
+        assert own["correct"].to_dict() == pytest.approx(known["sum"].to_dict())
+        (row,) = totals[totals["benchmark"] == f"{name}_{cap}"].to_dict("records")
+        assert (row["questions"], row["samples_per_question"]) == (record["questions"], record["samples"])
+        assert row["accuracy_percent"] == pytest.approx(100 * record["accuracy"])
+    assert set(found["run"]) == set(totals["run"]) == {"tiny"}
+
+
 def test_checkpoints_of_one_run_are_exported_apart(out, tmp_path):
     run_folder, record = evaluations_in(out)[0]
     samples = samples_of(out, record["benchmark"], record["settings"]["max_completion_tokens"])
@@ -225,6 +242,11 @@ def test_checkpoints_of_one_run_are_exported_apart(out, tmp_path):
     for step, correct in ((1, 0), (2, 1)):
         (path,) = (tmp_path / "export").rglob(f"samples_{label}-{step}_*.jsonl")
         assert all(json.loads(line)["exact_match"] == correct for line in path.read_text().splitlines())
+    for form in ("lm_eval", "lighteval"):
+        rows, _ = read_json_results([tmp_path / "export" / form])
+        assert set(rows["benchmark"]) == {record["benchmark"]}
+        right = "correct" if "correct" in rows else "accuracy_percent"
+        assert (rows.groupby("step")[right].mean() > 0).to_dict() == {1: False, 2: True}
 
 
 def test_the_base_run_of_a_matrix_is_found(out):
