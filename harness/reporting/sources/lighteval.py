@@ -11,10 +11,10 @@ from harness.reporting.sources.result_file import (
     ModelName,
     ResultFile,
     TaskResult,
-    is_number,
     mapping,
     model_name,
     own_step,
+    share_right,
     spelled,
     split_metrics,
     text,
@@ -149,10 +149,7 @@ def detail_rows(samples: Path, metric: Metric) -> Iterator[tuple[str, str, int, 
     except (OSError, pa.ArrowException) as error:
         raise SpecError(f"cannot be read: {str(error)[:80]}", file=samples) from error
     for number, row in enumerate(rows):
-        value = mapping(row).get(metric.name)
-        value = float(value) if isinstance(value, bool) else value
-        if not is_number(value):
+        found = share_right(mapping(row).get(metric.name), metric.samples if metric.mean else 1)
+        if found is None:
             raise SpecError(f"has no {metric.name} of row {number}", file=samples)
-        count = metric.samples if metric.mean else 1
-        count = count if abs(value * count - round(value * count)) < 1e-9 * count else 1
-        yield str(number), "", count, float(value)
+        yield str(number), "", *found

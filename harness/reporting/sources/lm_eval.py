@@ -14,10 +14,10 @@ from harness.reporting.sources.result_file import (
     ModelName,
     ResultFile,
     TaskResult,
-    is_number,
     mapping,
     model_name,
     own_step,
+    share_right,
     spelled,
     split_metrics,
     text,
@@ -210,14 +210,10 @@ def question_rows(
     if None in ids or len(set(ids)) < len(ids):
         raise SpecError("names a question twice, or not at all", file=where)
     for name, row in zip(ids, own):
-        value = row.get(metric.name)
-        value = float(value) if isinstance(value, bool) else value
-        if not is_number(value):
+        found = share_right(row.get(metric.name), _sample_count(row) if metric.mean else 1)
+        if found is None:
             raise SpecError(f"has no {metric.name} of question {name}", file=where)
-        count = _sample_count(row) if metric.mean else 1
-        # A value between two samples' shares is none of single samples: partial credit, or a vote.
-        count = count if abs(value * count - round(value * count)) < 1e-9 * count else 1
-        yield str(name), text(row.get("doc_hash")), count, float(value)
+        yield str(name), text(row.get("doc_hash")), *found
 
 
 def _question(row: Mapping[str, Any], own: bool) -> str | None:

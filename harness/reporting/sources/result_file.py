@@ -109,6 +109,17 @@ def whole(value: Any) -> int | None:
     return int(value) if is_number(value) and value > 0 and value == int(value) else None
 
 
+def share_right(value: Any, samples: int) -> tuple[int, float] | None:
+    """Samples of a question and their share that is right; None where the value is no number.
+
+    A value between two such shares is of one sample: partial credit, or a vote.
+    """
+    if not is_number(value) and not isinstance(value, bool):
+        return None
+    right = float(value) * samples
+    return (samples if abs(right - round(right)) < 1e-9 * samples else 1), float(value)
+
+
 def own_step(entry: Mapping[str, Any]) -> int | None:
     """The checkpoint's step in an export of this project."""
     return 0 if entry.get("step") == 0 else whole(entry.get("step"))
