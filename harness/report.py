@@ -133,12 +133,12 @@ def _rebuild(folder: Path) -> tuple[str, bool]:
 
 
 def _external(arguments: argparse.Namespace) -> tuple[str, bool]:
-    from harness.reporting.report import write_foreign_report
+    from harness.reporting.report import write_external_report
     from harness.reporting.sources.choices import Choices, parse_run
 
     choices = Choices(arguments.filter, arguments.metric, [parse_run(text) for text in arguments.run])
     baselines = dict(b.split("=", 1) for b in arguments.baseline)
-    return write_foreign_report(
+    return write_external_report(
         arguments.external,
         arguments.out,
         baselines=baselines,

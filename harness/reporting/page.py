@@ -140,7 +140,7 @@ def context(
         "pictures": pictures,
         "front": front(found),
         "lint": findings(analysis.study),
-        "foreign": "cost" not in tables,
+        "external": "cost" not in tables,
         "guards": [guard_sentence(g) for g in analysis.guards],
         "best_cell": best_cell_text(analysis),
         "examples": examples(analysis),

@@ -1,4 +1,4 @@
-"""Writes everything that is derived from the records of output folders, or from foreign results."""
+"""Writes everything that is derived from the records of output folders, or from external results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.reporting.figures.theme import standalone_svg
 from harness.reporting.page import context, html, markdown
 from harness.reporting.sources.choices import Choices
 from harness.reporting.sources.comparison import merged_study
-from harness.reporting.sources.external import foreign_study
+from harness.reporting.sources.external import external_study
 from harness.reporting.tables.all_tables import build_tables
 from harness.reporting.tables.published_claims import Claims, read_claims
 from harness.reporting.text.conclusions import answer
@@ -28,7 +28,7 @@ def write_report(out: Path) -> tuple[str, bool]:
     return _write(load_study(out), None)
 
 
-def write_foreign_report(
+def write_external_report(
     files: Sequence[Path],
     out: Path,
     *,
@@ -37,7 +37,7 @@ def write_foreign_report(
     claims: Path | None = None,
     choices: Choices | None = None,
 ) -> tuple[str, bool]:
-    """Judges results of others; see `foreign_study` for the arguments.
+    """Judges results of others; see `external_study` for the arguments.
 
     Args:
         claims: a file of published claims, see `read_claims`.
@@ -45,7 +45,7 @@ def write_foreign_report(
     Raises:
         SpecError: what is wrong with the files.
     """
-    study = foreign_study(files, out, baselines=baselines, delta=delta, choices=choices)
+    study = external_study(files, out, baselines=baselines, delta=delta, choices=choices)
     stated = read_claims(claims) if claims else None
     if stated and stated.question:
         study.grid["question"] = stated.question

@@ -35,7 +35,7 @@ _FORMS = (
 )
 
 
-def foreign_study(
+def external_study(
     files: Sequence[Path],
     out: Path,
     *,
@@ -334,7 +334,7 @@ def _run_frame(runs: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
         math.nan,
     )
     rows = [
-        {"run": r["run"], "kind": "foreign", "label": r["run"], **{a: r[a] for a in axes}, "seed": r["seed"],
+        {"run": r["run"], "kind": "external", "label": r["run"], **{a: r[a] for a in axes}, "seed": r["seed"],
          "status": "finished", "devices": math.nan, "device": None, "error": None, **nothing}
         for r in records(runs)
     ]  # fmt: skip
@@ -347,7 +347,7 @@ def _evaluations(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     if "question" not in frame.columns:
         total = frame["questions"] * frame["samples_per_question"]
         made = frame[keys].assign(
-            kind="foreign",
+            kind="external",
             questions=frame["questions"].astype(int),
             samples=frame["samples_per_question"].astype(int),
             correct=(frame["accuracy_percent"] / 100 * total).round().astype(int),
@@ -367,7 +367,7 @@ def _evaluations(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         .reset_index()
     )  # fmt: skip
     made = made.assign(
-        kind="foreign",
+        kind="external",
         samples=made["samples"].round().astype(int),
         correct=made["correct"].round().astype(int),
     )

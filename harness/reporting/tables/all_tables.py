@@ -11,7 +11,7 @@ from harness.reporting.tables.training_length import best_table, trajectories_ta
 
 
 def build_tables(analysis: Analysis) -> dict[str, Table]:
-    """All tables, in the order of the report; of foreign results none on time, memory and money."""
+    """All tables, in the order of the report; of external results none on time, memory and money."""
     made = [
         accuracy_table(analysis),
         cells_table(analysis),
@@ -19,7 +19,7 @@ def build_tables(analysis: Analysis) -> dict[str, Table]:
         trajectories_table(analysis),
         best_table(analysis),
     ]
-    if (analysis.study.runs["kind"] != "foreign").any() or analysis.study.runs.empty:
+    if (analysis.study.runs["kind"] != "external").any() or analysis.study.runs.empty:
         made += [
             throughput_table(analysis.study),
             memory_table(analysis.study),

@@ -59,7 +59,7 @@ def make_table(
 
     Columns without any value are left out of the view and named in a footnote.
     """
-    # A training length of foreign results is an axis and the step at once.
+    # A training length of external results is an axis and the step at once.
     shown = [s for i, s in enumerate(shown) if s[1] not in {t[1] for t in shown[:i]}]
     there = [s for s in shown if s[1] in frame.columns and not all(map(formats.is_empty, frame[s[1]]))]
     absent = [title for title, key, _ in shown if (title, key) not in {(t, k) for t, k, _ in there}]

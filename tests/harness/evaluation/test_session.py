@@ -13,7 +13,7 @@ from harness.evaluation.benchmarks import REGISTRY, benchmark
 from harness.evaluation.evaluate import Evaluator
 from harness.evaluation.exports import export
 from harness.evaluation.tables import evaluations_in
-from harness.reporting.foreign_json import read_json_results
+from harness.reporting.sources.external_json import read_json_results
 from harness.spec.errors import SpecError
 from harness.store.folders import RunFolder
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.report import main
 from harness.reporting.analysis.analysis import analyse
-from harness.reporting.sources.external import foreign_study
+from harness.reporting.sources.external import external_study
 from harness.reporting.tables.training_length import WITHIN_CHANCE, best_table
 from harness.reporting.text.conclusions import answer, guard_sentence
 from harness.spec.errors import SpecError
@@ -45,7 +45,7 @@ def test_csv_and_parquet_give_the_planted_verdict(tmp_path):
     frame.to_csv(tmp_path / "long.csv", index=False)
     frame.to_parquet(tmp_path / "long.parquet")
     found = [
-        _verdicts(analyse(foreign_study([tmp_path / f"long.{kind}"], tmp_path / "out")))
+        _verdicts(analyse(external_study([tmp_path / f"long.{kind}"], tmp_path / "out")))
         for kind in ("csv", "parquet")
     ]
     assert found[0] == found[1]
@@ -62,19 +62,19 @@ def test_seeds_of_their_own_are_no_blocks(tmp_path):
     frame = _long(seeds=(0,))
     frame["seed"] = frame["run"].map({r: i for i, r in enumerate(frame["run"].unique())})
     frame.to_csv(tmp_path / "long.csv", index=False)
-    found = _verdicts(analyse(foreign_study([tmp_path / "long.csv"], tmp_path / "out")))
+    found = _verdicts(analyse(external_study([tmp_path / "long.csv"], tmp_path / "out")))
     assert found["all", "reward", "cosine"].df == 1, (
         "four runs, two axes: blocks of one run would leave nothing"
     )
     frame.drop(columns="seed").to_csv(tmp_path / "without.csv", index=False)
-    same = _verdicts(analyse(foreign_study([tmp_path / "without.csv"], tmp_path / "out")))
+    same = _verdicts(analyse(external_study([tmp_path / "without.csv"], tmp_path / "out")))
     assert same["all", "reward", "cosine"].effect == found["all", "reward", "cosine"].effect
 
 
 def test_seeds_needed_of_a_training_length_are_those_of_paired_differences(tmp_path):
     frame = _long(seeds=(0, 1))
     frame[(frame["axis.reward"] == "cosine") & (frame["axis.data"] == "a")].to_csv(tmp_path / "cell.csv")
-    found = _verdicts(analyse(foreign_study([tmp_path / "cell.csv"], tmp_path / "out")))
+    found = _verdicts(analyse(external_study([tmp_path / "cell.csv"], tmp_path / "out")))
     length = found["all", "step", "20"]
     assert (length.runs, length.df, length.verdict) == (2, 1, "inconclusive")
     assert 4 <= length.seeds_needed < 100
@@ -96,7 +96,7 @@ def test_step_0_is_no_trained_checkpoint(tmp_path):
         guards = []
         for least in (0, 1):
             table[table["step"] >= least].to_csv(tmp_path / f"{name}.csv", index=False)
-            guards.append(analyse(foreign_study([tmp_path / f"{name}.csv"], tmp_path / "out")).guards)
+            guards.append(analyse(external_study([tmp_path / f"{name}.csv"], tmp_path / "out")).guards)
         assert [g.figures for g in guards[0]] == [g.figures for g in guards[1]], name
         assert [g.benchmark for g in guards[0]] == ["a", "b", "all"]
         assert {g.figures.checkpoints for g in guards[0]} == {6}
@@ -110,7 +110,7 @@ def test_text_and_table_agree_on_a_best_that_was_published_rounded(tmp_path):
         for step in range(10, 90, 10)
     ]  # fmt: skip
     pd.DataFrame(best).to_csv(tmp_path / "best.csv", index=False)
-    found = analyse(foreign_study([tmp_path / "best.csv"], tmp_path / "out"))
+    found = analyse(external_study([tmp_path / "best.csv"], tmp_path / "out"))
     figures = found.guards[0].figures
     assert figures.p_value > 0.05
     assert figures.best > figures.upper
@@ -124,7 +124,7 @@ def test_what_is_not_measured_everywhere_is_left_out_and_named(tmp_path):
 
     def told(changed):
         changed.to_csv(tmp_path / "some.csv", index=False)
-        found = analyse(foreign_study([tmp_path / "some.csv"], tmp_path / "out"))
+        found = analyse(external_study([tmp_path / "some.csv"], tmp_path / "out"))
         return found, answer(found)
 
     more = pd.concat([frame, frame[cosine].assign(benchmark="products")])
@@ -158,7 +158,7 @@ def test_benchmark_rows_rest_on_runs(tmp_path):
     totals.to_csv(tmp_path / "totals.csv", index=False)
     frame.to_csv(tmp_path / "long.csv", index=False)
     rough, fine = (
-        _verdicts(analyse(foreign_study([tmp_path / f"{n}.csv"], tmp_path / "out"), )) for n in ("totals", "long")
+        _verdicts(analyse(external_study([tmp_path / f"{n}.csv"], tmp_path / "out"), )) for n in ("totals", "long")
     )  # fmt: skip
     for key in (("all", "reward", "cosine"), ("all", "step", "20")):
         assert rough[key].effect == pytest.approx(fine[key].effect)
@@ -177,7 +177,7 @@ def test_lm_eval_and_lighteval_json(tmp_path):
             "config_tasks": {"lighteval|aime24": {"effective_num_docs": 30, "original_num_docs": 30}},
         }  # fmt: skip
         (folder / "results_2025-01-01.json").write_text(json.dumps(data))
-    study = foreign_study([tmp_path / "lighteval"], tmp_path / "out")
+    study = external_study([tmp_path / "lighteval"], tmp_path / "out")
     assert study.evaluations[["benchmark", "questions", "accuracy", "step"]].to_dict("records") == [
         {"benchmark": "aime24", "questions": 30, "accuracy": 0.5, "step": 100},
         {"benchmark": "aime24", "questions": 30, "accuracy": 0.6, "step": 100},
@@ -193,7 +193,7 @@ def test_lm_eval_and_lighteval_json(tmp_path):
         "n-samples": {"gsm8k": {"original": 4, "effective": 4}},
     }  # fmt: skip
     (folder / "results_1.json").write_text(json.dumps(data))
-    study = foreign_study([folder / "results_1.json"], tmp_path / "out")
+    study = external_study([folder / "results_1.json"], tmp_path / "out")
     assert (study.evaluations["questions"].iloc[0], study.evaluations["accuracy"].iloc[0]) == (4, 0.5)
     lines = [
         {
@@ -206,7 +206,7 @@ def test_lm_eval_and_lighteval_json(tmp_path):
         for i in range(4)
     ]
     (folder / "samples_gsm8k_1.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    study = foreign_study([folder], tmp_path / "out")
+    study = external_study([folder], tmp_path / "out")
     assert study.questions()["correct"].tolist() == [0, 1, 0, 1], "the first filter, question by question"
     assert study.grid["axes"] == {}
 
@@ -262,7 +262,7 @@ def test_levels_are_what_the_file_says(tmp_path):
     levels = ["None", "NA", "1e-6", "048", "48", "0.50", ""]
     rows = [_row(run=f"r{i}", **{"axis.x": level}) for i, level in enumerate(levels)]
     pd.DataFrame(rows).to_csv(tmp_path / "long.csv", index=False)
-    study = foreign_study([tmp_path / "long.csv"], tmp_path / "out", baselines={"x": "1e-6"})
+    study = external_study([tmp_path / "long.csv"], tmp_path / "out", baselines={"x": "1e-6"})
     assert study.grid["axes"] == {"x": [*levels[:-1], "–"]}
     assert study.questions()["correct"].tolist() == [2] * len(levels)
 
@@ -270,7 +270,7 @@ def test_levels_are_what_the_file_says(tmp_path):
 def test_a_constant_column_may_be_called_anything(tmp_path):
     rows = [_row(run=run, device="A40", status="done", reward=run) for run in "ab"]
     pd.DataFrame(rows).drop(columns="seed").to_csv(tmp_path / "long.csv", index=False)
-    study = foreign_study([tmp_path / "long.csv"], tmp_path / "out")
+    study = external_study([tmp_path / "long.csv"], tmp_path / "out")
     assert study.grid["axes"] == {"reward": ["a", "b"]}
     assert study.runs["status"].tolist() == ["finished", "finished"]
 
@@ -280,14 +280,14 @@ def test_right_and_wrong_as_truth_values(tmp_path):
     frame.to_csv(tmp_path / "long.csv", index=False)
     frame.to_parquet(tmp_path / "long.parquet")
     for kind in ("csv", "parquet"):
-        study = foreign_study([tmp_path / f"long.{kind}"], tmp_path / "out")
+        study = external_study([tmp_path / f"long.{kind}"], tmp_path / "out")
         assert study.evaluations["accuracy"].tolist() == [0.75]
 
 
 def test_a_parquet_file_may_have_its_runs_as_index(tmp_path):
     _long().to_parquet(tmp_path / "plain.parquet")
     _long().set_index("run").to_parquet(tmp_path / "index.parquet")
-    plain, index = (foreign_study([tmp_path / f"{n}.parquet"], tmp_path / "out") for n in ("plain", "index"))
+    plain, index = (external_study([tmp_path / f"{n}.parquet"], tmp_path / "out") for n in ("plain", "index"))
     pd.testing.assert_frame_equal(plain.questions(), index.questions())
 
 
@@ -314,7 +314,7 @@ def test_means_over_tasks_are_no_tasks(tmp_path):
     }
     for data in (lm_eval, lighteval):
         (tmp_path / "results.json").write_text(json.dumps(data))
-        found = foreign_study([tmp_path / "results.json"], tmp_path / "out").evaluations
+        found = external_study([tmp_path / "results.json"], tmp_path / "out").evaluations
         assert found["questions"].tolist() == [100, 200]
         assert found["accuracy"].tolist() == [0.25, 0.75]
 
@@ -329,7 +329,7 @@ def test_questions_are_counted_of_the_task_itself(tmp_path):
         },
     }
     (tmp_path / "results.json").write_text(json.dumps(data))
-    study = foreign_study([tmp_path / "results.json"], tmp_path / "out")
+    study = external_study([tmp_path / "results.json"], tmp_path / "out")
     assert study.evaluations["questions"].tolist() == [5000]
 
 
@@ -399,10 +399,10 @@ def test_mistakes_in_the_command(tmp_path, capsys):
         assert len(lines) <= 3
     (tmp_path / "x.json").write_text("[1]")
     with pytest.raises(SpecError, match="no result of lm-eval"):
-        foreign_study([tmp_path / "x.json"], tmp_path / "out")
+        external_study([tmp_path / "x.json"], tmp_path / "out")
 
 
-def test_report_of_foreign_results(tmp_path):
+def test_report_of_external_results(tmp_path):
     _long(steps=(10, 20, 30)).to_csv(tmp_path / "long.csv", index=False)
     out = tmp_path / "out"
     arguments = [
