@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from harness.report import main
-from harness.reporting.sources.external_json import read_json_results
 from harness.reporting.sources.choices import Choices, parse_run
+from harness.reporting.sources.external_json import read_json_results
 from harness.reporting.sources.metric_names import parse_metric
 from harness.spec.errors import SpecError
 
