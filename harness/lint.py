@@ -76,10 +76,10 @@ def _print(file: str, findings: Sequence[object], notes: Sequence[str]) -> None:
         print(finding)
     for note in notes:
         print(f"{file}: note: {note}")
-    told = Counter(
+    number = Counter(
         "waived" if f.waived is not None else f.severity for f in findings if isinstance(f, Finding)
     )
-    counts = ", ".join(f"{told[kind]} {kind}" for kind in ("error", "warning", "info", "waived"))
+    counts = ", ".join(f"{number[kind]} {kind}" for kind in ("error", "warning", "info", "waived"))
     print(f"{file}: {counts}")
 
 

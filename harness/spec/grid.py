@@ -372,7 +372,7 @@ def _recipe(data: Located, known: dict[str, Section]) -> Recipe:
         field = Recipe.model_fields.get(name)
         key = f"{name} {value!r}"
         if key not in known and field is not None and isinstance(field.annotation, type):
-            with contextlib.suppress(ValidationError):  # told below, with its place
+            with contextlib.suppress(ValidationError):  # reported below, with its place
                 known[key] = field.annotation.model_validate(value)
         sections[name] = known.get(key, value)
     try:

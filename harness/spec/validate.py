@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.spec.errors import SpecError
 from harness.spec.section import Section
-from harness.spec.source import Located, Path_, nearest
+from harness.spec.source import Located, Path_, dotted, nearest
 
 S = TypeVar("S", bound=Section)
 
@@ -62,18 +62,10 @@ def check_partial(model: type[Section], located: Located, prefix: Path_ = ()) ->
             raise _spec_error(model, data, error, located, prefix) from None
 
 
-def dotted(path: Path_) -> str:
-    """`("data", "sources", 0)` as `data.sources[0]`."""
-    text = ""
-    for key in path:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
-    return text
-
-
 def _spec_error(
     model: type[Section], data: Any, error: ValidationError, located: Located, prefix: Path_
 ) -> SpecError:
-    # An unknown key explains the missing one beside it, so it is told first, and what is missing last.
+    # An unknown key explains the missing one beside it, so it is reported first, and what is missing last.
     order = {"extra_forbidden": 0, "missing": 2}
     first = min(error.errors(), key=lambda e: order.get(e["type"], 1))
     path, owner = _locate(model, data, first["loc"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import Any
 from harness.curation.text import compared
 from harness.data.mix import build_benchmark, build_mix
 from harness.data.sources import SourceNotFound, load_source
-from harness.models.catalog import resolve_model
+from harness.models.architecture import Architecture
+from harness.models.catalog import ModelSource, resolve_model
 from harness.models.errors import ModelNotFound
 from harness.models.known import known_architecture
 from harness.rewards.answers import AnswerChecker
 from harness.spec.data import DataSpec
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
-from harness.spec.lint import grids, trl_recipes
+from harness.spec.lint import grids, rules, trl_recipes, trl_rules, trl_settings
 from harness.spec.lint.finding import Finding, Place, ordered, with_waivers
 from harness.spec.recipe import RewardSpec
-from harness.spec.source import Path_, read_yaml
+from harness.spec.source import Path_, read_pyyaml, read_yaml
 from harness.store.folders import OUTPUT_SCHEMA
 
 GOLDS = 300
@@ -48,7 +50,7 @@ def lint_file(file: str | Path) -> Linted:
     Raises:
         SpecError: the file is neither, or wrong in a way that is no matter of opinion.
     """
-    if trl_recipes.is_trl_recipe(read_yaml(file).data):
+    if is_recipe(file):
         return _trl_recipe(file)
     try:
         grid = load_grid(file)
@@ -59,23 +61,34 @@ def lint_file(file: str | Path) -> Linted:
     return lint_grid(grid)
 
 
+def is_recipe(file: str | Path) -> bool:
+    """Whether a file is a recipe of trl, which PyYAML reads, or else a grid.
+
+    Raises:
+        SpecError: it is a recipe, and PyYAML cannot read it.
+    """
+    try:
+        return trl_recipes.is_trl_recipe(read_pyyaml(file).data)
+    except SpecError as error:
+        with contextlib.suppress(SpecError):
+            if trl_recipes.is_trl_recipe(read_yaml(file).data):
+                raise error
+    return False
+
+
 def _trl_recipe(file: str | Path) -> Linted:
     recipe = trl_recipes.load_trl_recipe(file)
     place = Place(key="# lint: waive")
-    found = with_waivers(trl_recipes.trl_findings(recipe), recipe.waivers, file=recipe.file, place=place)
-    notes = []
-    if not recipe.stated:
-        notes.append(
-            f"read as a recipe for trl {recipe.version}, whose keys fit best: what depends on it is a warning; "
-            "to say it: `# lint: trl=VERSION`"
-        )
-    if recipe.processes is None:
-        notes.append(
-            "batches were not looked at: `# lint: processes=N` in the file says how many processes train"
-        )
-    run = trl_recipes.settings_of(recipe)
-    rewards = {} if run.reward is None else {Path(file).stem: (run.reward, run.cap)}
-    return Linted(found, notes, rewards)
+    run = trl_settings.settings_of(recipe)
+    found = trl_rules.trl_findings(recipe)
+    known = known_architecture(run.model)
+    found += rules.rate([run], {run.model: known.parameters} if known else None)
+    found += rules.lengths([run], {run.model: known.context_tokens}) if known else []
+    found = with_waivers(found, recipe.waivers, file=recipe.file, place=place)
+    rewards = (
+        {Path(file).stem: (run.reward, run.cap)} if run.reward is not None and run.reward_complete else {}
+    )
+    return Linted(found, trl_rules.notes_on(recipe), rewards)
 
 
 def _unknown_key(error: SpecError) -> Finding:
@@ -103,7 +116,12 @@ def lint_grid(grid: Grid) -> Linted:
 
 def _linted(grid: Grid) -> Linted:
     notes: list[str] = []
-    found = grids.grid_findings(grid, _contexts(grid, notes))
+    known = _architectures(grid, notes)
+    found = grids.grid_findings(
+        grid,
+        contexts={name: model.context_tokens for name, model in known.items()},
+        parameters={name: model.parameters for name, model in known.items()},
+    )
     found += _golds(grid, notes)
     found += _overlaps(grid, notes)
     place = Place(key="lint.waive", line=grid.located.line(("lint", "waive")))
@@ -112,7 +130,7 @@ def _linted(grid: Grid) -> Linted:
 
 
 def before_spending(grid: Grid) -> list[str]:
-    """What is to be told before a matrix runs: unwaived errors and warnings, but for what the plan tells itself."""
+    """Unwaived lint errors and warnings to print before a run, minus those that the plan itself prints."""
     return [
         str(found)
         for found in lint_grid(grid).findings
@@ -121,7 +139,7 @@ def before_spending(grid: Grid) -> list[str]:
 
 
 def lint_json(grid: Grid) -> dict[str, object]:
-    """Every finding, waived ones too, as the report of the study tells them: `lint.json` of an output folder."""
+    """Every finding, waived ones too, as the report of the study lists them: `lint.json` of an output folder."""
     rows = [
         {
             "severity": f.severity,
@@ -146,15 +164,14 @@ def _rewards(grid: Grid) -> dict[str, tuple[RewardSpec, int]]:
     return rewards
 
 
-def _contexts(grid: Grid, notes: list[str]) -> dict[str, int]:
-    contexts = {}
+def _architectures(grid: Grid, notes: list[str]) -> dict[str, Architecture | ModelSource]:
+    architectures: dict[str, Architecture | ModelSource] = {}
     for spec in {cell.recipe.model.name: cell.recipe.model for cell in grid.cells}.values():
-        known = known_architecture(spec.name)
         try:
-            contexts[spec.name] = (known or resolve_model(spec)).context_tokens
+            architectures[spec.name] = known_architecture(spec.name) or resolve_model(spec)
         except ModelNotFound as error:
             notes.append(f"{error.message}; its context was not looked at")
-    return contexts
+    return architectures
 
 
 def _golds(grid: Grid, notes: list[str]) -> Iterator[Finding]:
@@ -203,7 +220,7 @@ def _overlaps(grid: Grid, notes: list[str]) -> Iterator[Finding]:
                 index,
                 {compared(p.question): p.question for p in build_benchmark(benchmark)},
             )
-        except SpecError:  # told with the answers
+        except SpecError:  # reported with the answers
             continue
     mixes: dict[str, tuple[DataSpec, Place]] = {}
     for cell in grid.cells:

@@ -21,8 +21,7 @@ from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import Identity
 from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec
-from harness.spec.source import Path_
-from harness.spec.validate import dotted
+from harness.spec.source import Path_, dotted
 from harness.store.atomic import read_json
 from harness.store.errors import StoreError
 from harness.store.folders import Store

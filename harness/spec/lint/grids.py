@@ -17,6 +17,7 @@ from harness.spec.source import Path_
 from kernels.grpo_loss.objective import VARIANTS
 
 PATHS: dict[str, Path_] = {
+    "rate": ("optimizer", "learning_rate"),
     "warmup": ("optimizer", "warmup_steps"),
     "inner": ("training", "inner_epochs"),
     "beta": ("objective", "beta"),
@@ -34,17 +35,21 @@ MANY_CHECKPOINTS = 5
 """From so many checkpoints of one run on, picking the best of them is a finding to answer for."""
 
 
-def grid_findings(grid: Grid, contexts: Mapping[str, int] | None = None) -> list[Finding]:
+def grid_findings(
+    grid: Grid, contexts: Mapping[str, int] | None = None, parameters: Mapping[str, int] | None = None
+) -> list[Finding]:
     """What the file alone shows, before waivers.
 
     Args:
         grid: the grid.
         contexts: context length by model name, where it is known.
+        parameters: of a model by its name, where they are known.
     """
     cells = [cell for cell in grid.cells if cell.seed == grid.head.seeds[0]]
     runs = [settings_of(grid, cell) for cell in cells]
     found = rules.findings(runs) + reward_rules.findings(runs)
     found += rules.lengths(runs, contexts) if contexts else []
+    found += rules.rate(runs, parameters)
     return [*dict.fromkeys(found), *same_runs(grid, cells), *evaluation(grid, cells)]
 
 
@@ -66,9 +71,7 @@ def settings_of(grid: Grid, cell: Cell) -> RunSettings:
         | {"fix_temperature": "remove `training.logprob_temperature`: log-probs then follow the rollout's"},
         steps=recipe.training.steps,
         horizon=recipe.optimizer.schedule_steps or recipe.training.steps,
-        schedule=recipe.optimizer.schedule,
-        warmup_steps=recipe.optimizer.warmup_steps,
-        floor=recipe.optimizer.min_learning_rate_ratio,
+        optimizer=recipe.optimizer,
         checkpoints=(recipe.training.steps,),
         updates=recipe.training.inner_epochs * recipe.training.minibatches,
         loss=recipe.objective.loss,
@@ -78,6 +81,7 @@ def settings_of(grid: Grid, cell: Cell) -> RunSettings:
         cap=recipe.rollout.max_completion_tokens,
         prompt_cap=recipe.prompt.max_tokens,
         model=recipe.model.name,
+        lora=recipe.model.lora is not None,
         temperature=recipe.rollout.temperature,
         logprob_temperature=recipe.logprob_temperature,
         top_p=recipe.rollout.top_p,

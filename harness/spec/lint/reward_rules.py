@@ -105,7 +105,7 @@ def _letters(number: int) -> str:
 
 
 def findings(runs: Sequence[RunSettings]) -> list[Finding]:
-    """What is wrong with the rewards of these runs; the same reward under the same cap is told once."""
+    """What is wrong with the rewards of these runs; the same reward under the same cap is reported once."""
     found: list[Finding] = []
     seen: set[tuple[str, int, tuple[Place, ...]]] = set()
     for run in runs:
@@ -119,12 +119,12 @@ def findings(runs: Sequence[RunSettings]) -> list[Finding]:
 
 
 def _of_reward(run: RunSettings, spec: RewardSpec) -> Iterator[Finding]:
-    told = False
+    shape_found = False
     for function, place in zip(spec.functions, _places(run, spec), strict=True):
         try:
             own = list(_of_function(run, function, place))
         except UnknownReward:
-            return  # told as an error of the grid
+            return  # an error of the grid, reported elsewhere
         except Exception as error:  # whatever a user's function raises
             yield run.finding(
                 "reward-failing",
@@ -134,9 +134,10 @@ def _of_reward(run: RunSettings, spec: RewardSpec) -> Iterator[Finding]:
                 "mend it: a run would die of it",
             )
             return
-        told = told or any(f.rule in ("reward-inverted", "reward-not-monotone") for f in own)
+        shape_found = shape_found or any(f.rule in ("reward-inverted", "reward-not-monotone") for f in own)
         yield from own
-    yield from _of_sum(run, spec, curve(spec, run.cap), told)
+    if run.reward_complete:
+        yield from _of_sum(run, spec, curve(spec, run.cap), shape_found=shape_found)
 
 
 def _places(run: RunSettings, spec: RewardSpec) -> Sequence[Place]:
@@ -257,7 +258,7 @@ def _of_credit(run: RunSettings, spec: RewardSpec, name: str, place: Place) -> I
         )
 
 
-def _of_sum(run: RunSettings, spec: RewardSpec, shape: Curve, told: bool) -> Iterator[Finding]:
+def _of_sum(run: RunSettings, spec: RewardSpec, shape: Curve, *, shape_found: bool) -> Iterator[Finding]:
     """What the weighted sum prefers."""
     place = run.place("reward")
     for tokens, right, wrong in zip(shape.tokens, shape.right, shape.wrong, strict=True):
@@ -289,7 +290,7 @@ def _of_sum(run: RunSettings, spec: RewardSpec, shape: Curve, told: bool) -> Ite
             "a weight for accuracy above those of the layout",
         )
     turns = _worst(shape.right, 1) is not None and _worst(shape.right, -1) is not None
-    if turns and not told:
+    if turns and not shape_found:
         low, high = _worst(shape.right, 1) or (0, 0)
         yield run.finding(
             "reward-not-monotone",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from harness.spec.lint.finding import Finding
 from harness.spec.lint.run_settings import RunSettings
+from harness.spec.recipe import FULL_LEARNING_RATE, LORA_LEARNING_RATE, OptimizerSpec
+from harness.spec.schedule import learning_rate
 from kernels.grpo_loss.objective import VARIANTS
 
 K = TypeVar("K", bound=Hashable)
@@ -20,6 +23,12 @@ TYPICAL_TOKENS = {
 }
 """Mean completion length of a model before training, and where that comes from."""
 
+LORA_RATE_LOW = 3e-6
+"""Up to this rate adapters are taken to hardly train: a third of the default for them."""
+FULL_RATE_HIGH = 1e-4
+"""From this rate on, training all weights of a large model is taken for a mistake."""
+LARGE_MODEL = 100_000_000
+"""Parameters; smaller ones are trained at such rates."""
 CAP_MARGIN = 1.5
 """A cap below so many mean lengths cuts a large share of completions: lengths of reasoning are skewed."""
 
@@ -28,54 +37,95 @@ CLIPPED = frozenset(name for name, variant in VARIANTS.items() if variant.surrog
 
 
 def findings(runs: Sequence[RunSettings]) -> list[Finding]:
-    """What the rules of this module find; runs that differ in what a rule does not look at are told once."""
+    """What the rules find that need the runs alone; runs that differ in what a rule ignores are reported once."""
     return [found for rule in RULES for found in rule(runs)]
 
 
 def schedule(runs: Sequence[RunSettings]) -> Iterator[Finding]:
     """Checkpoints in warm-up and on an unfinished schedule."""
-    for (place, horizon, warmup), group in _grouped(
-        runs, lambda s: (s.place("checkpoints"), s.horizon, s.warmup_steps)
+    for (place, horizon, optimizer), group in _grouped(
+        runs, lambda s: (s.place("checkpoints"), s.horizon, s.optimizer)
     ):
         steps = sorted({step for s in group for step in s.checkpoints})
-        first = group[0]
+        first, warmup = group[0], optimizer.warmup_steps
         warming = [step for step in steps if step <= warmup]
         if warming:
-            told = _listed(warming)
             when = f"ends with step {warmup}" if warming[-1] == warmup else f"lasts until step {warmup}"
             yield first.finding(
                 "warmup-checkpoint",
                 "warning",
                 place,
-                f"the checkpoint of step {told} is an end-of-warm-up checkpoint: warm-up {when}, so it has seen "
-                f"{_share_of_rate(warming[-1], warmup)} of what {warming[-1]} steps at the peak rate would sum to",
+                f"the checkpoint of step {_listed(warming)} is an end-of-warm-up checkpoint: warm-up {when}, so it "
+                f"has seen {_mean_share(optimizer, warming[-1], horizon):.0%} of what {warming[-1]} steps at the "
+                "peak rate would sum to",
                 f"look at checkpoints well after step {warmup}, or shorten {first.name('warmup')}",
             )
         early = [step for step in steps if step < horizon]
-        if early and first.schedule != "constant":
+        if early and first.schedule_known and optimizer.schedule != "constant":
             yield first.finding(
                 "unfinished-schedule",
                 "warning",
                 place,
-                f"the checkpoint of step {_listed(early)} is one of a {first.schedule} schedule of {horizon} steps, "
-                f"not the end of a shorter run: at step {early[-1]} the rate is still "
-                f"{_rate(first, early[-1]):.0%} of its peak",
+                f"the checkpoint of step {_listed(early)} is one of a {optimizer.schedule} schedule of {horizon} "
+                f"steps, not the end of a shorter run: at step {early[-1]} the rate is still "
+                f"{_share(optimizer, early[-1], horizon):.0%} of its peak",
                 "train under a constant schedule, give each length a schedule of its own, or call the result a "
                 f"checkpoint of a {horizon}-step schedule",
             )
 
 
-def _share_of_rate(step: int, warmup: int) -> str:
-    return f"{(step + 1) / (2 * warmup):.0%}" if step <= warmup else "all"
+def _share(optimizer: OptimizerSpec, step: int, steps: int) -> float:
+    """The rate at a step, as a share of the peak."""
+    return learning_rate(optimizer, step=step, steps=steps) / optimizer.learning_rate
 
 
-def _rate(run: RunSettings, step: int) -> float:
-    """The schedule's rate at a step, as a share of the peak."""
-    if step <= run.warmup_steps:
-        return step / run.warmup_steps
-    done = (step - run.warmup_steps) / max(1, run.horizon - run.warmup_steps)
-    shape = 1 - done if "linear" in run.schedule else (1 + math.cos(math.pi * done)) / 2
-    return run.floor + (1 - run.floor) * shape
+def _mean_share(optimizer: OptimizerSpec, step: int, steps: int) -> float:
+    """The mean rate of the steps up to one in warm-up, as a share of the peak: the rate rises linearly there."""
+    return (_share(optimizer, 1, steps) + _share(optimizer, step, steps)) / 2
+
+
+def rate(runs: Sequence[RunSettings], parameters: Mapping[str, int] | None = None) -> Iterator[Finding]:
+    """A rate of full training on adapters, and one of adapters on all weights.
+
+    Adapters learn best at about ten times the rate of full training (LoRA Without Regret, Schulman et al., 2025); at
+    5e-7 they do not learn at all (trl issue 2872).
+
+    Args:
+        runs: the runs.
+        parameters: of a model by name, where they are known.
+    """
+    for (place, model, lora, peak), group in _grouped(
+        runs, lambda s: (s.place("rate"), s.model, s.lora, s.optimizer.learning_rate)
+    ):
+        first = group[0]
+        size = (parameters or {}).get(model) or parameters_in_name(model)
+        if lora and peak <= LORA_RATE_LOW:
+            yield first.finding(
+                "learning-rate",
+                "warning",
+                place,
+                f"{peak:g} is a rate for training all weights: adapters hardly move at it, and want about ten times "
+                "as much (LoRA Without Regret, 2025; trl issue 2872)",
+                f"{LORA_LEARNING_RATE:g} or more",
+            )
+        if not lora and peak >= FULL_RATE_HIGH and size is not None and size > LARGE_MODEL:
+            yield first.finding(
+                "learning-rate",
+                "warning",
+                place,
+                f"{peak:g} is a rate for adapters: training all {size / 1e9:.2g} billion weights with it usually "
+                "destroys the model within a few steps",
+                f"{FULL_LEARNING_RATE:g} to {10 * FULL_LEARNING_RATE:g}, or train adapters",
+            )
+
+
+def parameters_in_name(model: str) -> int | None:
+    """Parameters by the model's name, such as 1.5 billion for `Qwen2.5-1.5B-Instruct`; None if it does not say."""
+    found = re.findall(r"(?<![\w.])(\d{1,4}(?:\.\d{1,3})?)([bBmM])(?![A-Za-z0-9])", model.rpartition("/")[2])
+    if not found:
+        return None
+    number, unit = found[0]
+    return round(float(number) * (1e9 if unit in "bB" else 1e6))
 
 
 def clipping(runs: Sequence[RunSettings]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.spec.lint.finding import Finding, Place, Severity
-from harness.spec.recipe import RewardSpec
+from harness.spec.recipe import OptimizerSpec, RewardSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,8 @@ class RunSettings:
         names: what the tool calls a concept, for advice.
         steps: training steps.
         horizon: step at which the schedule comes to its end.
-        schedule: its shape; `constant` looks at no end.
-        warmup_steps: steps of warm-up.
-        floor: rate at the schedule's end, as a share of the peak.
+        optimizer: the rate and its schedule, in this harness's terms.
+        schedule_known: whether `optimizer` is the run's own schedule; False where this harness has none like it.
         checkpoints: the steps whose checkpoints are looked at.
         updates: optimiser updates per batch of completions.
         loss: the loss variant.
@@ -30,10 +29,12 @@ class RunSettings:
         cap: length cap of a completion.
         prompt_cap: length cap of a prompt.
         model: its name.
+        lora: whether adapters alone are trained.
         temperature: of sampling.
         logprob_temperature: of the trained log-probs.
         top_p: of sampling.
         reward: the reward, in this harness's terms; None where it is not known.
+        reward_complete: whether `reward` is all of it; of a part, no verdict on the sum is given.
         reward_places: where each of its functions stands.
         stated: concepts that the author wrote down.
     """
@@ -43,9 +44,8 @@ class RunSettings:
     names: dict[str, str] = field(default_factory=dict)
     steps: int
     horizon: int
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    floor: float = 0.0
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    schedule_known: bool = True
     checkpoints: tuple[int, ...] = ()
     updates: int = 1
     loss: str = "grpo"
@@ -55,10 +55,12 @@ class RunSettings:
     cap: int = 256
     prompt_cap: int = 512
     model: str = ""
+    lora: bool = False
     temperature: float = 1.0
     logprob_temperature: float = 1.0
     top_p: float = 1.0
     reward: RewardSpec | None = None
+    reward_complete: bool = True
     reward_places: tuple[Place, ...] = ()
     stated: frozenset[str] = frozenset()
 

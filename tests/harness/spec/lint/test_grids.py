@@ -229,3 +229,46 @@ def test_a_users_reward_is_asked_too(tmp_path, monkeypatch):
 def test_every_rule_is_named_in_a_test():
     tests = "".join(p.read_text() for p in Path(__file__).parent.glob("test_*.py"))
     assert [rule for rule in RULES if f'"{rule}"' not in tests] == []
+
+
+WSD = "optimizer: {schedule: wsd, schedule_steps: 100}\n  training"
+
+
+@pytest.mark.parametrize(("step", "share"), [(25, "100%"), (50, "100%"), (75, "100%"), (90, "50%")])
+def test_the_rate_of_a_checkpoint_is_the_trainer_s(tmp_path, step, share):
+    linted = lint(tmp_path, ("  training", "  " + WSD), ("steps: 20}", f"steps: {step}}}"))
+    [finding] = found(linted, "unfinished-schedule")
+    assert f"at step {step} the rate is still {share} of its peak" in finding.effect
+
+
+@pytest.mark.parametrize(
+    ("model", "rate", "words"),
+    [
+        ("{name: tiny, lora: {}}", "3e-6", "adapters hardly move"),
+        ("{name: tiny, lora: {r: 4}}", "5e-7", "1e-05 or more"),
+        ("{name: tiny, lora: {r: 4}}", "1e-5", None),
+        ("tiny", "1e-3", None),
+        ("a/b-0.5B", "1e-4", "all 0.5 billion weights"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "2e-4", "1.8 billion"),
+        ("a/b-135M", "1e-4", "0.14 billion"),
+        ("a/b-v1.5", "1e-3", None),
+    ],
+)
+def test_a_rate_fits_what_is_trained(tmp_path, model, rate, words):
+    changes = (LEVELS, ("axes:\n", ""), ("model: tiny", f"model: {model}"))
+    linted = lint(tmp_path, *changes, ("  training", f"  optimizer: {{learning_rate: {rate}}}\n  training"))
+    findings = found(linted, "learning-rate")
+    assert [f.severity for f in findings] == (["warning"] if words else [])
+    assert all(words in str(f) for f in findings)
+    assert all(f.place.line == 8 for f in findings)
+
+
+def test_a_lora_level_without_a_rate_has_the_default_of_adapters(tmp_path):
+    slow = "slow: {model: {lora: {}}, optimizer: {learning_rate: 1e-6}}"
+    linted = lint(
+        tmp_path, (LEVELS[0], f"  train: {{full: {{}}, lora: {{model: {{lora: {{r: 4}}}}}}, {slow}}}\n")
+    )
+    assert len(found(linted, "learning-rate")) == 1
+    grid = load_grid(tmp_path / "grid.yaml")
+    rates = {cell.levels["train"]: cell.recipe.optimizer.learning_rate for cell in grid.cells}
+    assert rates == pytest.approx({"full": 1e-6, "lora": 1e-5, "slow": 1e-6})

@@ -109,7 +109,12 @@ def test_a_fault_is_found(tmp_path, add, rule, word):
     ("old", "new", "rule"),
     [
         ("num_generations: 8", "num_generations: 1", "group-of-one"),
-        ("max_steps: 100", "max_steps: 100\nwarmup_steps: 100", "warmup-checkpoint"),
+        (
+            "lr_scheduler_type: constant",
+            "lr_scheduler_type: constant_with_warmup\nwarmup_steps: 100",
+            "warmup-checkpoint",
+        ),
+        ("max_steps: 100", "max_steps: 100\nwarmup_steps: 100", "unread-key"),
         ("num_generations: 8", "num_generations: 5", "batch-shape"),
         ("save_steps: 100", "save_steps: 10", "best-of-checkpoints"),
         ("lr_scheduler_type: constant\nsave_steps: 100", "save_steps: 50", "unfinished-schedule"),
@@ -139,7 +144,7 @@ def test_without_a_version_the_keys_tell_it(tmp_path):
     text = RECIPE.replace("# lint: program=open-r1 trl=1.16.0 processes=2\n", "")
     old = lint(tmp_path, text, add="max_prompt_length: 512\noverwrite_output_dir: true\ntemperature: 0.7\n")
     assert "logprob-temperature" in rules(old, severity="warning")
-    assert any("0.16.0.dev0" in note for note in old.notes)
+    assert any("0.27.2" in note for note in old.notes)
     assert any("1.16.0" in note for note in lint(tmp_path, text).notes)
 
 
@@ -208,20 +213,32 @@ def test_settings_without_a_value_are_at_their_defaults(tmp_path):
 
 
 def test_the_snapshot_of_keys_is_what_an_installed_trl_says():
-    installed = trl_keys.installed_keys()
+    installed = trl_keys.installed_settings()
     if installed is None:
         pytest.skip("trl is not installed")
-    version, keys = installed
-    snapshot = trl_keys._snapshot()["trl"]
-    if version not in snapshot:
+    version, settings = installed
+    shipped = trl_keys.shipped()
+    if version not in shipped:
         pytest.skip(f"trl {version} has no snapshot")
-    trl_own = {
+    trl_own = (
         "num_generations",
         "max_completion_length",
         "vllm_mode",
         "reward_weights",
         "model_name_or_path",
-    }
-    assert trl_own <= keys
+        "beta",
+    )
+    assert {key: settings[key] for key in trl_own} == {key: shipped[version][key] for key in trl_own}
     # transformers' own keys come and go with its minor versions.
-    assert len(keys ^ set(snapshot[version])) <= 10
+    assert len(settings.keys() ^ shipped[version].keys()) <= 10
+
+
+def test_defaults_follow_the_version():
+    def default(version, key):
+        return trl_keys.settings(version)[key].default
+
+    assert [default(v, "beta") for v in ("0.15.2", "0.18.2", "0.19.1", "1.16.0")] == [0.04, 0.04, 0.0, 0.0]
+    assert [default(v, "temperature") for v in ("0.16.0.dev0", "0.18.2")] == [0.9, 1.0]
+    assert [default(v, "max_completion_length") for v in ("1.8.0", "1.16.0", "99.0")] == [256, 512, 512]
+    assert [default(v, "loss_type") for v in ("0.17.0", "0.22.2")] == ["bnpo", "dapo"]
+    assert "loss_type" not in trl_keys.settings("0.1.0")
