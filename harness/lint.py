@@ -24,6 +24,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="draw the curve of every reward in the files to OUT (.svg or .png)",
     )
+    parser.add_argument(
+        "--to-grid",
+        action="store_true",
+        help="print a trl or open-r1 recipe as a grid; what has no counterpart is listed in it and on stderr",
+    )
     parser.add_argument("--rules", action="store_true", help="list the rules, and stop")
     return parser
 
@@ -49,6 +54,8 @@ def _lint(arguments: argparse.Namespace) -> int:
         width = max(map(len, RULES))
         print("\n".join(f"{rule:{width}}  {meaning}" for rule, meaning in RULES.items()))
         return DONE
+    if arguments.to_grid:
+        return _to_grid(arguments.files)
     linted = [lint_file(file) for file in arguments.files]
     findings = [finding for one in linted for finding in one.findings]
     if arguments.json:
@@ -65,6 +72,24 @@ def _lint(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print(f"drew {len(curves)} rewards to {arguments.plot}")
     return FAILED if errors(findings) else DONE
+
+
+def _to_grid(files: Sequence[str]) -> int:
+    from harness.cli.exits import DONE
+    from harness.matrix.planning.data_rules import is_recipe
+    from harness.spec.errors import SpecError
+    from harness.spec.lint.trl_recipes import load_trl_recipe
+    from harness.spec.lint.trl_to_grid import to_grid
+
+    if len(files) != 1:
+        raise SpecError("--to-grid: give one recipe")
+    if not is_recipe(files[0]):
+        raise SpecError("not a recipe of trl", file=files[0], hint="a grid needs no conversion")
+    text, left_out = to_grid(load_trl_recipe(files[0]))
+    print(text, end="")
+    for line in left_out:
+        print(f"{files[0]}: no counterpart: {line}", file=sys.stderr)
+    return DONE
 
 
 def _print(file: str, findings: Sequence[object], notes: Sequence[str]) -> None:

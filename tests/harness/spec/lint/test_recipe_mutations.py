@@ -47,7 +47,7 @@ def mutated(text, rng):
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("option", [[]], ids=["lint"])
+@pytest.mark.parametrize("option", [[], ["--to-grid"]], ids=["lint", "to-grid"])
 def test_mutated_recipes(option, tmp_path, capsys):
     rng = random.Random(20260101)
     codes = set()
