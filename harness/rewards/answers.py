@@ -25,7 +25,7 @@ from typing import Any
 from harness.rewards.boxed import final_answer
 from harness.rewards.exact import as_words, decide, plain_number
 from harness.rewards.types import Check
-from harness.rewards.undone import undone
+from harness.rewards.unevaluated import is_unevaluated
 
 __all__ = ["AnswerChecker", "Check"]
 
@@ -172,7 +172,12 @@ class AnswerChecker:
 
 
 def _done(check: Check, question: str, gold: str) -> Check:
-    if check.correct and question and check.answer is not None and undone(question, gold, check.answer):
+    if (
+        check.correct
+        and question
+        and check.answer is not None
+        and is_unevaluated(question, gold, check.answer)
+    ):
         return Check(False, check.answer, True, "left undone")
     return check
 

@@ -38,8 +38,9 @@ class Check:
         correct: the final answer equals the reference.
         answer: the final answer as written; None where no box is closed.
         parsable: the final answer could be read.
-        reason: empty where correct, else why not: `wrong`, `no box`, `unparsable answer`, `unparsable
-            reference`, `too long`, `timed out`, `crashed the checker`.
+        reason: empty where correct, else why not: `wrong`; `no box`; `unparsable answer`; `unparsable reference`;
+            `too long`; `timed out`; `crashed the checker`; `left undone`, of an answer that has the reference's value
+            but leaves to be worked out what its question asks for.
     """
 
     correct: bool

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.data.problem import Problem
 from harness.rewards.exact import as_number, as_words, normalised
-from harness.rewards.plain_math import latex_of
+from harness.rewards.to_latex import latex_of
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.rewards.answers import AnswerChecker
-from harness.rewards.undone import undone
+from harness.rewards.unevaluated import is_unevaluated
 
 SUM = "State the final answer to the following arithmetic problem: {} ="
 COPIES = [
@@ -38,13 +38,13 @@ DONE = [
 @pytest.mark.parametrize(("question", "gold", "answers"), COPIES)
 def test_what_leaves_the_question_undone(question, gold, answers):
     for answer in answers:
-        assert undone(question, gold, answer), answer
+        assert is_unevaluated(question, gold, answer), answer
 
 
 @pytest.mark.parametrize(("question", "gold", "answers"), DONE)
 def test_what_does_not(question, gold, answers):
     for answer in answers:
-        assert not undone(question, gold, answer), answer
+        assert not is_unevaluated(question, gold, answer), answer
 
 
 def test_the_checker_calls_a_copy_wrong_where_it_knows_the_question():

@@ -23,7 +23,7 @@ _UNIT = re.compile(r"(?<=[\d}])[A-Za-z]+(?:/[A-Za-z]+(?:\^\d)?)?$")
 _QUOTIENT = re.compile(r"[+-]?(?:(\d+)/(\d+)|\\frac(?:\{[+-]?(\d+)\}\{(\d+)\}|(\d)(\d)))", re.ASCII)
 
 
-def undone(question: str, gold: str, answer: str) -> bool:
+def is_unevaluated(question: str, gold: str, answer: str) -> bool:
     """Whether an answer of the reference's value leaves to be done what the question asks for.
 
     So it is where the answer has an operation left and stands in the question as it is; or where the reference is a
