@@ -1,0 +1,186 @@
+"""One spelling for every way to write the same thing: fonts, spaces, degrees, separators, exponents, repeating decimals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+MAX_EXPONENT = 3000
+"""Numbers with a larger power of ten are left as they stand, and are then not read."""
+
+DEGREE = "°"
+WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+
+_SYMBOLS = {
+    **{"−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "±": "\\pm ", "∓": "\\mp "},
+    **{"≤": "\\leq ", "≥": "\\geq ", "≠": "\\neq ", "≈": "\\approx ", "∞": "\\infty ", "π": "\\pi ", "∅": "\\emptyset "},
+    **{"∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "ℝ": "\\mathbb{R}", "²": "^{2}", "³": "^{3}", "…": "\\ldots "},
+    **{"％": "\\%", "℃": "°C", "℉": "°F", "º": "°", "˚": "°", "µ": "μ", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}"},
+    **{"¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}", "\u00a0": " ", "\u202f": " ", "\u2009": " "},
+}
+_COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\\(?:left|right|middle)\s*\.", " "),
+        (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])", ""),
+        (r"\\(?:lbrace|\{)", r"\\{"),
+        (r"\\(?:rbrace|\})", r"\\}"),
+        (r"\\(?:l|r)vert(?![A-Za-z])", "|"),
+        (r"\\ne(?![A-Za-z])|\\not\s*=", r"\\neq "),
+        (r"\\(?:le|leqslant|leqq)(?![A-Za-z])|<=", r"\\leq "),
+        (r"\\(?:ge|geqslant|geqq)(?![A-Za-z])|>=", r"\\geq "),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"\\(?:dots|cdots|dotsc|dotsb|dotsm|ldots|hdots)(?![A-Za-z])|\.\.\.", r"\\ldots "),
+        (r"\\(?:varnothing|empty)(?![A-Za-z])", r"\\emptyset "),
+        (r"\\(?:approxeq|simeq|thickapprox|doteq|sim|thicksim)(?![A-Za-z])", r"\\approx "),
+        (r"\\(?:backslash|smallsetminus)(?![A-Za-z])", r"\\setminus "),
+        (r"\\(?:imath|mathring\{\\imath\})(?![A-Za-z])", "i"),
+        (r"\\(?:lg)(?![A-Za-z])", r"\\log "),
+        (r"\\(?:tg)(?![A-Za-z])", r"\\tan "),
+        (r"\\mathbb\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),
+        (r"\\%|%", r"\\%"),
+        (r"\\(?:USD|textdollar)(?![A-Za-z])", r"\\$"),
+    )
+)
+_ITALIC = re.compile(r"\\(?:mathit|boldsymbol|bm|mathbf|mathsf|mathnormal|symbf|pmb|vb)\s*\{([^{}]*)\}|\{\\(?:bf|it)\s+([^{}]*)\}")
+_UPRIGHT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|textup|mathrm|mathup|mbox|hbox|operatorname\*?|unit|si|rm)\s*\{([^{}]*)\}"
+    r"|\{\\rm\s+([^{}]*)\}"
+)
+_FUNCTION = re.compile(
+    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|ln|log|exp|max|min|gcd|lcm|det|lim|sup|inf|deg|arg|mod"
+)
+_DEGREES = re.compile(
+    r"\\degree(?:s)?(?![A-Za-z])|\\textdegree(?![A-Za-z])|\^\s*\{?\s*(?:\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|°|\\text\{\s*[o°]\s*\}|\\text\{\\circ\})\s*\}?"
+    r"|(?<=[\d}\s])\^\s*(?:o(?![A-Za-z])|\{\s*o\s*\}|0(?=\s*\\text\{\s*[CF]\s*\}))|\\text\{\s*°\s*\}"
+)
+_SPACES = re.compile(r"\\[,;:> ]|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick|en)?space(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}")
+_BARE_DOLLAR = re.compile(r"(?<!\\)\$")
+_GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|,\s*\\!\s*|\\,|\\!|\s)\d{3})+)(?![\d])", re.ASCII)
+_COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]|\.\d+,)", re.ASCII)
+_REPEATING = re.compile(
+    r"(?<![\w.])(\d*)\.(\d*)(?:\\(?:overline|bar|dot|overbar)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d+)\))(?!\d)", re.ASCII
+)
+_CONTINUED = re.compile(r"(?<![\w.])(\d+)\.(\d*?)(\d+?)\3+\s*\\ldots\s*$", re.ASCII)
+_E_NOTATION = re.compile(
+    r"(?<![\w.}])(\d+(?:\.\d*)?|\.\d+)(?:[eE]|\\text\{\s*[eE]\s*\})(?:\{\s*)?([+-]?\d{1,9})(?:\s*\})?(?![\w.^])", re.ASCII
+)
+_TIMES_TEN = re.compile(r"(?<=\d)\s*(?:[x*]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\(([+-]?\d+)\)|([+-]?\d{2,}|[+-]\d))(?![\d.])", re.ASCII)
+_X_TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", re.ASCII)
+
+
+def spelled(text: str, *, listed: bool = False) -> str:
+    """The same answer in one spelling of LaTeX; upright and other text stands in `\\text{…}`, a degree is `°`.
+
+    Args:
+        text: an answer.
+        listed: whether commas separate entries even where they could group thousands, as in 376,625.
+    """
+    text = unwrapped(text)
+    for symbol, latex in _SYMBOLS.items():
+        text = text.replace(symbol, latex)
+    text = text.replace("\\$", "\x00")
+    if text.count("$") == 1 and re.match(r"\s*-?\s*\$\s*[\d.]", text):
+        text = text.replace("$", "\x00")
+    text = _BARE_DOLLAR.sub("", text).replace("\x00", "\\$")
+    for pattern, replacement in _COMMANDS:
+        text = pattern.sub(replacement, text)
+    text = _repeatedly(_UPRIGHT, _upright, _repeatedly(_ITALIC, _italic, text))
+    text = _DEGREES.sub(DEGREE, text)
+    text = _GROUPED.sub(_joined, text)
+    text = _SPACES.sub(" ", text).replace("\\!", "")
+    text = _REPEATING.sub(_repeating, text)
+    text = _CONTINUED.sub(_continued, text)
+    text = _X_TIMES_TEN.sub(r"\\times ", text)
+    text = _TIMES_TEN.sub(lambda m: f"\\times 10^{{{m[1] or m[2]}}}", text)
+    text = _E_NOTATION.sub(_scientific, text if listed else _separated(text))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def unwrapped(text: str) -> str:
+    """An answer without the signs of mathematics mode around it, and without a full stop at its end."""
+    text = text.strip()
+    for _ in range(3):
+        for opening, closing in WRAPPERS:
+            if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
+                inside = text[len(opening) : len(text) - len(closing)]
+                if opening not in inside and closing not in inside:
+                    text = inside.strip()
+        if text.endswith(".") and not text.endswith(".."):
+            text = text[:-1].rstrip()
+    return text
+
+
+def _repeatedly(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str) -> str:
+    """A replacement from the inside out; nesting beyond a few levels stays."""
+    for _ in range(4):
+        text, count = pattern.subn(replace, text)
+        if not count:
+            break
+    return text.replace("\x01", "{").replace("\x02", "}")
+
+
+def _italic(match: re.Match[str]) -> str:
+    inside = match[1] if match[1] is not None else match[2]
+    return f" {inside} " if re.fullmatch(r"\s*(?:\\?[A-Za-z]|[^A-Za-z]*)\s*", inside) else f"\\text\x01{inside}\x02"
+
+
+def _upright(match: re.Match[str]) -> str:
+    inside = match[1] if match[1] is not None else match[2]
+    if _FUNCTION.fullmatch(inside.strip()):
+        return f"\\{inside.strip()} "
+    if re.fullmatch(r"[\d.,+\-/\s]*\d[\d.,+\-/\s]*", inside):
+        return inside
+    return f"\\text\x01{inside}\x02"
+
+
+def _joined(match: re.Match[str]) -> str:
+    return match[1] + "".join(re.findall(r"\d{3}", match[2]))
+
+
+def _separated(text: str) -> str:
+    """Thousands without their commas, where commas between brackets do not list numbers of three digits."""
+
+    def joined(match: re.Match[str]) -> str:
+        groups = match[0].split(",")
+        before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
+        enclosed = before.endswith(("(", "[", "\\{", ",")) and after.startswith((")", "]", "\\}", ","))
+        listed = before.endswith(("(", "[", "\\{")) or after.startswith((")", "]", "\\}"))
+        if (enclosed or listed) and not any(group.startswith("0") for group in groups[1:]):
+            return match[0]
+        return "".join(groups)
+
+    return _COMMAS.sub(joined, text)
+
+
+def _fraction(value: Fraction) -> str:
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _repeating(match: re.Match[str]) -> str:
+    whole, fixed, cycle = match[1] or "0", match[2], match[3] or match[4] or match[5]
+    scale = 10 ** len(fixed)
+    value = Fraction(int(whole + fixed), scale) + Fraction(int(cycle), scale * (10 ** len(cycle) - 1))
+    return _fraction(value)
+
+
+def _continued(match: re.Match[str]) -> str:
+    whole, fixed, cycle = match[1], match[2], match[3]
+    digits = match[0].split(".", 1)[1].split("\\")[0].strip()
+    if len(digits) - len(fixed) < max(3, 2 * len(cycle)):
+        return match[0]
+    scale = 10 ** len(fixed)
+    return _fraction(
+        Fraction(int(whole + fixed), scale) + Fraction(int(cycle), scale * (10 ** len(cycle) - 1))
+    )
+
+
+def _scientific(match: re.Match[str]) -> str:
+    exponent = int(match[2])
+    if abs(exponent) > MAX_EXPONENT:
+        return match[0]
+    return f"({match[1]} \\cdot 10^{{{exponent}}})"

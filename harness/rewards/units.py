@@ -1,0 +1,346 @@
+"""Units behind a number: `5\\text{ km}` is `5000 m`, `12 feet` is `12\\text{ ft}`, and `5\\text{ million}` is no five."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from harness.rewards.spelling import DEGREE
+
+PERCENT = "percent"
+MAX_UNIT = 80
+"""Characters of a unit at most."""
+
+_Dimensions = dict[str, int]
+
+_PREFIXES = {"n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12, "p": -12, "f": -15}
+_LONG_PREFIXES = {"nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9, "tera": 12, "pico": -12, "femto": -15, "hecto": 2}
+
+_ENERGY = {"kg": 1, "m": 2, "s": -2}
+_VOLT = {"kg": 1, "m": 2, "s": -3, "A": -1}
+_METRIC: dict[str, tuple[Fraction, _Dimensions, tuple[str, ...]]] = {
+    "m": (Fraction(1), {"m": 1}, ("meter", "metre")),
+    "g": (Fraction(1, 1000), {"kg": 1}, ("gram", "gramme")),
+    "s": (Fraction(1), {"s": 1}, ("second",)),
+    "A": (Fraction(1), {"A": 1}, ("ampere", "amp")),
+    "K": (Fraction(1), {"K": 1}, ("kelvin",)),
+    "mol": (Fraction(1), {"mol": 1}, ("mole",)),
+    "N": (Fraction(1), {"kg": 1, "m": 1, "s": -2}, ("newton",)),
+    "J": (Fraction(1), _ENERGY, ("joule",)),
+    "W": (Fraction(1), {"kg": 1, "m": 2, "s": -3}, ("watt",)),
+    "Pa": (Fraction(1), {"kg": 1, "m": -1, "s": -2}, ("pascal",)),
+    "Hz": (Fraction(1), {"s": -1}, ("hertz",)),
+    "C": (Fraction(1), {"A": 1, "s": 1}, ("coulomb",)),
+    "V": (Fraction(1), _VOLT, ("volt",)),
+    "F": (Fraction(1), {"kg": -1, "m": -2, "s": 4, "A": 2}, ("farad",)),
+    "Ω": (Fraction(1), {"kg": 1, "m": 2, "s": -3, "A": -2}, ("ohm",)),
+    "T": (Fraction(1), {"kg": 1, "s": -2, "A": -1}, ("tesla",)),
+    "Wb": (Fraction(1), {"kg": 1, "m": 2, "s": -2, "A": -1}, ("weber",)),
+    "H": (Fraction(1), {"kg": 1, "m": 2, "s": -2, "A": -2}, ("henry",)),
+    "L": (Fraction(1, 1000), {"m": 3}, ("liter", "litre")),
+    "l": (Fraction(1, 1000), {"m": 3}, ()),
+    "eV": (Fraction("1.602176634e-19"), _ENERGY, ("electronvolt",)),
+    "pc": (Fraction("3.0856775814913673e16"), {"m": 1}, ("parsec",)),
+    "bit": (Fraction(1), {"bit": 1}, ()),
+    "B": (Fraction(8), {"bit": 1}, ("byte",)),
+    "cal": (Fraction("4.184"), _ENERGY, ("calorie",)),
+    "bar": (Fraction(100000), {"kg": 1, "m": -1, "s": -2}, ()),
+}
+"""Size in base units, dimensions and names of the units that take prefixes."""
+
+_FOOT = Fraction("0.3048")
+_POUND = Fraction("0.45359237")
+_PLAIN: dict[str, tuple[Fraction, _Dimensions]] = {
+    **dict.fromkeys(("min", "mins", "minute"), (Fraction(60), {"s": 1})),
+    **dict.fromkeys(("h", "hr", "hrs", "hour"), (Fraction(3600), {"s": 1})),
+    **dict.fromkeys(("sec", "secs"), (Fraction(1), {"s": 1})),
+    **dict.fromkeys(("d", "day"), (Fraction(86400), {"s": 1})),
+    **dict.fromkeys(("wk", "week"), (Fraction(7 * 86400), {"s": 1})),
+    **dict.fromkeys(("mo", "month"), (Fraction(1), {"month": 1})),
+    **dict.fromkeys(("yr", "yrs", "year"), (Fraction(12), {"month": 1})),
+    **dict.fromkeys(("decade",), (Fraction(120), {"month": 1})),
+    **dict.fromkeys(("in", "inch", "inches"), (_FOOT / 12, {"m": 1})),
+    **dict.fromkeys(("ft", "foot", "feet"), (_FOOT, {"m": 1})),
+    **dict.fromkeys(("yd", "yds", "yard"), (_FOOT * 3, {"m": 1})),
+    **dict.fromkeys(("mi", "mile"), (_FOOT * 5280, {"m": 1})),
+    **dict.fromkeys(("lb", "lbs", "pound"), (_POUND, {"kg": 1})),
+    **dict.fromkeys(("oz", "ounce"), (_POUND / 16, {"kg": 1})),
+    **dict.fromkeys(("ton", "tonne"), (Fraction(1000), {"kg": 1})),
+    **dict.fromkeys(("gal", "gallon"), (Fraction("0.003785411784"), {"m": 3})),
+    **dict.fromkeys(("qt", "quart"), (Fraction("0.000946352946"), {"m": 3})),
+    **dict.fromkeys(("acre",), (Fraction("4046.8564224"), {"m": 2})),
+    **dict.fromkeys(("ha", "hectare"), (Fraction(10000), {"m": 2})),
+    **dict.fromkeys(("mph",), (_FOOT * 5280 / 3600, {"m": 1, "s": -1})),
+    **dict.fromkeys(("kph", "kmh", "kmph"), (Fraction(1000, 3600), {"m": 1, "s": -1})),
+    **dict.fromkeys(("cc",), (Fraction(1, 10**6), {"m": 3})),
+    **dict.fromkeys(("atm", "atmosphere"), (Fraction(101325), {"kg": 1, "m": -1, "s": -2})),
+    **dict.fromkeys(("erg",), (Fraction(1, 10**7), _ENERGY)),
+    **dict.fromkeys(("dyn", "dyne"), (Fraction(1, 10**5), {"kg": 1, "m": 1, "s": -2})),
+    **dict.fromkeys(("Å", "angstrom"), (Fraction(1, 10**10), {"m": 1})),
+    **dict.fromkeys(("amu", "u", "dalton"), (Fraction(1), {"u": 1})),
+    **dict.fromkeys(("rad", "radian"), (Fraction(1), {"radian": 1})),
+    **dict.fromkeys((DEGREE, "degree", "degs", "deg"), (Fraction(1), {"degree": 1})),
+    **dict.fromkeys(("°C", "celsius", "degC"), (Fraction(1), {"celsius": 1})),
+    **dict.fromkeys(("°F", "fahrenheit", "degF"), (Fraction(1), {"fahrenheit": 1})),
+    **dict.fromkeys(("\\$", "dollar", "usd", "buck"), (Fraction(1), {"dollar": 1})),
+    **dict.fromkeys(("cent", "¢"), (Fraction(1, 100), {"dollar": 1})),
+    **dict.fromkeys(("€", "euro", "eur"), (Fraction(1), {"euro": 1})),
+    **dict.fromkeys(("£", "gbp"), (Fraction(1), {"sterling": 1})),
+    **dict.fromkeys(("₹", "rupee", "rs", "inr"), (Fraction(1), {"rupee": 1})),
+    **dict.fromkeys(("¥", "yen", "yuan"), (Fraction(1), {"yen": 1})),
+    **dict.fromkeys(("unit", "units"), (Fraction(1), {})),
+    **dict.fromkeys(("\\%", "percent", "percentage", "pct", "pc."), (Fraction(1), {PERCENT: 1})),
+}
+_FACTORS = {
+    **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12},
+    **{"score": 20, "gross": 144, "k": 1000, "K": 1000, "mn": 10**6, "bn": 10**9, "pair": None, "half": None},
+}
+"""Words that multiply the number before them; those with None are counted in a way of their own, and not read."""
+_QUALIFIERS = frozenset(
+    "a an and or not no nor more less fewer greater larger smaller below above under over at least most than if when where for"
+    " mod modulo minus plus negative positive half halves quarter third fourth fifth tenth times squared cubed factorial point to"
+    " out of base between about approximately roughly exactly only is are was be does do up within either both neither but except"
+    " loss debt deficit bc bce short one two three four five six seven eight nine ten twenty from through until double triple"
+    " twice thousandth hundredth millionth remainder left sq choose pi infinity yes true false or-more onwards maximum minimum"
+    " max min sin cos tan log ln exp gcd lcm".split()
+)
+_IGNORED = frozenset("per square cubic cubed squared sq cu".split())
+_TOKEN = re.compile(
+    r"\\text\{(?P<text>[^{}]*)\}|\^\s*\{?\s*(?P<power>[+-]?\d)\s*\}?|(?P<times>\\cdot|\\times|\*|-(?=[A-Za-z\\]))|(?P<over>/)"
+    r"|(?P<sign>\\\$|\\%|°\s*(?:[CF](?![A-Za-z])|\\text\{\s*[CF]\s*\})|°|[€£¥₹¢])|(?P<omega>\\Omega|Ω)|(?P<mu>\\mu|μ)"
+    r"|(?P<word>[A-Za-zμÅ]+\.?)|(?P<digit>(?<=[A-Za-z])[23](?!\d))|(?P<space>\s+|[()])"
+)
+_FRAC = re.compile(r"\\frac\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What stands behind a number.
+
+    Attributes:
+        scale: a factor in words, which counts with or without a unit: 10⁶ of `million`.
+        size: of the unit, in base units.
+        dimensions: powers of the base units.
+        nouns: what is counted, in words that are no unit of measurement.
+    """
+
+    scale: Fraction = Fraction(1)
+    size: Fraction = Fraction(1)
+    dimensions: tuple[tuple[str, int], ...] = ()
+    nouns: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> str:
+        """`percent`, `degree`, `radian`, `celsius` or `fahrenheit` where it is that alone; else empty."""
+        return self.dimensions[0][0] if len(self.dimensions) == 1 and self.dimensions[0][1] == 1 else ""
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is no unit, only a factor or nothing."""
+        return not self.dimensions and not self.nouns
+
+
+@dataclass
+class _Reading:
+    scale: Fraction = Fraction(1)
+    size: Fraction = Fraction(1)
+    dimensions: dict[str, int] = field(default_factory=dict)
+    nouns: set[str] = field(default_factory=set)
+    last: tuple[Fraction, _Dimensions] | None = None
+    sign: int = 1
+    power: int = 1  # of the next unit, by `square` or `cubic`
+
+    def add(self, size: Fraction, dimensions: _Dimensions, times: int) -> None:
+        self.size *= size**times
+        for name, count in dimensions.items():
+            self.dimensions[name] = self.dimensions.get(name, 0) + count * times
+
+
+def read_unit(text: str) -> Unit | None:
+    """The unit in a spelled text that holds nothing else; None where something in it is no unit."""
+    if len(text) > MAX_UNIT:
+        return None
+    text = _FRAC.sub(r"\1/\2", text)
+    reading, position = _Reading(), 0
+    while position < len(text):
+        token = _TOKEN.match(text, position)
+        if token is None or not _take(reading, token):
+            return None
+        position = token.end()
+    if reading.power != 1:  # a square of nothing: `square units` without a unit
+        return None
+    dimensions = tuple(sorted((n, c) for n, c in reading.dimensions.items() if c))
+    if len(reading.nouns) > 4:
+        return None
+    return Unit(reading.scale, reading.size, dimensions, frozenset(reading.nouns))
+
+
+def _take(reading: _Reading, token: re.Match[str]) -> bool:
+    kind = token.lastgroup
+    if kind in ("times", "space"):
+        return True
+    if kind == "over":
+        reading.sign = -1
+        return True
+    if kind in ("power", "digit"):
+        if reading.last is None:
+            return False
+        power = int(token[kind])
+        size, dimensions = reading.last
+        reading.add(size, dimensions, reading.sign * (power - 1))
+        reading.last = None
+        return True
+    if kind == "text":
+        words = [part for part in re.split(r"(/|\^\{?-?\d\}?|[\s·.,()*]+|-)", token["text"]) if part and part.strip(" ·.,()*-")]
+        return bool(words) and all(_inner(reading, word) for word in words) or not token["text"].strip()
+    if kind == "word":
+        return _word(reading, token["word"].rstrip("."), upright=False)
+    symbol = {"omega": "Ω", "mu": "μ"}.get(kind or "", "") or re.sub(r"\\text\{\s*(.)\s*\}", r"\1", token[kind or 0]).replace(" ", "")
+    return _word(reading, symbol, upright=True)
+
+
+def _inner(reading: _Reading, word: str) -> bool:
+    """A piece of the content of `\\text{…}`."""
+    if word == "/":
+        reading.sign = -1
+        return True
+    if power := re.fullmatch(r"\^\{?(-?\d)\}?", word):
+        if reading.last is None:
+            return False
+        reading.add(*reading.last, reading.sign * (int(power[1]) - 1))
+        reading.last = None
+        return True
+    if power := re.fullmatch(r"([A-Za-z]+)([23])", word):
+        return _inner(reading, power[1]) and _inner(reading, f"^{power[2]}")
+    if word.startswith(DEGREE):
+        return _word(reading, word.replace(" ", ""), upright=True)
+    return bool(re.fullmatch(r"[A-Za-zμΩÅ$%€£']+|\\[$%]", word)) and _word(reading, word, upright=True)
+
+
+def _word(reading: _Reading, word: str, *, upright: bool) -> bool:
+    lower = word.casefold()
+    if lower == "per":
+        reading.sign = -1
+        return True
+    if lower in ("square", "sq", "cubic", "cu"):
+        reading.power = 3 if lower in ("cubic", "cu") else 2
+        return True
+    if lower in ("squared", "cubed"):
+        if reading.last is None:
+            return False
+        reading.add(*reading.last, reading.sign * (1 if lower == "squared" else 2))
+        return True
+    if (factor := _factor(word, upright)) is not None:
+        reading.scale *= factor
+        return True
+    if (known := _known(word)) is not None:
+        size, dimensions = known
+        if reading.dimensions and dimensions in ({"degree": 1},):
+            return False
+        if reading.dimensions == {"degree": 1} and dimensions in ({"celsius": 1}, {"fahrenheit": 1}, {"A": 1, "s": 1}):
+            reading.dimensions = {}  # degrees Celsius
+            size, dimensions = Fraction(1), {"celsius": 1} if word[0] in "cC" else {"fahrenheit": 1}
+        times = reading.sign * reading.power
+        reading.add(size, dimensions, times)
+        reading.last = (size**reading.power, {name: count * reading.power for name, count in dimensions.items()})
+        reading.power = 1
+        return True
+    if len(word) < 3 or lower in _QUALIFIERS or lower in _FACTORS or reading.power != 1 and lower not in ("unit", "units"):
+        return False
+    reading.nouns.add(("per " if reading.sign < 0 else "") + _singular(lower))
+    return True
+
+
+def _factor(word: str, upright: bool) -> int | None:
+    lower = word.casefold()
+    if word in ("k", "K"):
+        return None
+    return _FACTORS.get(lower) or _FACTORS.get(_singular(lower)) if len(word) > 1 else None
+
+
+def _known(word: str) -> tuple[Fraction, _Dimensions] | None:
+    if word in ("$", "%"):
+        word = f"\\{word}"
+    if word in _METRIC:
+        return _METRIC[word][:2]
+    if word in _PLAIN:
+        return _PLAIN[word]
+    if len(word) > 1 and word[0] in _PREFIXES and word[1:] in _METRIC:
+        size, dimensions, _ = _METRIC[word[1:]]
+        return size * Fraction(10) ** _PREFIXES[word[0]], dimensions
+    lower = word.casefold()
+    for name in (lower, _singular(lower)):
+        if name in _PLAIN and len(name) > 1:
+            return _PLAIN[name]
+        if name in _NAMES:
+            return _NAMES[name]
+    return None
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if re.search(r"(?:ss|sh|ch|x)es$", word):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
+
+
+_NAMES: dict[str, tuple[Fraction, _Dimensions]] = {
+    prefix + name: (size * Fraction(10) ** power, dimensions)
+    for size, dimensions, names in _METRIC.values()
+    for name in names
+    for prefix, power in {"": 0, **_LONG_PREFIXES}.items()
+}
+
+
+def split_unit(text: str) -> tuple[str, Unit | None]:
+    """A spelled answer without the unit at its end, and currency at its front; None where it has none.
+
+    The longest end that is a unit is taken. A letter that touches the number is a factor (`5m`, `5x`), but for the
+    commonest units; behind a space, or upright, it may be a unit.
+    """
+    text = text.strip()
+    if match := re.match(r"([+-]?)\s*(?:(\\\$|[€£¥₹])\s*|(?:\\text\{\s*)?(Rs|USD|US\\\$|EUR|Rs\.)(?:\s*\})?\s*)([+-]?)(?=[\d.(\\])", text):
+        front = read_unit(match[2]) if match[2] else read_unit(match[3].replace("US", "", 1) if match[3] == "US\\$" else match[3].rstrip("."))
+        body, behind = split_unit((match[1] or match[4]) + text[match.end() :])
+        if front is None or (behind is not None and behind.dimensions not in ((), front.dimensions)):
+            return text, None
+        if behind is None and (thousands := re.fullmatch(r"(.*\d)\s*(?:[kK]|\\text\{\s*[kK]\s*\})", body)):
+            body, behind = thousands[1], Unit(scale=Fraction(1000))
+        if behind is not None and behind.dimensions == ():
+            return body, Unit(behind.scale, front.size, front.dimensions, behind.nouns)
+        return body, behind or front
+    for match in _START.finditer(text, max(0, len(text) - MAX_UNIT)):
+        start = match.start()
+        body = text[:start].rstrip()
+        if not body or not re.search(r"[\w})\]!]$", body):
+            continue
+        if not _may_follow(body, text[start:]):
+            continue
+        unit = read_unit(text[start:].strip())
+        if unit is not None and (not unit.bare or unit.scale != 1 or _GENERIC.search(text[start:])):
+            return re.sub(r"\\(?:cdot|times)$", "", body).rstrip(), unit
+    return text, None
+
+
+_START = re.compile(r"\\text\{|\\%|\\\$|°|\\frac\{\s*\\text|[€£¥₹¢]|(?<=[\d}\s)!])[A-Za-zμΩÅ]|\\mu\s*\\text|\\Omega|(?<=\d)\s*/\s*\\text")
+_GENERIC = re.compile(r"units?\b")
+_ATTACHED = re.compile(r"(?:m|g|s|L)(?:\^.*|/.*)?|[A-Za-zμΩ]{2,}.*|.*[/°].*", re.DOTALL)
+_SYMBOL_LIKE = re.compile(r"[A-Za-z]|\\text\{\s*[A-Za-z]\s*\}")
+
+
+def _may_follow(body: str, rest: str) -> bool:
+    """Whether an end that reads as a unit may be one behind `body`, rather than factors of an expression."""
+    if re.match(r"[A-Za-z]", rest) and not re.search(r"\s$|\)$", body):
+        pass
+    number = re.sub(r"\\(?:frac|sqrt|pi|cdot|times|pm|left|right|binom|ldots)(?![A-Za-z])", "", body)
+    lettered = bool(re.search(r"[A-Za-z]", number))
+    if rest.startswith(("\\%", "\\$", "°", "\\Omega", "€", "£", "¥", "₹", "¢")):
+        return True
+    if rest.startswith("\\"):
+        return True
+    # Bare letters: a unit behind a plain number only, `a m` is a product.
+    if lettered or not re.search(r"[\d}]$", body):
+        return False
+    return True
