@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Any
 
 from harness.rewards.boxed import final_answer
-from harness.rewards.exact import as_words, decide, plain_number
+from harness.rewards.comparison import decide
+from harness.rewards.exact import as_words, plain_number
 from harness.rewards.types import Check
 from harness.rewards.unevaluated import is_unevaluated
 

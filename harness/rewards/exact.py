@@ -1,4 +1,4 @@
-"""Answers that can be judged without computer algebra: plain numbers, identical text, and words."""
+"""What takes no computer algebra: plain numbers and their roundings, digits in a base, and words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d)", re.ASCII)
 _MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+/\d+)(?!\d)", re.ASCII)
 _NUMBER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)?(\.\d+)?", re.ASCII)
 _SCIENTIFIC = re.compile(
-    r"([+-]?\d+(?:\.\d+)?)(?:\\times|\\cdot|×|·|\*)10\^(?:\{([+-]?\d{1,3})\}|(\d))", re.ASCII
+    r"([+-]?\d+(?:\.\d+)?)(?:\\times|\\cdot|×|·|\*)10\^(?:\{([+-]?\d{1,4})\}|(\d))", re.ASCII
 )
 _RATIO = re.compile(r"([+-]?\d+)/(\d+)", re.ASCII)
 _FRAC = re.compile(r"([+-]?)\\frac(?:\{([+-]?\d+)\}\{(\d+)\}|(\d)(\d))", re.ASCII)
@@ -28,8 +28,6 @@ _PRODUCT = re.compile(
     r"(?:[+=^]|\\frac\{|\\sqrt\{|\}\{)\s*[A-Za-z]{3,4}(?!\s*[A-Za-z])"
     r"|(?<![\\A-Za-z])(?<![A-Za-z]\s)[A-Za-z]{3,4}(?=\s*[+=^])"
 )
-_UNIT = re.compile(rf"(?:{_TEXT.pattern}|\b[A-Za-z]{{3,}}|\s)+$")
-_NO_UNIT = re.compile(r"\b(?:no|not|or|and|if|is|for|when|more|less|mod)\b", re.IGNORECASE)
 _NOT_VERBAL = frozenset(
     {
         *("and", "or"),
@@ -37,6 +35,27 @@ _NOT_VERBAL = frozenset(
         *("log", "exp", "sqrt", "floor", "ceil", "max", "min", "gcd", "lcm", "mod", "binom", "choose"),
         *("sum", "prod", "lim", "det", "deg", "inf", "sup"),
     }
+)
+
+
+_BASES = {
+    **{"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},
+    **{
+        "eleven": 11,
+        "twelve": 12,
+        "sixteen": 16,
+        "binary": 2,
+        "octal": 8,
+        "decimal": 10,
+        "hexadecimal": 16,
+        "hex": 16,
+    },
+}
+_BASED = re.compile(
+    r"[{(]?\s*(?:\\text\{\s*(?P<text>-?[0-9A-Za-z.]+)\s*\}|(?P<plain>-?[0-9A-Za-z.](?:[0-9A-Za-z.,\s]*[0-9A-Za-z])?))\s*[})]?\s*"
+    r"(?:_\s*[{(]*\s*(?:\\text\{)?\s*\(?\s*(?:base\s*)?(?P<number>\d+|[A-Za-z]+)\s*[})\s]*"
+    r"|(?:\\text\{)?\s*\(?(?:in\s+)?base[\s}~-]*(?P<spoken>\d+|[A-Za-z]+)\s*\)?\s*\}?)",
+    re.ASCII,
 )
 
 
@@ -54,6 +73,11 @@ def as_sum(text: str) -> str:
 def normalised(text: str) -> str:
     """The same answer without dollar signs, spacing commands, text commands and spaces."""
     return "".join(_bare(text).split()).rstrip(".")
+
+
+def spaced(text: str) -> list[str]:
+    """The pieces of an answer whose spaces count."""
+    return _bare(text).split()
 
 
 def _bare(text: str) -> str:
@@ -81,19 +105,12 @@ def as_words(text: str) -> str | None:
     return " ".join(_TOKEN.findall(_TEXT.sub(r"\1", laid_out).casefold())).rstrip(". ")
 
 
-def is_quantity(text: str) -> bool:
-    """Whether a number comes first and a unit in words last: `5 \\text{ cm}`, not `5 \\text{ or more}`."""
-    unit = _UNIT.search(text)
-    if unit is None or _NO_UNIT.search(unit[0]):
-        return False
-    number = re.sub(r"\\[A-Za-z]+", "", text[: unit.start()])
-    return bool(re.search(r"\d", number)) and not re.search(r"[A-Za-z]", number)
-
-
 def as_number(normal: str) -> Fraction | None:
     """The exact value of a normalised integer, decimal or fraction of integers; None for anything else."""
     if not normal or len(normal) > MAX_DIGITS:
         return None
+    if normal[0] == "(" and normal[-1] == ")" and "(" not in normal[1:]:
+        normal = normal[1:-1]
     if (match := _NUMBER.fullmatch(normal)) and (match[2] or match[3]):
         return Fraction(f"{match[1]}{(match[2] or '0').replace(',', '')}{match[3] or ''}")
     if match := _SCIENTIFIC.fullmatch(normal):
@@ -125,22 +142,57 @@ def terminates(value: Fraction) -> bool:
     return below == 1
 
 
-def decide(gold: str, answer: str) -> bool | None:
-    """Whether an answer equals the reference, or None where that takes computer algebra."""
-    if scattered(gold) or scattered(answer):
-        # Spaces tell the entries apart here.
-        return _bare(gold).split() == _bare(answer).split()
-    words = as_words(gold)
-    if words is not None:
-        same = words == as_words(answer)
-        return None if not same and is_quantity(gold) else same
-    left, right = normalised(gold), normalised(answer)
-    if left == right:
-        return left != ""
-    first, second = plain_number(gold), plain_number(answer)
-    if first is None or second is None:
+def is_rounding(shown: Fraction, exact: Fraction) -> bool:
+    """Whether a decimal is another number rounded, or cut off, where it may be.
+
+    It may be where the exact expansion never ends, from six significant digits on; where it ends after more than
+    fifteen, from fifteen on. Of a number close to a whole one, three digits of what lies between must be right.
+    """
+    if shown == exact or not terminates(shown):
+        return shown == exact
+    places = _last_place(shown)
+    digits = len(str(abs(shown.numerator * 10**places // shown.denominator)))
+    unit = Fraction(1, 10**places)
+    least = 6
+    if terminates(exact):
+        least = 15
+        if exact.denominator == 1 or len(str(abs(exact * 10 ** _last_place(exact)).numerator)) <= least:
+            return False
+    error, rest = abs(shown - exact), abs(exact - round(exact))
+    if digits < least or (round(exact) and rest < Fraction(1, 1000) and error * 1000 > rest):
+        return False
+    if digits >= 15 and error <= abs(exact) / 10**14:
+        return True
+    return 2 * error <= unit or (abs(shown) < abs(exact) and error < unit)
+
+
+def _last_place(value: Fraction) -> int:
+    """Decimal places of a number whose expansion ends."""
+    below = value.denominator
+    twos = fives = 0
+    while below % 2 == 0:
+        below, twos = below // 2, twos + 1
+    while below % 5 == 0:
+        below, fives = below // 5, fives + 1
+    return max(twos, fives)
+
+
+def base_of(text: str) -> tuple[str, int] | None:
+    """Digits and base of a number in a stated base, `1011_2` or `(1011)_{\\text{two}}`; None where there is none."""
+    match = _BASED.fullmatch(text.strip())
+    if match is None:
         return None
-    # A rounded decimal for a fraction such as 1/3 is a matter of precision, which the algebra system settles.
-    if first != second and terminates(first) != terminates(second):
+    digits = re.sub(r"[\s,]|\\[,!]", "", match["text"] or match["plain"])
+    base = match["number"] or match["spoken"]
+    base = int(base) if base.isdigit() else _BASES.get(base.casefold(), 0)
+    symbols = re.sub(r"[-.]", "", digits)
+    if not 2 <= base <= 36 or not symbols:
         return None
-    return first == second
+    if not re.search(r"\d", symbols) and not (
+        base > 10 and (match["text"] or re.fullmatch(r"[A-Z]{2,}", symbols))
+    ):
+        return None  # a_2 is a variable
+    if re.search(r"[A-Za-z]", symbols) and (base < 11 or any(int(c, 36) >= base for c in symbols)):
+        return None
+    sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
+    return sign + (digits.lstrip("0") or "0").upper(), base

@@ -13,11 +13,53 @@ DEGREE = "°"
 WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 
 _SYMBOLS = {
-    **{"−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "±": "\\pm ", "∓": "\\mp "},
-    **{"≤": "\\leq ", "≥": "\\geq ", "≠": "\\neq ", "≈": "\\approx ", "∞": "\\infty ", "π": "\\pi ", "∅": "\\emptyset "},
-    **{"∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "ℝ": "\\mathbb{R}", "²": "^{2}", "³": "^{3}", "…": "\\ldots "},
-    **{"％": "\\%", "℃": "°C", "℉": "°F", "º": "°", "˚": "°", "µ": "μ", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}"},
-    **{"¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}", "\u00a0": " ", "\u202f": " ", "\u2009": " "},
+    **{
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "×": "\\times ",
+        "·": "\\cdot ",
+        "⋅": "\\cdot ",
+        "÷": "/",
+        "±": "\\pm ",
+        "∓": "\\mp ",
+    },
+    **{
+        "≤": "\\leq ",
+        "≥": "\\geq ",
+        "≠": "\\neq ",
+        "≈": "\\approx ",
+        "∞": "\\infty ",
+        "π": "\\pi ",
+        "∅": "\\emptyset ",
+    },
+    **{
+        "∪": "\\cup ",
+        "∩": "\\cap ",
+        "∈": "\\in ",
+        "ℝ": "\\mathbb{R}",
+        "²": "^{2}",
+        "³": "^{3}",
+        "…": "\\ldots ",
+    },
+    **{
+        "％": "\\%",
+        "℃": "°C",
+        "℉": "°F",
+        "º": "°",
+        "˚": "°",
+        "µ": "μ",
+        "½": "\\frac{1}{2}",
+        "¼": "\\frac{1}{4}",
+    },
+    **{
+        "¾": "\\frac{3}{4}",
+        "⅓": "\\frac{1}{3}",
+        "⅔": "\\frac{2}{3}",
+        "\u00a0": " ",
+        "\u202f": " ",
+        "\u2009": " ",
+    },
 }
 _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -25,7 +67,10 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
         (r"\\(?:left|right|middle)\s*\.", " "),
-        (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])", ""),
+        (
+            r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])",
+            "",
+        ),
         (r"\\(?:lbrace|\{)", r"\\{"),
         (r"\\(?:rbrace|\})", r"\\}"),
         (r"\\(?:l|r)vert(?![A-Za-z])", "|"),
@@ -46,7 +91,9 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:USD|textdollar)(?![A-Za-z])", r"\\$"),
     )
 )
-_ITALIC = re.compile(r"\\(?:mathit|boldsymbol|bm|mathbf|mathsf|mathnormal|symbf|pmb|vb)\s*\{([^{}]*)\}|\{\\(?:bf|it)\s+([^{}]*)\}")
+_ITALIC = re.compile(
+    r"\\(?:mathit|boldsymbol|bm|mathbf|mathsf|mathnormal|symbf|pmb|vb)\s*\{([^{}]*)\}|\{\\(?:bf|it)\s+([^{}]*)\}"
+)
 _UPRIGHT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|textup|mathrm|mathup|mbox|hbox|operatorname\*?|unit|si|rm)\s*\{([^{}]*)\}"
     r"|\{\\rm\s+([^{}]*)\}"
@@ -58,18 +105,27 @@ _DEGREES = re.compile(
     r"\\degree(?:s)?(?![A-Za-z])|\\textdegree(?![A-Za-z])|\^\s*\{?\s*(?:\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|°|\\text\{\s*[o°]\s*\}|\\text\{\\circ\})\s*\}?"
     r"|(?<=[\d}\s])\^\s*(?:o(?![A-Za-z])|\{\s*o\s*\}|0(?=\s*\\text\{\s*[CF]\s*\}))|\\text\{\s*°\s*\}"
 )
-_SPACES = re.compile(r"\\[,;:> ]|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick|en)?space(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}")
+_SPACES = re.compile(
+    r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick|en)?space(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}"
+)
+_BOLD_SET = re.compile(r"^\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?\s*$|(?<=\\in)\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?")
+_MICRO = re.compile(r"\\mu\s*\\text\{\s*")
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|,\s*\\!\s*|\\,|\\!|\s)\d{3})+)(?![\d])", re.ASCII)
 _COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]|\.\d+,)", re.ASCII)
 _REPEATING = re.compile(
-    r"(?<![\w.])(\d*)\.(\d*)(?:\\(?:overline|bar|dot|overbar)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d+)\))(?!\d)", re.ASCII
+    r"(?<![\w.])(\d*)\.(\d*)(?:\\(?:overline|bar|dot|overbar)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d+)\))(?!\d)",
+    re.ASCII,
 )
 _CONTINUED = re.compile(r"(?<![\w.])(\d+)\.(\d*?)(\d+?)\3+\s*\\ldots\s*$", re.ASCII)
 _E_NOTATION = re.compile(
-    r"(?<![\w.}])(\d+(?:\.\d*)?|\.\d+)(?:[eE]|\\text\{\s*[eE]\s*\})(?:\{\s*)?([+-]?\d{1,9})(?:\s*\})?(?![\w.^])", re.ASCII
+    r"(?<![\w.}])(\d+(?:\.\d*)?|\.\d+)(?:[eE]|\\text\{\s*[eE]\s*\})(?:\{\s*)?([+-]?\d{1,9})(?:\s*\})?(?![\w.^])",
+    re.ASCII,
 )
-_TIMES_TEN = re.compile(r"(?<=\d)\s*(?:[x*]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\(([+-]?\d+)\)|([+-]?\d{2,}|[+-]\d))(?![\d.])", re.ASCII)
+_TIMES_TEN = re.compile(
+    r"(?<=\d)\s*(?:[x*]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\(([+-]?\d+)\)|([+-]?\d{2,}|[+-]\d))(?![\d.])",
+    re.ASCII,
+)
 _X_TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", re.ASCII)
 
 
@@ -87,10 +143,11 @@ def spelled(text: str, *, listed: bool = False) -> str:
     if text.count("$") == 1 and re.match(r"\s*-?\s*\$\s*[\d.]", text):
         text = text.replace("$", "\x00")
     text = _BARE_DOLLAR.sub("", text).replace("\x00", "\\$")
+    text = _BOLD_SET.sub(lambda m: f"\\mathbb{{{m[1] or m[2]}}}", text)
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
     text = _repeatedly(_UPRIGHT, _upright, _repeatedly(_ITALIC, _italic, text))
-    text = _DEGREES.sub(DEGREE, text)
+    text = _MICRO.sub(r"\\text{μ", _DEGREES.sub(DEGREE, text))
     text = _GROUPED.sub(_joined, text)
     text = _SPACES.sub(" ", text).replace("\\!", "")
     text = _REPEATING.sub(_repeating, text)
@@ -106,7 +163,11 @@ def unwrapped(text: str) -> str:
     text = text.strip()
     for _ in range(3):
         for opening, closing in WRAPPERS:
-            if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
+            if (
+                text.startswith(opening)
+                and text.endswith(closing)
+                and len(text) >= len(opening) + len(closing)
+            ):
                 inside = text[len(opening) : len(text) - len(closing)]
                 if opening not in inside and closing not in inside:
                     text = inside.strip()
@@ -126,7 +187,11 @@ def _repeatedly(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str
 
 def _italic(match: re.Match[str]) -> str:
     inside = match[1] if match[1] is not None else match[2]
-    return f" {inside} " if re.fullmatch(r"\s*(?:\\?[A-Za-z]|[^A-Za-z]*)\s*", inside) else f"\\text\x01{inside}\x02"
+    return (
+        f" {inside} "
+        if re.fullmatch(r"\s*(?:\\?[A-Za-z]|[^A-Za-z]*)\s*", inside)
+        else f"\\text\x01{inside}\x02"
+    )
 
 
 def _upright(match: re.Match[str]) -> str:

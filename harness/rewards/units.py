@@ -14,8 +14,34 @@ MAX_UNIT = 80
 
 _Dimensions = dict[str, int]
 
-_PREFIXES = {"n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12, "p": -12, "f": -15}
-_LONG_PREFIXES = {"nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9, "tera": 12, "pico": -12, "femto": -15, "hecto": 2}
+_PREFIXES = {
+    "n": -9,
+    "μ": -6,
+    "u": -6,
+    "m": -3,
+    "c": -2,
+    "d": -1,
+    "k": 3,
+    "M": 6,
+    "G": 9,
+    "T": 12,
+    "p": -12,
+    "f": -15,
+}
+_LONG_PREFIXES = {
+    "nano": -9,
+    "micro": -6,
+    "milli": -3,
+    "centi": -2,
+    "deci": -1,
+    "kilo": 3,
+    "mega": 6,
+    "giga": 9,
+    "tera": 12,
+    "pico": -12,
+    "femto": -15,
+    "hecto": 2,
+}
 
 _ENERGY = {"kg": 1, "m": 2, "s": -2}
 _VOLT = {"kg": 1, "m": 2, "s": -3, "A": -1}
@@ -93,10 +119,17 @@ _PLAIN: dict[str, tuple[Fraction, _Dimensions]] = {
     **dict.fromkeys(("\\%", "percent", "percentage", "pct", "pc."), (Fraction(1), {PERCENT: 1})),
 }
 _FACTORS = {
-    **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12},
-    **{"score": 20, "gross": 144, "k": 1000, "K": 1000, "mn": 10**6, "bn": 10**9, "pair": None, "half": None},
+    **{
+        "hundred": 10**2,
+        "thousand": 10**3,
+        "million": 10**6,
+        "billion": 10**9,
+        "trillion": 10**12,
+        "dozen": 12,
+    },
+    **{"gross": 144, "mn": 10**6, "bn": 10**9},
 }
-"""Words that multiply the number before them; those with None are counted in a way of their own, and not read."""
+"""Words that multiply the number before them."""
 _QUALIFIERS = frozenset(
     "a an and or not no nor more less fewer greater larger smaller below above under over at least most than if when where for"
     " mod modulo minus plus negative positive half halves quarter third fourth fifth tenth times squared cubed factorial point to"
@@ -105,7 +138,6 @@ _QUALIFIERS = frozenset(
     " twice thousandth hundredth millionth remainder left sq choose pi infinity yes true false or-more onwards maximum minimum"
     " max min sin cos tan log ln exp gcd lcm".split()
 )
-_IGNORED = frozenset("per square cubic cubed squared sq cu".split())
 _TOKEN = re.compile(
     r"\\text\{(?P<text>[^{}]*)\}|\^\s*\{?\s*(?P<power>[+-]?\d)\s*\}?|(?P<times>\\cdot|\\times|\*|-(?=[A-Za-z\\]))|(?P<over>/)"
     r"|(?P<sign>\\\$|\\%|°\s*(?:[CF](?![A-Za-z])|\\text\{\s*[CF]\s*\})|°|[€£¥₹¢])|(?P<omega>\\Omega|Ω)|(?P<mu>\\mu|μ)"
@@ -192,11 +224,17 @@ def _take(reading: _Reading, token: re.Match[str]) -> bool:
         reading.last = None
         return True
     if kind == "text":
-        words = [part for part in re.split(r"(/|\^\{?-?\d\}?|[\s·.,()*]+|-)", token["text"]) if part and part.strip(" ·.,()*-")]
+        words = [
+            part
+            for part in re.split(r"(/|\^\{?-?\d\}?|[\s·.,()*]+|-)", token["text"])
+            if part and part.strip(" ·.,()*-")
+        ]
         return bool(words) and all(_inner(reading, word) for word in words) or not token["text"].strip()
     if kind == "word":
         return _word(reading, token["word"].rstrip("."), upright=False)
-    symbol = {"omega": "Ω", "mu": "μ"}.get(kind or "", "") or re.sub(r"\\text\{\s*(.)\s*\}", r"\1", token[kind or 0]).replace(" ", "")
+    symbol = {"omega": "Ω", "mu": "μ"}.get(kind or "", "") or re.sub(
+        r"\\text\{\s*(.)\s*\}", r"\1", token[kind or 0]
+    ).replace(" ", "")
     return _word(reading, symbol, upright=True)
 
 
@@ -238,25 +276,40 @@ def _word(reading: _Reading, word: str, *, upright: bool) -> bool:
         size, dimensions = known
         if reading.dimensions and dimensions in ({"degree": 1},):
             return False
-        if reading.dimensions == {"degree": 1} and dimensions in ({"celsius": 1}, {"fahrenheit": 1}, {"A": 1, "s": 1}):
+        if reading.dimensions == {"degree": 1} and dimensions in (
+            {"celsius": 1},
+            {"fahrenheit": 1},
+            {"A": 1, "s": 1},
+        ):
             reading.dimensions = {}  # degrees Celsius
             size, dimensions = Fraction(1), {"celsius": 1} if word[0] in "cC" else {"fahrenheit": 1}
         times = reading.sign * reading.power
         reading.add(size, dimensions, times)
-        reading.last = (size**reading.power, {name: count * reading.power for name, count in dimensions.items()})
+        reading.last = (
+            size**reading.power,
+            {name: count * reading.power for name, count in dimensions.items()},
+        )
         reading.power = 1
         return True
-    if len(word) < 3 or lower in _QUALIFIERS or lower in _FACTORS or reading.power != 1 and lower not in ("unit", "units"):
+    if not _is_noun(lower) or (reading.power != 1 and not upright):
         return False
     reading.nouns.add(("per " if reading.sign < 0 else "") + _singular(lower))
     return True
 
 
+def _is_noun(lower: str) -> bool:
+    return (
+        len(lower) > 2
+        and not {lower, _singular(lower)} & (_QUALIFIERS | _FACTORS.keys())
+        and bool(re.search(r"[aeiouy]", lower))
+    )
+
+
 def _factor(word: str, upright: bool) -> int | None:
+    if len(word) == 1:
+        return 1000 if upright and word == "k" else None
     lower = word.casefold()
-    if word in ("k", "K"):
-        return None
-    return _FACTORS.get(lower) or _FACTORS.get(_singular(lower)) if len(word) > 1 else None
+    return _FACTORS.get(lower) or _FACTORS.get(_singular(lower))
 
 
 def _known(word: str) -> tuple[Fraction, _Dimensions] | None:
@@ -294,53 +347,64 @@ _NAMES: dict[str, tuple[Fraction, _Dimensions]] = {
 }
 
 
-def split_unit(text: str) -> tuple[str, Unit | None]:
-    """A spelled answer without the unit at its end, and currency at its front; None where it has none.
+_START = re.compile(
+    r"\\text\{|\\%|\\\$|°|\\frac\{\s*\\text|[€£¥₹¢]|(?<=[\d}\s)!.])[A-Za-zμΩÅ]|\\mu(?=\s*\\text)|\\Omega|(?<=\d)\s*/\s*\\text"
+)
+_UNITS = re.compile(r"units?\b")
+_ATTACHED = frozenset("msgL")
+"""Bare letters that may be a unit where they touch the number."""
+_FRONT = re.compile(
+    r"([+-]?)\s*(?:(\\\$|[€£¥₹])|(?:\\text\{\s*)?(Rs|USD|US\\\$|EUR)\.?(?:\s*\})?)\s*([+-]?)(?=[\d.(\\])"
+)
+_THOUSANDS = re.compile(r"(.*\d)\s*(?:[kK]|\\text\{\s*[kK]\s*\})")
+_NAMES_OF_NUMBERS = re.compile(r"\\(?:frac|sqrt|pi|cdot|times|pm|binom|ldots)(?![A-Za-z])")
 
-    The longest end that is a unit is taken. A letter that touches the number is a factor (`5m`, `5x`), but for the
-    commonest units; behind a space, or upright, it may be a unit.
+
+def split_unit(text: str, *, attached: bool = True) -> tuple[str, Unit | None]:
+    """A spelled answer without the unit at its end, or the currency at its front; None where it has none.
+
+    The longest end that is a unit is taken.
+
+    Args:
+        text: in one spelling.
+        attached: whether a bare letter that touches the number may be a unit, as in `5m`; a factor otherwise.
     """
     text = text.strip()
-    if match := re.match(r"([+-]?)\s*(?:(\\\$|[€£¥₹])\s*|(?:\\text\{\s*)?(Rs|USD|US\\\$|EUR|Rs\.)(?:\s*\})?\s*)([+-]?)(?=[\d.(\\])", text):
-        front = read_unit(match[2]) if match[2] else read_unit(match[3].replace("US", "", 1) if match[3] == "US\\$" else match[3].rstrip("."))
-        body, behind = split_unit((match[1] or match[4]) + text[match.end() :])
-        if front is None or (behind is not None and behind.dimensions not in ((), front.dimensions)):
-            return text, None
-        if behind is None and (thousands := re.fullmatch(r"(.*\d)\s*(?:[kK]|\\text\{\s*[kK]\s*\})", body)):
-            body, behind = thousands[1], Unit(scale=Fraction(1000))
-        if behind is not None and behind.dimensions == ():
-            return body, Unit(behind.scale, front.size, front.dimensions, behind.nouns)
-        return body, behind or front
+    if front := _FRONT.match(text):
+        return _currency(text, front, attached)
     for match in _START.finditer(text, max(0, len(text) - MAX_UNIT)):
-        start = match.start()
-        body = text[:start].rstrip()
-        if not body or not re.search(r"[\w})\]!]$", body):
+        body, rest = text[: match.start()], text[match.start() :]
+        if not re.search(r"[\w})\]!]\s*$", body) or not _may_follow(body, rest, attached):
             continue
-        if not _may_follow(body, text[start:]):
-            continue
-        unit = read_unit(text[start:].strip())
-        if unit is not None and (not unit.bare or unit.scale != 1 or _GENERIC.search(text[start:])):
-            return re.sub(r"\\(?:cdot|times)$", "", body).rstrip(), unit
+        unit = read_unit(rest)
+        if unit is not None and (not unit.bare or unit.scale != 1 or _UNITS.search(rest)):
+            return re.sub(r"\\(?:cdot|times)\s*$", "", body.rstrip()).rstrip(), unit
     return text, None
 
 
-_START = re.compile(r"\\text\{|\\%|\\\$|°|\\frac\{\s*\\text|[€£¥₹¢]|(?<=[\d}\s)!])[A-Za-zμΩÅ]|\\mu\s*\\text|\\Omega|(?<=\d)\s*/\s*\\text")
-_GENERIC = re.compile(r"units?\b")
-_ATTACHED = re.compile(r"(?:m|g|s|L)(?:\^.*|/.*)?|[A-Za-zμΩ]{2,}.*|.*[/°].*", re.DOTALL)
-_SYMBOL_LIKE = re.compile(r"[A-Za-z]|\\text\{\s*[A-Za-z]\s*\}")
+def _currency(text: str, front: re.Match[str], attached: bool) -> tuple[str, Unit | None]:
+    unit = read_unit(front[2] or {"US\\$": "\\$"}.get(front[3], front[3]))
+    body, behind = split_unit((front[1] or front[4]) + text[front.end() :], attached=attached)
+    if thousands := _THOUSANDS.fullmatch(body):
+        body, behind = thousands[1], behind or Unit(scale=Fraction(1000))
+    if unit is None or behind is None:
+        return body, unit
+    if behind.dimensions not in ((), unit.dimensions):
+        return text, None
+    return body, Unit(behind.scale, unit.size, unit.dimensions, behind.nouns)
 
 
-def _may_follow(body: str, rest: str) -> bool:
+def _may_follow(body: str, rest: str, attached: bool) -> bool:
     """Whether an end that reads as a unit may be one behind `body`, rather than factors of an expression."""
-    if re.match(r"[A-Za-z]", rest) and not re.search(r"\s$|\)$", body):
-        pass
-    number = re.sub(r"\\(?:frac|sqrt|pi|cdot|times|pm|left|right|binom|ldots)(?![A-Za-z])", "", body)
-    lettered = bool(re.search(r"[A-Za-z]", number))
-    if rest.startswith(("\\%", "\\$", "°", "\\Omega", "€", "£", "¥", "₹", "¢")):
+    if not re.match(r"[A-Za-zμÅ]", rest):
         return True
-    if rest.startswith("\\"):
-        return True
-    # Bare letters: a unit behind a plain number only, `a m` is a product.
-    if lettered or not re.search(r"[\d}]$", body):
+    # Bare letters are a unit behind a plain number alone: a m is a product.
+    if re.search(r"[A-Za-z]", _NAMES_OF_NUMBERS.sub("", body)):
         return False
-    return True
+    if body[-1].isspace():
+        return True
+    letters = re.match(r"[A-Za-zμÅ]+", rest)
+    assert letters is not None
+    if len(letters[0]) == 1:
+        return attached and letters[0] in _ATTACHED
+    return _known(letters[0]) is not None or letters[0].casefold() in _FACTORS

@@ -9,96 +9,44 @@ of what became of the last one, within milliseconds. math-verify's own timeouts 
 
 from __future__ import annotations
 
-import cmath
 import contextlib
 import json
 import logging
 import os
-import re
 import resource
 import signal
 import sys
-import zlib
-from functools import lru_cache
 from typing import Any
 
-from harness.rewards.to_latex import latex_of
-
-_EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
+from harness.rewards import algebra
+from harness.rewards.comparison import same
+from harness.rewards.forms import Quantity, read
 
 
 def compare(gold: str, answer: str) -> dict[str, bool]:
-    """Reads both sides and compares them, the reference first: math-verify is not symmetric."""
-    from math_verify import verify
-
-    reference = parsed(gold)
-    if not reference:
-        return {"correct": False, "gold_parsable": False, "parsable": False}
-    given = parsed(answer)
-    correct = (
-        bool(given)
-        and (
-            verify(list(reference), list(given), timeout_seconds=None) or _same_symbol(reference[0], given[0])
-        )
-        and _holds(answer)
-    )
-    return {"correct": bool(correct), "gold_parsable": True, "parsable": bool(given)}
+    """Whether an answer is the reference, and whether both could be read."""
+    try:
+        return {"correct": same(gold, answer, algebra), "gold_parsable": True, "parsable": True}
+    except algebra.Unreadable:
+        return {"correct": False, "gold_parsable": readable(gold), "parsable": False}
 
 
-def _holds(answer: str) -> bool:
-    """Whether the numbers on the left of an answer's equals signs are what stands last: `6 = 5` is no way to say 5.
-
-    math-verify looks at the last side alone, which is right for `x = 5` and `a + b = 5`.
-    """
-    from math_verify import verify
-
-    *before, last = _EQUALS.split(answer)
-    if not before or "," in answer:
-        return True
-    end = list(parsed(last))
-    for side in map(parsed, before):
-        number = bool(side) and getattr(side[0], "is_number", False)
-        if number and not verify(end, list(side), timeout_seconds=None):
-            return False
+def readable(text: str) -> bool:
+    """Whether all expressions in an answer can be read."""
+    try:
+        algebra.read_all(read(text))
+    except algebra.Unreadable:
+        return False
     return True
-
-
-def _same_symbol(reference: Any, given: Any) -> bool:
-    """Whether an expression simplifies to the reference, a lone symbol: math-verify compares that by its text."""
-    from sympy import Expr, Symbol, simplify
-
-    return isinstance(reference, Symbol) and isinstance(given, Expr) and simplify(given - reference) == 0
 
 
 def value(text: str) -> tuple[float, float] | None:
     """Real and imaginary part of an expression, its symbols at points that their names decide; None for the rest.
 
-    A percentage has two values, 5 and 0.05, hence none.
+    A percentage has two values, 5 and 0.05, hence none, and neither has a quantity with a unit.
     """
-    from sympy import Expr
-
-    found = parsed(text)
-    if not found or not isinstance(found[0], Expr) or "%" in text:
-        return None
-    point = {symbol: 1 + zlib.crc32(symbol.name.encode()) / 2**32 for symbol in found[0].free_symbols}
-    number = complex(found[0].evalf(subs=point))
-    return (number.real, number.imag) if cmath.isfinite(number) else None
-
-
-@lru_cache(maxsize=4096)
-def parsed(text: str) -> tuple[Any, ...]:
-    """The expression in a text, and the text it was read from; empty where there is none."""
-    from math_verify import LatexExtractionConfig, parse
-
-    # The plain-expression reader is not used: it evaluates what it reads.
-    return tuple(
-        parse(
-            f"${latex_of(text)}$",
-            extraction_config=[LatexExtractionConfig()],
-            fallback_mode="no_fallback",
-            parsing_timeout=None,
-        )
-    )
+    form = read(text)
+    return algebra.value(form.text) if isinstance(form, Quantity) and form.unit is None else None
 
 
 def main(arguments: list[str]) -> None:
@@ -122,8 +70,8 @@ def main(arguments: list[str]) -> None:
 def limit_memory(mebibytes: int) -> bool:
     """Limits this process's address space, and has no core written; whether the first limit holds.
 
-    macOS refuses to limit the address space: there the checker works without, and only the processor time of an answer
-    is bounded.
+    macOS refuses to limit the address space: there the checker works without, and only an answer's processor time is
+    bounded.
     """
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

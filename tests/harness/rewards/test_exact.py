@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.rewards.boxed import final_answer
-from harness.rewards.exact import as_number, as_words, decide, normalised
+from harness.rewards.comparison import decide
+from harness.rewards.exact import as_number, as_words, normalised
 
 
 @pytest.mark.parametrize(
