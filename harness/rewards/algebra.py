@@ -1,8 +1,8 @@
 """Expressions, equations and sets of numbers compared by sympy; what latex2sympy cannot read whole is refused.
 
-Nothing here bounds time or memory: `worker` does. Decimals are read as the exact fractions they are. Two values are the same
-where their difference vanishes, exactly for rationals and to hundreds of digits for the rest, never within a tolerance;
-math-verify's own comparison rounds to six decimal places and fifteen digits, to which 10^-19 is 0.
+Nothing here bounds time or memory: `worker` does. Decimals are read as the exact fractions they are. Two values are
+the same where their difference vanishes, exactly for rationals and to hundreds of digits for the rest, never within a
+tolerance; math-verify's own comparison rounds to six decimal places and fifteen digits, to which 10^-19 is 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.rewards.exact import is_rounding
-from harness.rewards.forms import Combined, Form, Named, Quantity, Relation, Several, Span
+from harness.rewards.forms import Form, Quantity, Relation, Several
 from harness.rewards.to_latex import latex_of
 
 DIGITS = 40
@@ -28,11 +28,12 @@ MAX_FACTORIAL = 10**5
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?|[A-Za-z]|\))\s*°")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?|[A-Za-z])\s*°")
+_POWER_OF_FACTORIAL = re.compile(r"(\d+|[A-Za-z]|\([^()]*\))!\s*\^")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*\\%")
 _CAPITAL_I = re.compile(r"\\[A-Za-z]+|I(?!_)")
 _REFUSED = re.compile(
-    r"(?<![A-Za-z_\\{])\d+\s*_|[)}]\s*_(?!\{?\\infty)\s*[\d{]|!\s*!|\\ldots|\\mathbb|\\[$%]|[#@\"`]|\\begin\{cases\}|\\approx|\.\s*\.|\\to(?![a-z])"
+    r"(?<![A-Za-z_\\{])\d+\s*_|[)}]\s*_(?!\{?\\infty)\s*[\d{]|!\s*!|\\ldots|\\mathbb|\\[$%]|[#@\"`'°]|\\begin\{cases\}|\\approx|\.\s*\.|\\to(?![a-z])"
 )
 _SUBSCRIPT = re.compile(r"_\{\\text\{\s*([A-Za-z0-9 ]+?)\s*\}\}|_\\text\{\s*([A-Za-z0-9 ]+?)\s*\}")
 _PRIME = re.compile(r"(?<![A-Za-z\\])([A-Za-z])'")
@@ -95,9 +96,8 @@ def _cleaned(text: str) -> str:
             raise Unreadable(text)
     text = _TEXT.sub(r" \1 ", text)
     in_radians = bool(_TRIGONOMETRIC.search(text))
-    text = _DEGREES.sub(r"\1 \\cdot \\frac{\\pi}{180}" if in_radians else r"\1", text)
-    if in_radians:
-        text = re.sub(r"(\d+(?:\.\d+)?) \\cdot \\frac\{\\pi\}\{180\}", r"{(\\frac{\1 \\pi}{180})}", text)
+    text = _DEGREES.sub(r"(\\frac{\1 \\pi}{180})" if in_radians else r"\1", text)
+    text = _POWER_OF_FACTORIAL.sub(r"(\1!)^", text)
     text = _PERCENT.sub(r"(\\frac{\1}{100})", text)
     text = _PRIME.sub(r"\\tilde{\1}", text)
     if _REFUSED.search(text) or not text.strip():
@@ -116,10 +116,10 @@ def equal(gold: str, given: str) -> bool:
     """
     first, first_decimal = expression(gold)
     second, second_decimal = expression(given)
-    return _same(first, second, first_decimal, second_decimal)
+    return same_values(first, second, first_decimal, second_decimal)
 
 
-def _same(first: Any, second: Any, first_decimal: bool = False, second_decimal: bool = False) -> bool:
+def same_values(first: Any, second: Any, first_decimal: bool = False, second_decimal: bool = False) -> bool:
     from sympy import MatrixBase, MatrixExpr
 
     if first == second:
@@ -129,7 +129,7 @@ def _same(first: Any, second: Any, first_decimal: bool = False, second_decimal: 
         if not all(matrices) or first.shape != second.shape:
             return False
         pairs = zip(first.as_explicit(), second.as_explicit(), strict=True)
-        return all(_same(a, b, first_decimal, second_decimal) for a, b in pairs)
+        return all(same_values(a, b, first_decimal, second_decimal) for a, b in pairs)
     if first.free_symbols or second.free_symbols:
         return _same_function(first, second)
     if not (first.is_finite is not False and second.is_finite is not False):
@@ -143,7 +143,9 @@ def _same(first: Any, second: Any, first_decimal: bool = False, second_decimal: 
 
 
 def _is_shown(exact: Any, shown: Any) -> bool:
-    return shown.is_Rational and is_rounding(_fraction(shown), _fraction(exact))
+    return shown.is_Rational and is_rounding(
+        _fraction(shown), _fraction(exact), endless=None if exact.is_Rational else True
+    )
 
 
 def _fraction(value: Any) -> Fraction:
@@ -180,7 +182,7 @@ def _same_function(first: Any, second: Any) -> bool:
         return True
     tried = 0
     for number in range(POINTS):
-        point = _point(symbols, number)
+        point = point_of(symbols, number)
         if number % 2 and not (_is_real_at(first, point) and _is_real_at(second, point)):
             continue
         values = [side.evalf(DIGITS, subs=point, maxn=LIMIT_OF_DIGITS) for side in (first, second)]
@@ -197,7 +199,7 @@ def _same_function(first: Any, second: Any) -> bool:
     return True
 
 
-def _point(symbols: Iterable[Any], number: int) -> dict[Any, Any]:
+def point_of(symbols: Iterable[Any], number: int) -> dict[Any, Any]:
     """Values of symbols that their names decide: positive at even points, of either sign at odd ones."""
     from sympy import Rational
 
@@ -267,144 +269,3 @@ def near(first: str, second: str) -> bool:
     if one.free_symbols or two.free_symbols:
         return True
     return bool(abs(complex(one) - complex(two)) <= 0.05 * abs(complex(one)))
-
-
-def same_equation(gold: Relation, given: Relation) -> bool:
-    """Whether two equations, or inequalities in several symbols, say the same: their differences are in a fixed ratio."""
-    from sympy import solve
-
-    first, second = _difference(gold), _difference(given)
-    strict, other = _direction(gold.signs[0]), _direction(given.signs[0])
-    if abs(strict) != abs(other) or first.free_symbols != second.free_symbols:
-        return False
-    ratio = _fixed_ratio(first, second)
-    if ratio is not None:
-        return ratio != 0 and (strict == 0 or strict == 3 or bool(ratio * strict * other > 0))
-    if strict != 0 or not first.free_symbols:
-        return False
-    symbol = min(first.free_symbols, key=lambda s: s.name)
-    roots = [solve(side, symbol) for side in (first, second)]
-    return bool(roots[0]) and _same_collections(*roots)
-
-
-def _same_collections(first: list[Any], second: list[Any]) -> bool:
-    rest = list(second)
-    for item in first:
-        match = next((other for other in rest if _same(item, other)), None)
-        if match is None:
-            return False
-        rest.remove(match)
-    return not rest
-
-
-def _direction(sign: str) -> int:
-    return {"=": 0, "<": -1, ">": 1, "\\leq": -2, "\\geq": 2, "\\neq": 3}[sign]
-
-
-def _difference(relation: Relation) -> Any:
-    left, right = (expression(_text(side))[0] for side in relation.sides)
-    return left - right
-
-
-def _fixed_ratio(first: Any, second: Any) -> Any:
-    """The ratio of two expressions where it is the same at every point; None where it is not."""
-    symbols = sorted(first.free_symbols, key=lambda symbol: symbol.name)
-    ratios = []
-    for number in range(0, POINTS, 2):
-        point = _point(symbols, number)
-        above, below = (side.evalf(DIGITS, subs=point, maxn=LIMIT_OF_DIGITS) for side in (first, second))
-        if not below.is_number or below == 0:
-            return None
-        ratios.append(above / below)
-    spread = max(abs(ratio - ratios[0]) for ratio in ratios)
-    return ratios[0] if spread <= abs(ratios[0]) * 10 ** (10 - DIGITS) else None
-
-
-def _text(form: Form) -> str:
-    if isinstance(form, Quantity) and (form.unit is None or form.unit.bare):
-        return form.text
-    raise Unreadable(str(form))
-
-
-def same_sets(gold: Form, given: Form) -> bool:
-    """Whether two forms are the same set of real numbers: intervals, unions, inequalities in one variable.
-
-    Raises:
-        Unreadable: one is no such set.
-    """
-    names = [_variable(form) for form in (gold, given)]
-    if all(names) and names[0] != names[1]:
-        return False
-    first, second = _as_set(gold), _as_set(given)
-    if first == second:
-        return True
-    return bool(first.symmetric_difference(second).is_empty)
-
-
-def _variable(form: Form) -> str:
-    if isinstance(form, Relation):
-        names = {
-            s.name
-            for side in form.sides
-            if isinstance(side, Quantity)
-            for s in expression(side.text)[0].free_symbols
-        }
-        return min(names, default="")
-    if isinstance(form, Combined):
-        return max(map(_variable, form.parts))
-    return ""
-
-
-def _as_set(form: Form) -> Any:
-    from sympy import Complement, FiniteSet, Intersection, Interval, S, Union
-
-    if isinstance(form, Named):
-        names = {"empty": S.EmptySet, "reals": S.Reals, "integers": S.Integers, "rationals": S.Rationals}
-        return {**names, "naturals": S.Naturals, "complexes": S.Complexes}[form.name]
-    if isinstance(form, Span):
-        low, high = (expression(_text(end))[0] for end in (form.low, form.high))
-        return Interval(low, high, form.left_open, not form.left_open)
-    if isinstance(form, Combined):
-        one, two = map(_as_set, form.parts)
-        if form.operator == "\\cap":
-            common = Intersection(one, two)
-            # "x < 1 and x > 3" is how some write a union.
-            return (
-                Union(one, two)
-                if common is S.EmptySet and all(isinstance(p, Relation) for p in form.parts)
-                else common
-            )
-        return Union(one, two) if form.operator == "\\cup" else Complement(one, two)
-    if isinstance(form, Relation):
-        return _solutions(form)
-    if isinstance(form, Several):
-        if form.brackets in ("()", "[]") and len(form.items) == 2:
-            low, high = (expression(_text(end))[0] for end in form.items)
-            opened = form.brackets == "()"
-            return Interval(low, high, opened, opened)
-        if form.brackets in ("", "{}"):
-            return FiniteSet(*(expression(_text(item))[0] for item in form.items))
-    raise Unreadable(str(form))
-
-
-def _solutions(relation: Relation) -> Any:
-    from sympy import Complement, Eq, Ge, Gt, Intersection, Le, Lt, S, solve_univariate_inequality, solveset
-
-    if relation.signs == ("\\in",):
-        return _as_set(relation.sides[1])
-    kinds = {"<": Lt, ">": Gt, "\\leq": Le, "\\geq": Ge}
-    sides = [expression(_text(side))[0] for side in relation.sides]
-    symbols = set().union(*(side.free_symbols for side in sides))
-    if len(symbols) != 1:
-        raise Unreadable(str(relation))
-    (symbol,) = symbols
-    found = []
-    for left, sign, right in zip(sides, relation.signs, sides[1:], strict=False):
-        if sign in ("=", "\\neq"):
-            roots = solveset(Eq(left, right), symbol, S.Reals)
-            found.append(roots if sign == "=" else Complement(S.Reals, roots))
-        elif sign in kinds:
-            found.append(solve_univariate_inequality(kinds[sign](left, right), symbol, relational=False))
-        else:
-            raise Unreadable(str(relation))
-    return Intersection(*found)

@@ -5,33 +5,56 @@ from __future__ import annotations
 import re
 
 END_OF_THOUGHT = "</think>"
-_OPENING = re.compile(r"\\(?:boxed|fbox)\{")
+_TOKEN = re.compile(
+    r"\\(?:boxed|fbox)\s*\{|\\(?:boxed|fbox)(?![A-Za-z{])\s*(?P<unbraced>[^\s{}$]+)?|\\.|[{}]", re.DOTALL
+)
+_UNBRACED = re.compile(
+    r"[+-]?\\(?:frac\{[^{}]*\}\{[^{}]*\}|sqrt\{[^{}]*\}|pi|infty)|[+-]?\d[\d.,/]*|[A-Za-z](?![A-Za-z])"
+)
+_INNER = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
 
 
 def final_answer(text: str) -> str | None:
-    """Content of the last complete `\\boxed{…}`, braces balanced; after the last `</think>` where there is one.
+    """Content of the last box that is closed, after the last `</think>` where there is one; None where there is none.
 
-    None where no box is closed. Runs in linear time whatever the text.
+    A box is `\\boxed{…}` or `\\fbox{…}`, its braces balanced, with or without a space before them; or `\\boxed 7`,
+    which holds a number or a letter. A box in a box counts as its content. Of a box that is never closed, as where a
+    completion was cut off, boxes within it count. Runs in linear time whatever the text.
     """
     after = text.rpartition(END_OF_THOUGHT)[2]
-    end = len(after)
-    for opening in reversed(list(_OPENING.finditer(after))):
-        # What follows `end` was scanned before and closed nothing, so no character is read twice.
-        if (content := _balanced(after, opening.end(), end)) is not None:
-            return content.strip()
-        end = opening.start()
-    return None
+    opened: list[int | None] = []  # of each open brace, where the content of its box starts
+    closed: list[tuple[int, int]] = []  # outermost closed boxes, from left to right
+    position = 0
+    while match := _TOKEN.search(after, position):
+        position = match.end()
+        token = match[0]
+        if token == "{":
+            opened.append(None)
+        elif token == "}":
+            start = opened.pop() if opened else None
+            if start is not None:
+                _close(closed, start, match.start())
+        elif token.endswith("{") and len(token) > 2:
+            opened.append(match.end())
+        elif match["unbraced"] is not None:
+            position = match.start("unbraced")
+            if content := _UNBRACED.match(after, position):
+                _close(closed, position, content.end())
+    if not closed:
+        return None
+    start, end = closed[-1]
+    return _without_boxes(after[start:end].strip()).rstrip()
 
 
-def _balanced(text: str, start: int, end: int) -> str | None:
-    depth, position = 1, start
-    while position < end:
-        character = text[position]
-        if character == "\\":
-            position += 2
-            continue
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return text[start:position]
-        position += 1
-    return None
+def _close(closed: list[tuple[int, int]], start: int, end: int) -> None:
+    while closed and closed[-1][0] > start:
+        closed.pop()
+    closed.append((start, end))
+
+
+def _without_boxes(content: str) -> str:
+    for _ in range(3):
+        if whole := _INNER.fullmatch(content):
+            content = whole[1].strip()
+        content = _INNER.sub(r"{\1}", content)
+    return content

@@ -11,7 +11,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Protocol
 
-from harness.rewards.exact import as_number, is_rounding, normalised, scattered, spaced
+from harness.rewards.choices import read_choice, same_time
+from harness.rewards.exact import as_number, as_words, is_rounding, normalised, scattered, spaced
 from harness.rewards.forms import (
     Based,
     Combined,
@@ -25,11 +26,11 @@ from harness.rewards.forms import (
     Span,
     Words,
     is_variable,
-    read,
-    read_choice,
 )
+from harness.rewards.reading import read
 from harness.rewards.spelling import spelled
-from harness.rewards.units import PERCENT, Unit
+from harness.rewards.unit_table import PERCENT
+from harness.rewards.units import Unit
 
 
 class NeedsAlgebra(Exception):
@@ -37,7 +38,7 @@ class NeedsAlgebra(Exception):
 
 
 class Algebra(Protocol):
-    """What compares expressions: the module `harness.rewards.algebra`."""
+    """What compares expressions: the module `harness.rewards.solutions`."""
 
     def equal(self, gold: str, given: str) -> bool: ...
 
@@ -78,7 +79,7 @@ def same(gold: str, answer: str, algebra: Algebra | None) -> bool:
     left, right = _squashed(gold), _squashed(answer)
     if left == right:
         return left != ""
-    if (verdict := _by_time(left, right)) is not None:
+    if (verdict := same_time(left, right)) is not None:
         return verdict
     # A reference of 5m is a product: its letter is no unit in the answer either.
     attached = not re.search(r"\d[msgL](?![A-Za-z])", gold)
@@ -89,12 +90,10 @@ def same(gold: str, answer: str, algebra: Algebra | None) -> bool:
 
 
 def _squashed(text: str) -> str:
-    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", spelled(text))
-    return (
-        re.sub(r"\\([A-Za-z]+)\s+(?![A-Za-z])", r"\\\1", text).replace(" ", "")
-        if "\\" in text
-        else re.sub(r"\s+", " ", text)
-    )
+    """The text without the spaces that mean nothing: those in words do."""
+    text = spelled(text)
+    bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
+    return " ".join(bare.split()) if as_words(text) is not None else bare.replace(" ", "")
 
 
 def _by_choice(gold: str, answer: str, algebra: Algebra | None) -> bool | None:
@@ -112,21 +111,6 @@ def _by_choice(gold: str, answer: str, algebra: Algebra | None) -> bool | None:
     bare = normalised(answer)
     # Alone, e and i are numbers.
     return bare.upper() == wanted.letter and bare not in ("e", "i")
-
-
-_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\\text\{)?([ap])?\.?m?\.?\}?", re.IGNORECASE)
-
-
-def _by_time(gold: str, answer: str) -> bool | None:
-    """The verdict where both are times of day, `9:05` or `11:00 a.m.`; None elsewhere."""
-    first, second = _TIME.fullmatch(gold.replace(" ", "")), _TIME.fullmatch(answer.replace(" ", ""))
-    if first is None or second is None:
-        return None
-    if not any(m[4] or m[2].startswith("0") for m in (first, second)):
-        return None
-    clocks = [(int(m[1]), int(m[2]), int(m[3] or 0)) for m in (first, second)]
-    halves = [(m[4] or "").lower() for m in (first, second)]
-    return clocks[0] == clocks[1] and (halves[0] == halves[1] or not all(halves))
 
 
 class _Comparison:
@@ -171,7 +155,7 @@ class _Comparison:
         return any(self.same(side, given) for side in gold.sides if not _variable(side))
 
     def _approximate(self, gold: Form, given: Form) -> bool | None:
-        """Of `\\sqrt2 \\approx 1.414` the exact side may be the reference, or the rounded one; what is rounded must fit."""
+        """Of `\\sqrt2 \\approx 1.414` either side may be the reference; the other must come near it."""
         if not isinstance(given, Relation) or "\\approx" not in given.signs:
             return None
         if isinstance(gold, Relation) and "\\approx" in gold.signs:
@@ -253,17 +237,14 @@ class _Comparison:
             return gold.left_open == given.left_open and self._in_order(
                 (gold.low, gold.high), (given.low, given.high)
             )
-        if isinstance(gold, Combined) and isinstance(given, Combined) and gold.operator == given.operator:
-            if self._in_order(gold.parts, given.parts):
+        if isinstance(gold, Combined) and isinstance(given, Combined):
+            if gold.operator == given.operator and self._in_order(gold.parts, given.parts):
                 return True
+            return self.algebra.same_sets(gold, given)
         single = [form for form in (gold, given) if isinstance(form, Several) and form.brackets in ("", "{}")]
-        if len(single) == 1 and len(single[0].items) == 1:
-            pair = [
-                form.items[0] if form is single[0] else form
-                for form in (gold, given)
-                if isinstance(form, Form)
-            ]
-            return self.same(*pair)
+        if len(single) == 1 and len(single[0].items) == 1 and isinstance(single[0].items[0], Quantity):
+            (item,) = single[0].items
+            return self.same(item, given) if single[0] is gold else self.same(gold, item)
         plural = (Several, Span, Combined, Named, Relation)
         if not (isinstance(gold, plural) and isinstance(given, plural)):
             return False
@@ -341,9 +322,9 @@ class _Comparison:
                 )
                 if self._scaled(gold, given, *whole):
                     return True
-            if {first.kind, second.kind} & {"degree", "radian"} and "\\pi" in gold.text + given.text:
-                if self._scaled(_in_radians(gold), _in_radians(given), *scales):
-                    return True
+            angle = {first.kind, second.kind} & {"degree", "radian"} and "\\pi" in gold.text + given.text
+            if angle and self._scaled(_in_radians(gold), _in_radians(given), *scales):
+                return True
             return self._scaled(gold, given, *scales)
         if first.nouns and second.nouns and not (first.nouns <= second.nouns or second.nouns <= first.nouns):
             return False

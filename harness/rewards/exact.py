@@ -53,7 +53,7 @@ _BASES = {
 }
 _BASED = re.compile(
     r"[{(]?\s*(?:\\text\{\s*(?P<text>-?[0-9A-Za-z.]+)\s*\}|(?P<plain>-?[0-9A-Za-z.](?:[0-9A-Za-z.,\s]*[0-9A-Za-z])?))\s*[})]?\s*"
-    r"(?:_\s*[{(]*\s*(?:\\text\{)?\s*\(?\s*(?:base\s*)?(?P<number>\d+|[A-Za-z]+)\s*[})\s]*"
+    r"(?:_\s*[{(]*\s*(?:\\text\{)?\s*\(?\s*(?:base[\s}]*)?(?P<number>\d+|[A-Za-z]+)\s*[})\s]*"
     r"|(?:\\text\{)?\s*\(?(?:in\s+)?base[\s}~-]*(?P<spoken>\d+|[A-Za-z]+)\s*\)?\s*\}?)",
     re.ASCII,
 )
@@ -142,19 +142,25 @@ def terminates(value: Fraction) -> bool:
     return below == 1
 
 
-def is_rounding(shown: Fraction, exact: Fraction) -> bool:
+def is_rounding(shown: Fraction, exact: Fraction, *, endless: bool | None = None) -> bool:
     """Whether a decimal is another number rounded, or cut off, where it may be.
 
     It may be where the exact expansion never ends, from six significant digits on; where it ends after more than
     fifteen, from fifteen on. Of a number close to a whole one, three digits of what lies between must be right.
+
+    Args:
+        shown: the decimal.
+        exact: the other number.
+        endless: whether its expansion never ends, where `exact` is only close to it; of `exact` itself by default.
     """
-    if shown == exact or not terminates(shown):
+    if not terminates(shown) or (shown == exact and not endless):
         return shown == exact
+    ends = terminates(exact) if endless is None else not endless
     places = _last_place(shown)
     digits = len(str(abs(shown.numerator * 10**places // shown.denominator)))
     unit = Fraction(1, 10**places)
     least = 6
-    if terminates(exact):
+    if ends:
         least = 15
         if exact.denominator == 1 or len(str(abs(exact * 10 ** _last_place(exact)).numerator)) <= least:
             return False

@@ -1,4 +1,4 @@
-"""One spelling for every way to write the same thing: fonts, spaces, degrees, separators, exponents, repeating decimals."""
+"""One spelling for every way to write the same: fonts, spaces, degrees, thousands, exponents, repeating decimals."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:lg)(?![A-Za-z])", r"\\log "),
         (r"\\(?:tg)(?![A-Za-z])", r"\\tan "),
         (r"\\mathbb\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),
+        (r"\\(?:mathrm|mathbf|mathit|boldsymbol|bm|rm|bf)\s+([A-Za-z])(?![A-Za-z])", r" \1 "),
         (r"\\%|%", r"\\%"),
         (r"\\(?:USD|textdollar)(?![A-Za-z])", r"\\$"),
     )
@@ -95,11 +96,11 @@ _ITALIC = re.compile(
     r"\\(?:mathit|boldsymbol|bm|mathbf|mathsf|mathnormal|symbf|pmb|vb)\s*\{([^{}]*)\}|\{\\(?:bf|it)\s+([^{}]*)\}"
 )
 _UPRIGHT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|textup|mathrm|mathup|mbox|hbox|operatorname\*?|unit|si|rm)\s*\{([^{}]*)\}"
+    r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|textup|mathrm|mathup|mbox|hbox|operatorname\*?|unit|si|rm)\s*\{((?:[^{}]|\^\{[^{}]*\})*)\}"
     r"|\{\\rm\s+([^{}]*)\}"
 )
 _FUNCTION = re.compile(
-    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|ln|log|exp|max|min|gcd|lcm|det|lim|sup|inf|deg|arg|mod"
+    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|ln|log|exp|max|min|gcd|lcm|det|lim|sup|inf|arg|mod"
 )
 _DEGREES = re.compile(
     r"\\degree(?:s)?(?![A-Za-z])|\\textdegree(?![A-Za-z])|\^\s*\{?\s*(?:\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|°|\\text\{\s*[o°]\s*\}|\\text\{\\circ\})\s*\}?"
@@ -108,7 +109,10 @@ _DEGREES = re.compile(
 _SPACES = re.compile(
     r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick|en)?space(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}"
 )
-_BOLD_SET = re.compile(r"^\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?\s*$|(?<=\\in)\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?")
+_BOLD_SET = re.compile(
+    r"^\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?\s*$|(?<=\\in)\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?"
+)
+_LONE_BACKSLASH = re.compile(r"(?<!\\)\\$")
 _MICRO = re.compile(r"\\mu\s*\\text\{\s*")
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|,\s*\\!\s*|\\,|\\!|\s)\d{3})+)(?![\d])", re.ASCII)
@@ -171,6 +175,7 @@ def unwrapped(text: str) -> str:
                 inside = text[len(opening) : len(text) - len(closing)]
                 if opening not in inside and closing not in inside:
                     text = inside.strip()
+        text = _LONE_BACKSLASH.sub("", text)
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1].rstrip()
     return text
@@ -196,6 +201,7 @@ def _italic(match: re.Match[str]) -> str:
 
 def _upright(match: re.Match[str]) -> str:
     inside = match[1] if match[1] is not None else match[2]
+    inside = re.sub(r"\\text\x01([^\x02]*)\x02", r"\1", inside)
     if _FUNCTION.fullmatch(inside.strip()):
         return f"\\{inside.strip()} "
     if re.fullmatch(r"[\d.,+\-/\s]*\d[\d.,+\-/\s]*", inside):

@@ -1,4 +1,4 @@
-"""Units behind a number: `5\\text{ km}` is `5000 m`, `12 feet` is `12\\text{ ft}`, and `5\\text{ million}` is no five."""
+"""What stands behind a number: `5\\text{ km}` is `5000 m`, and `5\\text{ million}` is no five."""
 
 from __future__ import annotations
 
@@ -7,139 +7,21 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from harness.rewards.spelling import DEGREE
+from harness.rewards.unit_table import (
+    FACTORS,
+    METRIC,
+    NAMED,
+    PLAIN,
+    PREFIXES,
+    QUALIFIERS,
+    Dimensions,
+)
 
-PERCENT = "percent"
 MAX_UNIT = 80
 """Characters of a unit at most."""
 
-_Dimensions = dict[str, int]
-
-_PREFIXES = {
-    "n": -9,
-    "μ": -6,
-    "u": -6,
-    "m": -3,
-    "c": -2,
-    "d": -1,
-    "k": 3,
-    "M": 6,
-    "G": 9,
-    "T": 12,
-    "p": -12,
-    "f": -15,
-}
-_LONG_PREFIXES = {
-    "nano": -9,
-    "micro": -6,
-    "milli": -3,
-    "centi": -2,
-    "deci": -1,
-    "kilo": 3,
-    "mega": 6,
-    "giga": 9,
-    "tera": 12,
-    "pico": -12,
-    "femto": -15,
-    "hecto": 2,
-}
-
-_ENERGY = {"kg": 1, "m": 2, "s": -2}
-_VOLT = {"kg": 1, "m": 2, "s": -3, "A": -1}
-_METRIC: dict[str, tuple[Fraction, _Dimensions, tuple[str, ...]]] = {
-    "m": (Fraction(1), {"m": 1}, ("meter", "metre")),
-    "g": (Fraction(1, 1000), {"kg": 1}, ("gram", "gramme")),
-    "s": (Fraction(1), {"s": 1}, ("second",)),
-    "A": (Fraction(1), {"A": 1}, ("ampere", "amp")),
-    "K": (Fraction(1), {"K": 1}, ("kelvin",)),
-    "mol": (Fraction(1), {"mol": 1}, ("mole",)),
-    "N": (Fraction(1), {"kg": 1, "m": 1, "s": -2}, ("newton",)),
-    "J": (Fraction(1), _ENERGY, ("joule",)),
-    "W": (Fraction(1), {"kg": 1, "m": 2, "s": -3}, ("watt",)),
-    "Pa": (Fraction(1), {"kg": 1, "m": -1, "s": -2}, ("pascal",)),
-    "Hz": (Fraction(1), {"s": -1}, ("hertz",)),
-    "C": (Fraction(1), {"A": 1, "s": 1}, ("coulomb",)),
-    "V": (Fraction(1), _VOLT, ("volt",)),
-    "F": (Fraction(1), {"kg": -1, "m": -2, "s": 4, "A": 2}, ("farad",)),
-    "Ω": (Fraction(1), {"kg": 1, "m": 2, "s": -3, "A": -2}, ("ohm",)),
-    "T": (Fraction(1), {"kg": 1, "s": -2, "A": -1}, ("tesla",)),
-    "Wb": (Fraction(1), {"kg": 1, "m": 2, "s": -2, "A": -1}, ("weber",)),
-    "H": (Fraction(1), {"kg": 1, "m": 2, "s": -2, "A": -2}, ("henry",)),
-    "L": (Fraction(1, 1000), {"m": 3}, ("liter", "litre")),
-    "l": (Fraction(1, 1000), {"m": 3}, ()),
-    "eV": (Fraction("1.602176634e-19"), _ENERGY, ("electronvolt",)),
-    "pc": (Fraction("3.0856775814913673e16"), {"m": 1}, ("parsec",)),
-    "bit": (Fraction(1), {"bit": 1}, ()),
-    "B": (Fraction(8), {"bit": 1}, ("byte",)),
-    "cal": (Fraction("4.184"), _ENERGY, ("calorie",)),
-    "bar": (Fraction(100000), {"kg": 1, "m": -1, "s": -2}, ()),
-}
-"""Size in base units, dimensions and names of the units that take prefixes."""
-
-_FOOT = Fraction("0.3048")
-_POUND = Fraction("0.45359237")
-_PLAIN: dict[str, tuple[Fraction, _Dimensions]] = {
-    **dict.fromkeys(("min", "mins", "minute"), (Fraction(60), {"s": 1})),
-    **dict.fromkeys(("h", "hr", "hrs", "hour"), (Fraction(3600), {"s": 1})),
-    **dict.fromkeys(("sec", "secs"), (Fraction(1), {"s": 1})),
-    **dict.fromkeys(("d", "day"), (Fraction(86400), {"s": 1})),
-    **dict.fromkeys(("wk", "week"), (Fraction(7 * 86400), {"s": 1})),
-    **dict.fromkeys(("mo", "month"), (Fraction(1), {"month": 1})),
-    **dict.fromkeys(("yr", "yrs", "year"), (Fraction(12), {"month": 1})),
-    **dict.fromkeys(("decade",), (Fraction(120), {"month": 1})),
-    **dict.fromkeys(("in", "inch", "inches"), (_FOOT / 12, {"m": 1})),
-    **dict.fromkeys(("ft", "foot", "feet"), (_FOOT, {"m": 1})),
-    **dict.fromkeys(("yd", "yds", "yard"), (_FOOT * 3, {"m": 1})),
-    **dict.fromkeys(("mi", "mile"), (_FOOT * 5280, {"m": 1})),
-    **dict.fromkeys(("lb", "lbs", "pound"), (_POUND, {"kg": 1})),
-    **dict.fromkeys(("oz", "ounce"), (_POUND / 16, {"kg": 1})),
-    **dict.fromkeys(("ton", "tonne"), (Fraction(1000), {"kg": 1})),
-    **dict.fromkeys(("gal", "gallon"), (Fraction("0.003785411784"), {"m": 3})),
-    **dict.fromkeys(("qt", "quart"), (Fraction("0.000946352946"), {"m": 3})),
-    **dict.fromkeys(("acre",), (Fraction("4046.8564224"), {"m": 2})),
-    **dict.fromkeys(("ha", "hectare"), (Fraction(10000), {"m": 2})),
-    **dict.fromkeys(("mph",), (_FOOT * 5280 / 3600, {"m": 1, "s": -1})),
-    **dict.fromkeys(("kph", "kmh", "kmph"), (Fraction(1000, 3600), {"m": 1, "s": -1})),
-    **dict.fromkeys(("cc",), (Fraction(1, 10**6), {"m": 3})),
-    **dict.fromkeys(("atm", "atmosphere"), (Fraction(101325), {"kg": 1, "m": -1, "s": -2})),
-    **dict.fromkeys(("erg",), (Fraction(1, 10**7), _ENERGY)),
-    **dict.fromkeys(("dyn", "dyne"), (Fraction(1, 10**5), {"kg": 1, "m": 1, "s": -2})),
-    **dict.fromkeys(("Å", "angstrom"), (Fraction(1, 10**10), {"m": 1})),
-    **dict.fromkeys(("amu", "u", "dalton"), (Fraction(1), {"u": 1})),
-    **dict.fromkeys(("rad", "radian"), (Fraction(1), {"radian": 1})),
-    **dict.fromkeys((DEGREE, "degree", "degs", "deg"), (Fraction(1), {"degree": 1})),
-    **dict.fromkeys(("°C", "celsius", "degC"), (Fraction(1), {"celsius": 1})),
-    **dict.fromkeys(("°F", "fahrenheit", "degF"), (Fraction(1), {"fahrenheit": 1})),
-    **dict.fromkeys(("\\$", "dollar", "usd", "buck"), (Fraction(1), {"dollar": 1})),
-    **dict.fromkeys(("cent", "¢"), (Fraction(1, 100), {"dollar": 1})),
-    **dict.fromkeys(("€", "euro", "eur"), (Fraction(1), {"euro": 1})),
-    **dict.fromkeys(("£", "gbp"), (Fraction(1), {"sterling": 1})),
-    **dict.fromkeys(("₹", "rupee", "rs", "inr"), (Fraction(1), {"rupee": 1})),
-    **dict.fromkeys(("¥", "yen", "yuan"), (Fraction(1), {"yen": 1})),
-    **dict.fromkeys(("unit", "units"), (Fraction(1), {})),
-    **dict.fromkeys(("\\%", "percent", "percentage", "pct", "pc."), (Fraction(1), {PERCENT: 1})),
-}
-_FACTORS = {
-    **{
-        "hundred": 10**2,
-        "thousand": 10**3,
-        "million": 10**6,
-        "billion": 10**9,
-        "trillion": 10**12,
-        "dozen": 12,
-    },
-    **{"gross": 144, "mn": 10**6, "bn": 10**9},
-}
-"""Words that multiply the number before them."""
-_QUALIFIERS = frozenset(
-    "a an and or not no nor more less fewer greater larger smaller below above under over at least most than if when where for"
-    " mod modulo minus plus negative positive half halves quarter third fourth fifth tenth times squared cubed factorial point to"
-    " out of base between about approximately roughly exactly only is are was be does do up within either both neither but except"
-    " loss debt deficit bc bce short one two three four five six seven eight nine ten twenty from through until double triple"
-    " twice thousandth hundredth millionth remainder left sq choose pi infinity yes true false or-more onwards maximum minimum"
-    " max min sin cos tan log ln exp gcd lcm".split()
-)
 _TOKEN = re.compile(
-    r"\\text\{(?P<text>[^{}]*)\}|\^\s*\{?\s*(?P<power>[+-]?\d)\s*\}?|(?P<times>\\cdot|\\times|\*|-(?=[A-Za-z\\]))|(?P<over>/)"
+    r"\\text\{(?P<text>(?:[^{}]|\^\{[^{}]*\})*)\}|\^\s*\{?\s*(?P<power>[+-]?\d)\s*\}?|(?P<times>\\cdot|\\times|\*|-(?=[A-Za-z\\]))|(?P<over>/)"
     r"|(?P<sign>\\\$|\\%|°\s*(?:[CF](?![A-Za-z])|\\text\{\s*[CF]\s*\})|°|[€£¥₹¢])|(?P<omega>\\Omega|Ω)|(?P<mu>\\mu|μ)"
     r"|(?P<word>[A-Za-zμÅ]+\.?)|(?P<digit>(?<=[A-Za-z])[23](?!\d))|(?P<space>\s+|[()])"
 )
@@ -179,11 +61,11 @@ class _Reading:
     size: Fraction = Fraction(1)
     dimensions: dict[str, int] = field(default_factory=dict)
     nouns: set[str] = field(default_factory=set)
-    last: tuple[Fraction, _Dimensions] | None = None
+    last: tuple[Fraction, Dimensions] | None = None
     sign: int = 1
     power: int = 1  # of the next unit, by `square` or `cubic`
 
-    def add(self, size: Fraction, dimensions: _Dimensions, times: int) -> None:
+    def add(self, size: Fraction, dimensions: Dimensions, times: int) -> None:
         self.size *= size**times
         for name, count in dimensions.items():
             self.dimensions[name] = self.dimensions.get(name, 0) + count * times
@@ -229,7 +111,7 @@ def _take(reading: _Reading, token: re.Match[str]) -> bool:
             for part in re.split(r"(/|\^\{?-?\d\}?|[\s·.,()*]+|-)", token["text"])
             if part and part.strip(" ·.,()*-")
         ]
-        return bool(words) and all(_inner(reading, word) for word in words) or not token["text"].strip()
+        return (bool(words) and all(_inner(reading, word) for word in words)) or not token["text"].strip()
     if kind == "word":
         return _word(reading, token["word"].rstrip("."), upright=False)
     symbol = {"omega": "Ω", "mu": "μ"}.get(kind or "", "") or re.sub(
@@ -300,7 +182,7 @@ def _word(reading: _Reading, word: str, *, upright: bool) -> bool:
 def _is_noun(lower: str) -> bool:
     return (
         len(lower) > 2
-        and not {lower, _singular(lower)} & (_QUALIFIERS | _FACTORS.keys())
+        and not {lower, _singular(lower)} & (QUALIFIERS | FACTORS.keys())
         and bool(re.search(r"[aeiouy]", lower))
     )
 
@@ -309,25 +191,25 @@ def _factor(word: str, upright: bool) -> int | None:
     if len(word) == 1:
         return 1000 if upright and word == "k" else None
     lower = word.casefold()
-    return _FACTORS.get(lower) or _FACTORS.get(_singular(lower))
+    return FACTORS.get(lower) or FACTORS.get(_singular(lower))
 
 
-def _known(word: str) -> tuple[Fraction, _Dimensions] | None:
+def _known(word: str) -> tuple[Fraction, Dimensions] | None:
     if word in ("$", "%"):
         word = f"\\{word}"
-    if word in _METRIC:
-        return _METRIC[word][:2]
-    if word in _PLAIN:
-        return _PLAIN[word]
-    if len(word) > 1 and word[0] in _PREFIXES and word[1:] in _METRIC:
-        size, dimensions, _ = _METRIC[word[1:]]
-        return size * Fraction(10) ** _PREFIXES[word[0]], dimensions
+    if word in METRIC:
+        return METRIC[word][:2]
+    if word in PLAIN:
+        return PLAIN[word]
+    if len(word) > 1 and word[0] in PREFIXES and word[1:] in METRIC:
+        size, dimensions, _ = METRIC[word[1:]]
+        return size * Fraction(10) ** PREFIXES[word[0]], dimensions
     lower = word.casefold()
     for name in (lower, _singular(lower)):
-        if name in _PLAIN and len(name) > 1:
-            return _PLAIN[name]
-        if name in _NAMES:
-            return _NAMES[name]
+        if name in PLAIN and len(name) > 1:
+            return PLAIN[name]
+        if name in NAMED:
+            return NAMED[name]
     return None
 
 
@@ -337,14 +219,6 @@ def _singular(word: str) -> str:
     if re.search(r"(?:ss|sh|ch|x)es$", word):
         return word[:-2]
     return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
-
-
-_NAMES: dict[str, tuple[Fraction, _Dimensions]] = {
-    prefix + name: (size * Fraction(10) ** power, dimensions)
-    for size, dimensions, names in _METRIC.values()
-    for name in names
-    for prefix, power in {"": 0, **_LONG_PREFIXES}.items()
-}
 
 
 _START = re.compile(
@@ -357,6 +231,7 @@ _FRONT = re.compile(
     r"([+-]?)\s*(?:(\\\$|[€£¥₹])|(?:\\text\{\s*)?(Rs|USD|US\\\$|EUR)\.?(?:\s*\})?)\s*([+-]?)(?=[\d.(\\])"
 )
 _THOUSANDS = re.compile(r"(.*\d)\s*(?:[kK]|\\text\{\s*[kK]\s*\})")
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _NAMES_OF_NUMBERS = re.compile(r"\\(?:frac|sqrt|pi|cdot|times|pm|binom|ldots)(?![A-Za-z])")
 
 
@@ -396,6 +271,8 @@ def _currency(text: str, front: re.Match[str], attached: bool) -> tuple[str, Uni
 
 def _may_follow(body: str, rest: str, attached: bool) -> bool:
     """Whether an end that reads as a unit may be one behind `body`, rather than factors of an expression."""
+    if rest.startswith("°") and _FUNCTION.search(body):
+        return False  # the angle's, not the sine's
     if not re.match(r"[A-Za-zμÅ]", rest):
         return True
     # Bare letters are a unit behind a plain number alone: a m is a product.
@@ -407,4 +284,4 @@ def _may_follow(body: str, rest: str, attached: bool) -> bool:
     assert letters is not None
     if len(letters[0]) == 1:
         return attached and letters[0] in _ATTACHED
-    return _known(letters[0]) is not None or letters[0].casefold() in _FACTORS
+    return _known(letters[0]) is not None or letters[0].casefold() in FACTORS

@@ -203,9 +203,11 @@ def page(counts: dict[str, Count], suffered: Hostility) -> str:
         "",
         "## What is lenient on purpose",
         "",
-        "- `5\\%` and `500\\%` are both five: references seldom carry the unit that their question asks for.",
-        "- Units in text (`5 \\text{ cm}`), degrees and currency signs do not count.",
+        "- `5\\%` is 0.05 and five: references seldom carry the unit that their question asks for.",
+        "- A unit that only one side has (`5 \\text{ cm}`, `5`), a degree or a currency sign does not count.",
         "- `(1, 2)` and `1, 2` are the same where the reference has no brackets.",
+        "",
+        "The whole policy: docs/answers.md.",
         "",
     ]
     return "\n".join(lines)

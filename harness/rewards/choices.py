@@ -1,0 +1,58 @@
+"""Answers that name a choice, `(C)\\ 12`, and times of day, `11:30 a.m.`."""
+
+from __future__ import annotations
+
+import re
+
+from harness.rewards.forms import Choice
+from harness.rewards.spelling import unwrapped
+
+_CHOICE = re.compile(
+    r"(?:\\text\{)?\s*(?:(?i:option|choice|answer)\s*:?\s*)?(?:\\text\{)?\s*(?:"
+    r"\(\s*(?:\\text\{\s*)?(?P<enclosed>[A-Za-z])\s*\}?\s*\)|(?P<marked>[A-Za-z])\s*(?:\}\s*)?[.:)](?![.\d])|(?P<alone>[A-Z])(?=\s*\}?\s*$))"
+    r"\s*[.:,]?\s*\}?\s*[.:,]?(?P<beside>.*)",
+    re.DOTALL,
+)
+_OTHER_CHOICE = re.compile(
+    r"\(\s*[A-J]\s*\)|(?:^|\b(?:and|or|,))\s*(?:\\text\{)?\s*\(?[A-J]\)?\s*\}?\s*$|\b(?:and|or)\b"
+)
+_LETTERS = frozenset("ABCDEFGHIJ")
+
+
+def read_choice(text: str) -> Choice | None:
+    """The choice that an answer names, `(C)\\ 12`, `C. 5`, `\\text{C: } 5` `C`; None where it names none or two."""
+    raw = re.sub(r"\\[,;:! ]|~|\\quad", " ", unwrapped(text))
+    raw = re.sub(
+        r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|boldsymbol|bm|mbox|operatorname)\s*\{",
+        r"\\text{",
+        raw,
+    )
+    for _ in range(2):
+        raw = re.sub(r"\\text\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1}", raw)
+    match = _CHOICE.fullmatch(raw.strip())
+    if match is None:
+        return None
+    letter = match["enclosed"] or match["marked"] or match["alone"]
+    beside = (match["beside"] or "").strip()
+    if beside.count("{") < beside.count("}"):
+        beside = beside[::-1].replace("}", "", 1)[::-1].strip()
+    if letter.upper() not in _LETTERS or _OTHER_CHOICE.search(beside):
+        return None
+    return Choice(letter.upper(), beside)
+
+
+_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\\text\{)?([ap])?\.?m?\.?\}?", re.IGNORECASE)
+
+
+def same_time(gold: str, answer: str) -> bool | None:
+    """The verdict where both are times of day, `9:05` or `11:00 a.m.`; None elsewhere."""
+    first, second = _TIME.fullmatch(gold.replace(" ", "")), _TIME.fullmatch(answer.replace(" ", ""))
+    if first is not None and second is None and (first[4] or first[2].startswith("0")):
+        return None if re.search("[A-Za-z]", answer) else False
+    if first is None or second is None:
+        return None
+    if not any(m[4] or m[2].startswith("0") for m in (first, second)):
+        return None
+    clocks = [(int(m[1]), int(m[2]), int(m[3] or 0)) for m in (first, second)]
+    halves = [(m[4] or "").lower() for m in (first, second)]
+    return clocks[0] == clocks[1] and (halves[0] == halves[1] or not all(halves))
