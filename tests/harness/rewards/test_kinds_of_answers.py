@@ -44,7 +44,5 @@ def test_every_answer_is_judged_as_wanted(checker, name, kind):
 
 
 def test_every_kind_has_answers_of_both_verdicts():
-    for kinds in map(pairs, FILES):
-        assert all(
-            {right for *_, right in rows} == {True, False} for kind, rows in kinds.items() if kind != "dots"
-        )
+    for kind, rows in pairs("siblings.csv").items():
+        assert {right for *_, right in rows} == {True, False}, kind
