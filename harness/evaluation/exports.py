@@ -152,7 +152,7 @@ def _lm_eval_samples(run: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
                 "target": first["gold"],
                 "arguments": {"gen_args_0": {"arg_0": first["question"], "arg_1": _generation(record["settings"])}},
                 "resps": [group["text"].tolist()],
-                "filtered_resps": [group["answer"].tolist()],
+                "filtered_resps": [[a if isinstance(a, str) else None for a in group["answer"]]],
                 "filter": "none",
                 "metrics": ["exact_match"],
                 "exact_match": float(group["correct"].mean()),
