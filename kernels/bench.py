@@ -70,8 +70,8 @@ def resolve(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     from kernels.benchmarks.batches import recorded_batch
     from kernels.benchmarks.variants import OURS, PRODUCTS, PRODUCTS_AS_GIVEN, available
-    from kernels.token_logprob.cases import head_shape
-    from kernels.token_logprob.plan import product_dtype
+    from kernels.token_logprob.dtypes import product_dtype
+    from kernels.token_logprob.shapes import head_shape
 
     device = options.device
     if device == "auto":

@@ -1,4 +1,4 @@
-"""Compiled footprint of every Triton kernel, for GPUs that need not be there.
+"""Compiled footprint of every Triton kernel, without a GPU.
 
 `python -m kernels.footprint` cross-compiles each registered kernel and configuration, reads registers,
 spills, shared memory and the instruction mix from the machine code, and derives occupancy and a roofline
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from kernels.cases import KernelCase
 
 SCHEMA = 1
-CASE_MODULES = ("kernels.grpo_loss.cases", "kernels.token_logprob.fused")
+CASE_MODULES = ("kernels.grpo_loss.cases", "kernels.token_logprob.cases")
 """Modules that hold the `FOOTPRINT_CASES` of each operator."""
 REFERENCE_ARCHITECTURE = 86
-"""The reference machine's: what is chosen for it must spill nothing at all."""
+"""Of the A40, which the launch configurations are chosen for: no kernel may spill there."""
 _TENSOR = ("HMMA", "HGMMA", "IMMA", "QGMMA", "BGMMA", "DMMA")
 _ASYNC_COPY = ("LDGSTS", "UTMALDG", "UBLKCP")
 _SPILLS = ("STL", "LDL")
@@ -44,7 +44,7 @@ class WrongInput(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """What one compiled kernel takes of an SM."""
+    """Resources of an SM that one compiled kernel takes."""
 
     registers: int
     """Per thread."""
@@ -62,10 +62,12 @@ class Footprint:
     tensor_core_instructions: int
     async_copy_instructions: int
     instructions: int
+    uses_fp64: bool
+    """Whether the Triton IR holds fp64 values: Python floats that are no constexpr become fp64, 24 times slower."""
 
 
 def read_footprint(
-    resources: str, sass: str, *, shared_bytes: int, warps: int, architecture: int
+    resources: str, sass: str, *, shared_bytes: int, warps: int, architecture: int, uses_fp64: bool = False
 ) -> Footprint:
     """Parse cuobjdump's `--dump-resource-usage` and `-sass`; `shared_bytes` is the dynamic part."""
     usage = {
@@ -90,6 +92,7 @@ def read_footprint(
         tensor_core_instructions=_count(names, _TENSOR),
         async_copy_instructions=_count(names, _ASYNC_COPY),
         instructions=len(names),
+        uses_fp64=uses_fp64,
     )
 
 
@@ -116,7 +119,7 @@ def load_cases(modules: Sequence[str]) -> dict[str, KernelCase]:
 
 
 def _prepare(modules: Sequence[str], path: Sequence[str]) -> None:
-    """Make kernels compile in this process: under the interpreter they are Python functions."""
+    """Set up a compiler process. With TRITON_INTERPRET kernels would be Python functions that cannot be compiled."""
     os.environ.pop("TRITON_INTERPRET", None)
     sys.path[:] = path
     load_cases(modules)
@@ -136,7 +139,7 @@ def compile_one(modules: Sequence[str], name: str, architecture: int) -> Footpri
     options = {"num_warps": case.num_warps, "num_stages": case.num_stages}
     try:
         compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
-    except Exception as error:  # whatever stage of the compiler refuses, its words are the finding
+    except Exception as error:  # any stage of the compiler may refuse; its message is the result
         lines = [line for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
         return f"{lines[0]} … {lines[-1].strip()}"[:300] if len(lines) > 1 else lines[0][:300]
     tool = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -148,7 +151,11 @@ def compile_one(modules: Sequence[str], name: str, architecture: int) -> Footpri
             for option in ("--dump-resource-usage", "-sass")
         ]
     return read_footprint(
-        *dumps, shared_bytes=compiled.metadata.shared, warps=case.num_warps, architecture=architecture
+        *dumps,
+        shared_bytes=compiled.metadata.shared,
+        warps=case.num_warps,
+        architecture=architecture,
+        uses_fp64="f64" in compiled.asm["ttir"],
     )
 
 
@@ -158,7 +165,6 @@ Results = dict[str, dict[str, dict[str, Any] | str]]
 
 def measure(modules: Sequence[str], architectures: Sequence[int], workers: int | None = None) -> Results:
     """Compile every case for every architecture, in fresh processes."""
-    load_cases(modules)
     names = sorted(load_cases(modules))
     jobs = [(name, architecture) for name in names for architecture in architectures]
     count = workers or min(len(jobs), os.cpu_count() or 1, 8)
@@ -176,8 +182,8 @@ def measure(modules: Sequence[str], architectures: Sequence[int], workers: int |
     return results
 
 
-def findings(results: Results, cases: Mapping[str, KernelCase]) -> list[str]:
-    """What is wrong whatever the baseline: one line each, kernel and configuration first."""
+def violations(results: Results, cases: Mapping[str, KernelCase]) -> list[str]:
+    """What no kernel may do, whatever the baseline says: one line each, kernel and configuration first."""
     found = []
     for name, by_architecture in results.items():
         for key, value in by_architecture.items():
@@ -192,6 +198,8 @@ def findings(results: Results, cases: Mapping[str, KernelCase]) -> list[str]:
                 )
             if int(key) == REFERENCE_ARCHITECTURE and value["spill_instructions"]:
                 found.append(f"{where}: {value['spill_instructions']} spill instructions, none allowed")
+            if value["uses_fp64"]:
+                found.append(f"{where}: fp64 values in the kernel; pass Python floats as constexpr")
             if cases[name].matmul:
                 for kind in ("tensor_core", "async_copy"):
                     if not value[f"{kind}_instructions"]:
@@ -338,7 +346,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--cases", default=",".join(CASE_MODULES), help="modules with FOOTPRINT_CASES (default: %(default)s)"
     )
     parser.add_argument("--workers", type=int, help="compiler processes (default: one per core, at most 8)")
-    parser.add_argument("--quiet", action="store_true", help="print findings only")
+    parser.add_argument("--quiet", action="store_true", help="print failures only")
     return parser.parse_args(arguments)
 
 
@@ -353,7 +361,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.workers is not None and options.workers < 1:
         raise WrongInput(f"`--workers` must be >= 1, got {options.workers}")
     baseline = _read_baseline(options.check) if options.check else None
-    os.environ.pop("TRITON_INTERPRET", None)
     modules = options.cases.split(",")
     cases = load_cases(modules)
     results = measure(modules, architectures, options.workers)
@@ -370,7 +377,7 @@ def _run(options: argparse.Namespace) -> int:
         }
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    found = findings(results, cases) + (regressions(baseline, results) if baseline is not None else [])
+    found = violations(results, cases) + (regressions(baseline, results) if baseline is not None else [])
     for line in found:
         print(f"FAIL {line}", file=sys.stderr)
     if baseline is not None and not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kernels.token_logprob.plan import product_dtype
+from kernels.token_logprob.dtypes import product_dtype
 
 
 def compute_dtype(*, bf16: bool, device: torch.device) -> torch.dtype:

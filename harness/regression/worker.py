@@ -48,7 +48,7 @@ def token_logprob(job: dict[str, Any], name: str) -> Workload:
     from kernels.benchmarks.batches import BatchKind, make_batch
     from kernels.benchmarks.variants import loss_of
     from kernels.benchmarks.worker import DTYPES, TOLERANCE, check, peak_extra_bytes
-    from kernels.token_logprob.cases import head_shape
+    from kernels.token_logprob.shapes import head_shape
 
     shape, kind, variant = name.split()
     batch = make_batch(head_shape(shape), cast(BatchKind, kind), DTYPES[job["dtype"]], job["device"])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.token_logprob.cases import HeadShape
+from kernels.token_logprob.shapes import HeadShape
 
 BatchKind = Literal["dense", "half-masked", "recorded"]
 RECORDED = Path(__file__).resolve().parents[1] / "token_logprob" / "data" / "grpo_batch.npz"

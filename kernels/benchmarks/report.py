@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.benchmarks.variants import OURS, PRODUCTS, PRODUCTS_ALONE
-from kernels.token_logprob.cases import head_shape
+from kernels.token_logprob.shapes import head_shape
 
 SCHEMA = 1
 RESAMPLES = 2000

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from kernels.benchmarks.batches import Batch, make_batch
 from kernels.benchmarks.variants import PRODUCTS, PRODUCTS_ALONE, loss_of, relative_error
-from kernels.token_logprob.cases import head_shape
-from kernels.token_logprob.plan import product_dtype
+from kernels.token_logprob.dtypes import product_dtype
+from kernels.token_logprob.shapes import head_shape
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 TOLERANCE = {"bf16": 5e-2, "fp16": 1e-2, "fp32": 1e-3}

@@ -10,6 +10,9 @@ constexpr: as run-time arguments Triton may take Python floats as fp64.
 Shapes: B sequences, T positions.
 """
 
+# mypy: allow-untyped-defs
+# Arguments of @triton.jit functions are pointers and values of the kernel language, without Python types.
+
 import triton
 import triton.language as tl
 

@@ -1,6 +1,6 @@
-"""`token_logprob`: the one public function. It validates and chooses; the implementations compute.
+"""`token_logprob`, the public function: it validates its arguments and chooses an implementation.
 
-N tokens, H hidden, V rows of the head's weight, R rank of the low-rank pair.
+N tokens, H hidden, V rows of the head's weight, R LoRA rank.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from kernels.token_logprob.autograd import Engine, slabbed_token_logprob
-from kernels.token_logprob.head import IGNORE_INDEX, Lora, TokenLogprob, Transform
-from kernels.token_logprob.plan import DEFAULT_LOGIT_BYTES, SlabPlan, plan_slabs
+from kernels.token_logprob.autograd import SlabBackend, slabbed_token_logprob
+from kernels.token_logprob.plan import SlabPlan, plan_fused, plan_slabs
 from kernels.token_logprob.reference import reference_token_logprob
 from kernels.token_logprob.slabs import SLABS
+from kernels.token_logprob.types import IGNORE_INDEX, Lora, TokenLogprob, Transform
 
 Implementation = Literal["auto", "reference", "slabs", "fused"]
 
@@ -40,30 +40,31 @@ def token_logprob(
 
     With z = softcap · tanh((hidden · weightᵀ + bias) / softcap) / temperature over the first `vocab_size`
     rows of the head: logprob = z[target] - logsumexp(z), entropy = logsumexp(z) - Σ softmax(z) · z.
-    Differentiable once in hidden, weight, bias and the low-rank pair, through both outputs. A gradient is
-    computed only for tensors that ask for one. Rows whose upstream gradients are exactly zero are dropped
-    from the backward pass, which changes nothing but its cost.
+    Differentiable once in hidden, weight, bias and the adapter, through both outputs. A gradient is computed
+    only for tensors that require one. Rows whose upstream gradients are exactly zero are left out of the
+    backward pass, which changes nothing but its cost. Neither pass holds logits [N, V]: the vocabulary is
+    processed in slabs, as in Cut Cross-Entropy (arXiv 2411.09009).
 
     Args:
         hidden: [N, H] fp16, bf16, fp32 or fp64; products are taken in this dtype.
         weight: [V, H], any floating dtype; it is cast slab by slab where it differs from `hidden`.
-        targets: [N] int64 in [0, vocab_size), or -100 in rows that are not wanted: these give 0, pass no
-            gradient and cost nothing. On a GPU an index out of range is not looked for and gives NaN.
+        targets: [N] int64 in [0, vocab_size), or -100 in rows to ignore: these give 0, pass no gradient and
+            cost nothing. On a GPU the range is not checked; an index out of it gives NaN.
         bias: [V], added to the product in fp32.
         temperature: divides the logits after the softcap; > 0.
-        softcap: bound of the logits, as Gemma 2 has (arXiv 2408.00118, section 2); > 0.
+        softcap: bound of the logits by tanh (Gemma 2, arXiv 2408.00118, section 2); > 0.
         vocab_size: rows of the head that are tokens; rows from there on are padding and have probability 0.
-        lora: (a [R, H], b [V, R], scale) adds scale · b @ a to the weight.
+        lora: (a [R, H], b [V, R], scale) adds scale · b @ a to the weight (arXiv 2106.09685).
         return_entropy: also return the entropy of each distribution, in nats.
         implementation: `reference` holds full logits; `slabs` is torch on any device; `fused` is Triton;
             `auto` takes `fused` for CUDA tensors and `slabs` otherwise.
         logit_bytes: what the forward pass may keep for the backward pass. Slabs of logits that fit are kept
             in the dtype of `hidden` (three products a pass), the others are recomputed (four). 0 keeps
             none; None is a fixed default, so that rounding does not depend on what else is running.
-        accumulate_in_place: the backward pass adds the weight's gradient to `weight.grad`, slab by slab, and hands
-            autograd none: over several micro-batches that saves a tensor of the weight's size and two passes over
-            it. `weight` must be a leaf; `torch.autograd.grad` and hooks on its gradient see nothing. Not by
-            `reference`.
+        accumulate_in_place: the backward pass adds the weight's gradient to `weight.grad`, slab by slab, and
+            returns none to autograd: over several micro-batches that saves a tensor of the weight's size and two
+            passes over it. `weight` must be a leaf; `torch.autograd.grad` and hooks on its gradient see nothing.
+            Not available in `reference`.
 
     Returns:
         `TokenLogprob(logprob, entropy)`, each [N] fp32 (fp64 for fp64 inputs); entropy None unless asked for.
@@ -73,8 +74,8 @@ def token_logprob(
         RuntimeError: `fused` where Triton has neither a GPU nor its interpreter.
     """
     tokens = weight.shape[0] if vocab_size is None else vocab_size
-    pair = None if lora is None else Lora(*lora)
-    _check_tensors(hidden, weight, targets, bias, pair)
+    adapter = None if lora is None else Lora(*lora)
+    _check_tensors(hidden, weight, targets, bias, adapter)
     _check_values(hidden, weight, targets, temperature, softcap, tokens, implementation, logit_bytes)
     options: dict[str, Any] = {
         "bias": bias,
@@ -82,7 +83,7 @@ def token_logprob(
             temperature=float(temperature), softcap=None if softcap is None else float(softcap)
         ),
         "vocab_size": tokens,
-        "lora": pair,
+        "lora": adapter,
         "return_entropy": return_entropy,
     }
     if accumulate_in_place:
@@ -92,25 +93,24 @@ def token_logprob(
     if implementation == "fused" or (
         implementation == "auto" and hidden.is_cuda and hidden.dtype != torch.float64
     ):
-        engine, plan = _fused(hidden, tokens, logit_bytes)
+        backend, plan = _fused(hidden, tokens, logit_bytes)
     else:
         computed = int((targets != IGNORE_INDEX).sum())
-        engine, plan = SLABS, plan_slabs(computed, tokens, hidden.dtype, hidden.device, logit_bytes)
+        backend, plan = SLABS, plan_slabs(computed, tokens, hidden.dtype, hidden.device, logit_bytes)
     return slabbed_token_logprob(
-        hidden, weight, targets, engine=engine, plan=plan, in_place=accumulate_in_place, **options
+        hidden, weight, targets, backend=backend, plan=plan, in_place=accumulate_in_place, **options
     )
 
 
-def _fused(hidden: Tensor, vocab: int, logit_bytes: int | None) -> tuple[Engine, SlabPlan]:
-    # Imported late: planning and CPU runs need no Triton.
-    from kernels.token_logprob.launch import FUSED, fused_available, plan_fused
+def _fused(hidden: Tensor, vocab: int, logit_bytes: int | None) -> tuple[SlabBackend, SlabPlan]:
+    # Imported here, since runs on a CPU need no Triton.
+    from kernels.token_logprob.launch import FUSED, fused_available
 
     if not fused_available(hidden.device):
         raise RuntimeError(f"`implementation` fused needs a GPU or TRITON_INTERPRET=1, got {hidden.device}")
     if hidden.dtype == torch.float64:
         raise ValueError("`hidden` must be fp16, bf16 or fp32 for `implementation` fused, got torch.float64")
-    budget = DEFAULT_LOGIT_BYTES if logit_bytes is None else logit_bytes
-    return FUSED, plan_fused(hidden.shape[0], vocab, hidden.dtype, budget)
+    return FUSED, plan_fused(hidden.shape[0], vocab, hidden.dtype, logit_bytes)
 
 
 def _check_in_place(weight: Tensor, implementation: str) -> None:

@@ -1,7 +1,7 @@
-"""What is done to one tile of logits [C, S]: softmax statistics going forward, its gradient going back.
+"""The work on one tile of logits [C, S] after its matrix product: softmax statistics forward, d logits backward.
 
-Written once as plain torch. For large problems on a CPU the same functions go through `torch.compile`,
-which makes one pass over memory of them, if this machine has a C++ compiler that works.
+Plain torch functions. For large problems on a CPU they go through `torch.compile`, which fuses each into one pass
+over memory, if the machine has a working C++ compiler.
 
 N tokens, C tokens of a tile, S vocabulary rows of a tile.
 """
@@ -16,29 +16,33 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.token_logprob.head import LOWEST_LOG_PROB, accumulate_dtype
+from kernels.token_logprob.dtypes import accumulate_dtype
+from kernels.token_logprob.types import LOWEST_LOG_PROB
 
 
 class TileStats(NamedTuple):
-    """Per row [C], fp32: enough to merge tiles of one row in any order."""
+    """Softmax statistics of each row [C], fp32 (fp64 for fp64); those of two tiles merge in any order."""
 
     maximum: Tensor
     """Largest logit; the lowest finite number where all are -inf."""
-    total: Tensor
+    sum_exp: Tensor
     """Σ exp(z - maximum)"""
     moment: Tensor | None
-    """Σ exp(z - maximum) · (z - maximum); None unless the entropy is wanted."""
+    """Σ exp(z - maximum) · (z - maximum); None unless the entropy is asked for."""
 
 
-def bounded(product: Tensor, bound: Tensor | None) -> Tensor:
-    """Logits in fp32 from the scaled product: with a softcap it is the argument of tanh, else the logit itself."""
+def logits_of(product: Tensor, cap: Tensor | None) -> Tensor:
+    """Logits in fp32 (fp64 for fp64) from alpha · (hidden · weightᵀ + bias): cap · tanh of it, or itself without one.
+
+    `cap` is softcap / temperature, 0-dimensional; see `Head.alpha`.
+    """
     logits = product.to(accumulate_dtype(product.dtype))
-    return logits if bound is None else torch.tanh(logits) * bound
+    return logits if cap is None else torch.tanh(logits) * cap
 
 
-def tile_stats(product: Tensor, bound: Tensor | None, entropy: bool) -> TileStats:
-    """Statistics of the rows of the scaled product [C, S]; `bound` is softcap / temperature, 0-dimensional."""
-    logits = bounded(product, bound)
+def tile_stats(product: Tensor, cap: Tensor | None, entropy: bool) -> TileStats:
+    """Statistics of the rows of the product [C, S]; `product` and `cap` as in `logits_of`."""
+    logits = logits_of(product, cap)
     maximum = logits.amax(1).clamp_min(torch.finfo(logits.dtype).min)
     shifted = logits - maximum[:, None]
     if not entropy:
@@ -53,53 +57,56 @@ def merge_stats(one: TileStats, other: TileStats) -> TileStats:
     maximum = torch.maximum(one.maximum, other.maximum)
     lower, upper = one.maximum - maximum, other.maximum - maximum
     scale, scale_other = lower.exp(), upper.exp()
-    total = one.total * scale + other.total * scale_other
+    sum_exp = one.sum_exp * scale + other.sum_exp * scale_other
     if one.moment is None or other.moment is None:
-        return TileStats(maximum, total, None)
-    # A set whose logits are all -inf has total 0 and a shift of about -1e38: their product is 0, not NaN.
-    moment = (one.moment + lower * one.total) * scale + (other.moment + upper * other.total) * scale_other
-    return TileStats(maximum, total, moment)
+        return TileStats(maximum, sum_exp, None)
+    # A set whose logits are all -inf has sum_exp 0 and a shift of about -1e38: their product is 0, not NaN.
+    moment = (one.moment + lower * one.sum_exp) * scale + (other.moment + upper * other.sum_exp) * scale_other
+    return TileStats(maximum, sum_exp, moment)
 
 
 class RowGradient(NamedTuple):
-    """Per row [C], fp32: the gradient is 1[target] · direct - p · (spread + entropy · log p).
+    """Coefficients of d loss / d product, per row [C] fp32 (fp64 for fp64).
 
-    Under a softcap it is multiplied by the slope of tanh. All three coefficients carry the factor 1 / temperature.
+    The gradient is 1[target] · target_coef - p · (softmax_coef + entropy_coef · log p), under a softcap times the
+    derivative of tanh. All three coefficients include the factor 1 / temperature.
     """
 
     log_sum_exp: Tensor
-    direct: Tensor
-    spread: Tensor
-    entropy: Tensor | None
+    target_coef: Tensor
+    softmax_coef: Tensor
+    entropy_coef: Tensor | None
+    """None where the entropy has no gradient."""
 
 
 def tile_gradient(
     product: Tensor,
     target: Tensor,
     row: RowGradient,
-    bound: Tensor | None,
+    cap: Tensor | None,
     out: Tensor,
     column_sums: bool,
 ) -> Tensor | None:
-    """Writes d loss / d product [C, S] to `out`, which may be `product`; returns its column sums [S] fp32 if wanted.
+    """Writes d loss / d product [C, S] to `out`, which may be `product`; `column_sums` returns its sums [S] fp32.
 
-    `target` [C] is the column of the target, if in [0, S).
+    `target` [C] is the column of the target, if in [0, S); `product` and `cap` as in `logits_of`.
     """
-    logits = bounded(product, bound)
+    logits = logits_of(product, cap)
     log_prob = logits - row.log_sum_exp[:, None]
-    spread = row.spread[:, None]
-    if row.entropy is not None:
-        spread = spread + row.entropy[:, None] * log_prob.clamp_min(LOWEST_LOG_PROB)
-    gradient = log_prob.exp_().mul_(-spread)
+    softmax_coef = row.softmax_coef[:, None]
+    if row.entropy_coef is not None:
+        softmax_coef = softmax_coef + row.entropy_coef[:, None] * log_prob.clamp_min(LOWEST_LOG_PROB)
+    gradient = log_prob.exp_().mul_(-softmax_coef)
     # Added before the cast: near p = 1 the two terms cancel, and bf16 would keep nothing of the difference.
     if torch.compiler.is_compiling():
         columns = torch.arange(product.shape[1], device=product.device)
-        gradient = gradient + torch.where(columns[None, :] == target[:, None], row.direct[:, None], 0.0)
+        gradient = gradient + torch.where(columns[None, :] == target[:, None], row.target_coef[:, None], 0.0)
     else:
         inside = (target >= 0) & (target < product.shape[1])
-        gradient.scatter_add_(1, target.where(inside, 0)[:, None], row.direct.where(inside, 0.0)[:, None])
-    if bound is not None:
-        gradient = gradient * (1 - (logits / bound).square())
+        coefficient = row.target_coef.where(inside, 0.0)
+        gradient.scatter_add_(1, target.where(inside, 0)[:, None], coefficient[:, None])
+    if cap is not None:
+        gradient = gradient * (1 - (logits / cap).square())
     sums = gradient.sum(0) if column_sums else None
     out.copy_(gradient)
     return sums
@@ -119,7 +126,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return candidate(*arguments)
             except Exception:
-                # No compiler, no headers, no writable cache …: the plain function is right everywhere.
+                # No compiler, no headers, no writable cache …: the plain function gives the same result, slower.
                 usable = False
         return function(*arguments)
 

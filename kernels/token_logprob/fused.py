@@ -1,27 +1,22 @@
-"""Triton kernels of the head: forward statistics by vocabulary splits, d logits by slabs.
+"""Triton kernels of the head: softmax statistics of vocabulary splits forward, d logits of a slab backward.
 
-N tokens, H hidden, V vocabulary in use, R rows computed, S vocabulary rows of a slab, RANK of the low-rank pair,
-BM × BN × BK the tile. `x` are hidden states, `w` the weight, `u` = hidden · aᵀ and `b` the low-rank pair.
+N tokens, H hidden, V vocabulary in use, R rows computed, S vocabulary rows of a slab, RANK of the LoRA adapter,
+BM × BN × BK the tile. `x` are hidden states, `w` the weight, `u` = hidden · aᵀ and `b` those of the adapter. Tensors
+that a call does not have are None: Triton compiles a kernel without them.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
+# mypy: allow-untyped-defs
+# Arguments of @triton.jit functions are pointers and values of the kernel language, without Python types.
 import triton
 import triton.language as tl
 
-from kernels.cases import KernelCase, Work
-from kernels.token_logprob.cases import HeadShape, head_shape
-from kernels.token_logprob.configs import AMPERE_16BIT, AMPERE_32BIT, SMALL, LaunchConfig
-from kernels.token_logprob.head import LOWEST_LOG_PROB
+from kernels.token_logprob.types import LOWEST_LOG_PROB
 
 LOWEST: tl.constexpr = tl.constexpr(LOWEST_LOG_PROB)
-
-
 SPLIT_COLUMNS = 4096
-"""Vocabulary rows of a forward split: long enough to amortise its epilogue, short enough to fill 84 SMs."""
+"""Vocabulary rows of a forward split: enough to amortise its epilogue, few enough to fill the 84 SMs of an A40."""
 
 
 @triton.jit
@@ -40,15 +35,14 @@ def _product_tile(
     b_stride,
     H: tl.constexpr,
     RANK: tl.constexpr,
-    SCALE: tl.constexpr,
+    ALPHA: tl.constexpr,
     LORA_SCALE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Scaled product [BM, BN] in fp32 of `x_rows` and vocabulary rows `cols`, bias and low-rank pair included.
+    """ALPHA · (x · wᵀ + LoRA + bias) [BM, BN] in fp32 of the rows `x_rows` and the vocabulary rows `cols`.
 
     All indices are in range, so that the loads of the main loop need no masks and no registers for them.
     """
@@ -64,7 +58,7 @@ def _product_tile(
             x = tl.load(x_base + (k + inner)[None, :], mask=(k + inner < H)[None, :], other=0.0)
             w = tl.load(w_base + (k + inner)[:, None], mask=(k + inner < H)[:, None], other=0.0)
         acc = tl.dot(x, w.to(x.dtype), acc, input_precision=PRECISION)
-    if RANK > 0:
+    if u_ptr is not None:
         low = tl.zeros((BM, BN), dtype=tl.float32)
         for r in range(0, RANK, 16):
             rank = r + tl.arange(0, 16)
@@ -74,16 +68,16 @@ def _product_tile(
             b = tl.load(b_rows + rank[:, None], mask=r_ok[:, None], other=0.0)
             low = tl.dot(u, b.to(u.dtype), low, input_precision=PRECISION)
         acc += low * LORA_SCALE
-    if HAS_BIAS:
+    if bias_ptr is not None:
         acc += tl.load(bias_ptr + cols).to(tl.float32)[None, :]
-    if SCALE != 1.0:
-        acc = acc * SCALE
+    if ALPHA != 1.0:
+        acc = acc * ALPHA
     return acc
 
 
 @triton.jit
 def _tanh(x):
-    """tanh by exp of a negative number, which cannot overflow."""
+    """tanh from the exponential of a negative number, which cannot overflow."""
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)
     return tl.where(x < 0, -t, t)
@@ -91,7 +85,7 @@ def _tanh(x):
 
 @triton.jit
 def _tile_of(pid, row_tiles, other_tiles, GROUP: tl.constexpr):
-    """(row tile, other tile) of a program: GROUP row tiles pass over the same weights before the next ones do."""
+    """(row tile, other tile) of a program: GROUP row tiles in turn share each tile of weights in L2."""
     per_group = GROUP * other_tiles
     first = (pid // per_group) * GROUP
     size = tl.minimum(row_tiles - first, GROUP)
@@ -108,9 +102,9 @@ def forward_kernel(
     index_ptr,
     target_ptr,
     maximum_ptr,
-    total_ptr,
+    sum_exp_ptr,
     moment_ptr,
-    picked_ptr,
+    target_logit_ptr,
     kept_ptr,
     R,
     V,
@@ -122,14 +116,9 @@ def forward_kernel(
     kept_stride,
     H: tl.constexpr,
     RANK: tl.constexpr,
-    SCALE: tl.constexpr,
-    BOUND: tl.constexpr,
+    ALPHA: tl.constexpr,
+    CAP: tl.constexpr,
     LORA_SCALE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    HAS_INDEX: tl.constexpr,
-    HAS_BOUND: tl.constexpr,
-    ENTROPY: tl.constexpr,
-    KEEP: tl.constexpr,
     SPLIT: tl.constexpr,
     GROUP: tl.constexpr,
     BM: tl.constexpr,
@@ -137,17 +126,21 @@ def forward_kernel(
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Statistics [splits, R] of one split of the vocabulary for BM rows."""
+    """Softmax statistics [splits, R] of BM rows over one split of the vocabulary, and the logits of the targets [R].
+
+    None for what a call does not have or need: u and b without an adapter, bias, index where all rows are computed,
+    moment without the entropy, kept where no logits are kept.
+    """
     tile, split = _tile_of(tl.program_id(0), tl.cdiv(R, BM), tl.cdiv(V, SPLIT), GROUP)
     rows = (tile * BM + tl.arange(0, BM)).to(tl.int64)
     row_ok = rows < R
     safe_rows = tl.minimum(rows, R - 1)
-    x_rows = tl.load(index_ptr + safe_rows) if HAS_INDEX else safe_rows
+    x_rows = tl.load(index_ptr + safe_rows) if index_ptr is not None else safe_rows
     target = tl.load(target_ptr + safe_rows).to(tl.int32)
     maximum = tl.full((BM,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((BM,), dtype=tl.float32)
+    sum_exp = tl.zeros((BM,), dtype=tl.float32)
     moment = tl.zeros((BM,), dtype=tl.float32)
-    picked = tl.zeros((BM,), dtype=tl.float32)
+    target_logit = tl.zeros((BM,), dtype=tl.float32)
     for start in range(split * SPLIT, tl.minimum((split + 1) * SPLIT, V), BN):
         cols = start + tl.arange(0, BN)
         col_ok = cols < V
@@ -166,44 +159,45 @@ def forward_kernel(
             b_stride,
             H,
             RANK,
-            SCALE,
+            ALPHA,
             LORA_SCALE,
-            HAS_BIAS,
             BM,
             BN,
             BK,
             PRECISION,
         )
-        if KEEP:
+        if kept_ptr is not None:
             keep_ok = row_ok[:, None] & (cols < kept_columns)[None, :]
             tl.store(
                 kept_ptr + rows[:, None] * kept_stride + cols[None, :],
                 z.to(kept_ptr.dtype.element_ty),
                 mask=keep_ok,
             )
-        if HAS_BOUND:
-            z = _tanh(z) * BOUND
+        if CAP is not None:
+            z = _tanh(z) * CAP
         z = tl.where(col_ok[None, :], z, float("-inf"))
-        picked += tl.sum(tl.where(cols[None, :] == target[:, None], z, 0.0), axis=1)
+        target_logit += tl.sum(tl.where(cols[None, :] == target[:, None], z, 0.0), axis=1)
         new_maximum = tl.maximum(maximum, tl.max(z, axis=1))
         # A row that is -inf so far has nothing to rescale and nothing to add.
         shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
         rescale = tl.exp(maximum - shift)
         shifted = z - shift[:, None]
         weight = tl.exp(shifted)
-        if ENTROPY:
+        if moment_ptr is not None:
             lower = tl.where(maximum == float("-inf"), 0.0, maximum - shift)
-            moment = (moment + lower * total) * rescale + tl.sum(weight * tl.maximum(shifted, LOWEST), axis=1)
-        total = total * rescale + tl.sum(weight, axis=1)
+            moment = (moment + lower * sum_exp) * rescale + tl.sum(
+                weight * tl.maximum(shifted, LOWEST), axis=1
+            )
+        sum_exp = sum_exp * rescale + tl.sum(weight, axis=1)
         maximum = new_maximum
     out = split.to(tl.int64) * R + rows
     tl.store(maximum_ptr + out, maximum, mask=row_ok)
-    tl.store(total_ptr + out, total, mask=row_ok)
-    if ENTROPY:
+    tl.store(sum_exp_ptr + out, sum_exp, mask=row_ok)
+    if moment_ptr is not None:
         tl.store(moment_ptr + out, moment, mask=row_ok)
     # Exactly one split holds a row's target, so this store has one writer.
     found = (target >= split * SPLIT) & (target < tl.minimum((split + 1) * SPLIT, V))
-    tl.store(picked_ptr + rows, picked, mask=row_ok & found)
+    tl.store(target_logit_ptr + rows, target_logit, mask=row_ok & found)
 
 
 @triton.jit
@@ -215,9 +209,9 @@ def gradient_kernel(
     bias_ptr,
     target_ptr,
     log_sum_exp_ptr,
-    direct_ptr,
-    spread_ptr,
-    entropy_ptr,
+    target_coef_ptr,
+    softmax_coef_ptr,
+    entropy_coef_ptr,
     kept_ptr,
     dz_ptr,
     column_sum_ptr,
@@ -231,21 +225,20 @@ def gradient_kernel(
     dz_stride,
     H: tl.constexpr,
     RANK: tl.constexpr,
-    SCALE: tl.constexpr,
-    BOUND: tl.constexpr,
+    ALPHA: tl.constexpr,
+    CAP: tl.constexpr,
     LORA_SCALE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    HAS_BOUND: tl.constexpr,
-    ENTROPY: tl.constexpr,
-    KEPT: tl.constexpr,
-    SUMS: tl.constexpr,
     GROUP: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """d loss / d product of BM rows and BN columns of one slab, into dz [R, S]; pointers start at the slab."""
+    """d loss / d product of BM rows and BN columns of one slab, into dz [R, S]; pointers start at the slab.
+
+    None for what a call does not have or need: x, w, u, b and bias where the product was kept, kept where it was not,
+    entropy_coef, column_sum [row tiles, S] without a gradient of the bias.
+    """
     tile, column_tile = _tile_of(tl.program_id(0), tl.cdiv(R, BM), tl.cdiv(S, BN), GROUP)
     rows = (tile * BM + tl.arange(0, BM)).to(tl.int64)
     row_ok = rows < R
@@ -253,7 +246,7 @@ def gradient_kernel(
     col_ok = cols < S
     inside = row_ok[:, None] & col_ok[None, :]
     safe_rows = tl.minimum(rows, R - 1)
-    if KEPT:
+    if kept_ptr is not None:
         z = tl.load(
             kept_ptr + rows[:, None] * kept_stride + cols[None, :], mask=inside, other=float("-inf")
         ).to(tl.float32)
@@ -273,127 +266,31 @@ def gradient_kernel(
             b_stride,
             H,
             RANK,
-            SCALE,
+            ALPHA,
             LORA_SCALE,
-            HAS_BIAS,
             BM,
             BN,
             BK,
             PRECISION,
         )
     slope = 1.0
-    if HAS_BOUND:
+    if CAP is not None:
         t = _tanh(z)
         slope = 1.0 - t * t
-        z = t * BOUND
+        z = t * CAP
     log_prob = z - tl.load(log_sum_exp_ptr + safe_rows)[:, None]
-    spread = tl.load(spread_ptr + safe_rows)[:, None]
-    if ENTROPY:
-        coefficient = tl.load(entropy_ptr + safe_rows)
-        spread = spread + coefficient[:, None] * tl.maximum(log_prob, LOWEST)
+    softmax_coef = tl.load(softmax_coef_ptr + safe_rows)[:, None]
+    if entropy_coef_ptr is not None:
+        entropy_coef = tl.load(entropy_coef_ptr + safe_rows)
+        softmax_coef = softmax_coef + entropy_coef[:, None] * tl.maximum(log_prob, LOWEST)
     target = tl.load(target_ptr + safe_rows).to(tl.int32)
-    direct = tl.load(direct_ptr + safe_rows)
+    target_coef = tl.load(target_coef_ptr + safe_rows)
     # The two terms cancel near p = 1: subtracted in fp32, cast afterwards.
-    dz = tl.where(cols[None, :] == target[:, None], direct[:, None], 0.0) - tl.exp(log_prob) * spread
+    dz = (
+        tl.where(cols[None, :] == target[:, None], target_coef[:, None], 0.0)
+        - tl.exp(log_prob) * softmax_coef
+    )
     dz = tl.where(inside, dz * slope, 0.0)
-    if SUMS:
+    if column_sum_ptr is not None:
         tl.store(column_sum_ptr + tile.to(tl.int64) * S + cols, tl.sum(dz, axis=0), mask=col_ok)
     tl.store(dz_ptr + rows[:, None] * dz_stride + cols[None, :], dz.to(dz_ptr.dtype.element_ty), mask=inside)
-
-
-FOOTPRINT_SHAPES = ("smollm2-135m@2048", "qwen2.5-1.5b@8192", "qwen2.5-1.5b@32768")
-_TRITON_TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-_FLAGS: dict[str, dict[str, bool]] = {
-    "plain": {},
-    "keep": {"KEEP": True, "KEPT": True},
-    "entropy": {"ENTROPY": True},
-    "full": {"ENTROPY": True, "HAS_BIAS": True, "HAS_BOUND": True, "SUMS": True, "HAS_INDEX": True},
-    "lora": {"LORA": True},
-}
-"""Features of a footprint case; `full` is everything that costs registers at once."""
-
-
-def _signature(fn: Any, dtype: torch.dtype, constexprs: dict[str, Any]) -> dict[str, str]:
-    fp32 = {
-        "maximum",
-        "total",
-        "moment",
-        "picked",
-        "log_sum_exp",
-        "direct",
-        "spread",
-        "entropy",
-        "column_sum",
-    }
-    types: dict[str, str] = {}
-    for name in fn.arg_names:
-        stem = name.removesuffix("_ptr")
-        if name in constexprs:
-            types[name] = "constexpr"
-        elif not name.endswith("_ptr"):
-            types[name] = "i32"
-        elif stem in ("index", "target"):
-            types[name] = "*i64"
-        else:
-            types[name] = "*fp32" if stem in fp32 else f"*{_TRITON_TYPES[dtype]}"
-    return types
-
-
-def _work(kind: str, flags: dict[str, bool], shape: HeadShape, config: LaunchConfig, itemsize: int) -> Work:
-    columns = min(shape.vocab, SPLIT_COLUMNS)
-    slabs = -(-shape.vocab // columns)
-    inputs = (shape.tokens + (shape.vocab if kind == "forward" else columns)) * shape.hidden * itemsize
-    if kind == "forward":
-        logits = shape.tokens * shape.vocab * itemsize if flags.get("KEEP") else 0
-        flops, traffic = shape.product_flops, inputs + logits + 16 * shape.tokens * slabs
-        tiles = slabs
-    else:
-        logits = shape.tokens * columns * itemsize
-        kept = flags.get("KEPT", False)
-        flops = 6.0 * shape.tokens * columns if kept else shape.product_flops / shape.vocab * columns
-        traffic = 2 * logits if kept else inputs + logits
-        tiles = -(-columns // config.columns)
-    programs = -(-shape.tokens // config.rows) * tiles
-    return Work(shape=shape.name, flops=flops, bytes=float(traffic), programs=programs)
-
-
-def _footprint_case(kind: str, feature: str, dtype: torch.dtype, config: LaunchConfig) -> KernelCase:
-    fn = forward_kernel if kind == "forward" else gradient_kernel
-    flags = _FLAGS[feature]
-    precision = "tf32x3" if dtype == torch.float32 else "ieee"
-    values: dict[str, Any] = {
-        "H": 1536, "RANK": 16 if flags.get("LORA") else 0, "SCALE": 1.0, "BOUND": 30.0, "LORA_SCALE": 2.0,
-        "SPLIT": SPLIT_COLUMNS, "GROUP": config.group, "PRECISION": precision,
-        "BM": config.rows, "BN": config.columns, "BK": config.depth,
-    }  # fmt: skip
-    switches = ("HAS_BIAS", "HAS_INDEX", "HAS_BOUND", "ENTROPY", "KEEP", "KEPT", "SUMS")
-    values |= {name: flags.get(name, False) for name in switches}
-    constexprs = {name: values[name] for name in fn.arg_names if name in values}
-    strides = {"x_stride", "w_stride", "u_stride", "b_stride", "kept_stride", "dz_stride"}
-    aligned = [name for name in fn.arg_names if name.endswith("_ptr") or name in strides]
-    return KernelCase(
-        op="token_logprob",
-        name=f"{kind}/{feature}/{_TRITON_TYPES[dtype]}/{config.name}",
-        fn=fn,
-        signature=_signature(fn, dtype, constexprs),
-        constexprs=constexprs,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-        divisible_by_16=tuple(aligned),
-        matmul=not (kind == "gradient" and flags.get("KEPT", False)),
-        work=tuple(_work(kind, flags, head_shape(name), config, dtype.itemsize) for name in FOOTPRINT_SHAPES),
-    )
-
-
-FOOTPRINT_CASES = [
-    _footprint_case(kind, feature, dtype, config)
-    for dtype, config in (
-        (torch.bfloat16, AMPERE_16BIT),
-        (torch.float16, AMPERE_16BIT),
-        (torch.float32, AMPERE_32BIT),
-        (torch.bfloat16, SMALL),
-    )
-    for kind in ("forward", "gradient")
-    for feature in (_FLAGS if dtype == torch.bfloat16 and config is AMPERE_16BIT else ("plain", "full"))
-]
-"""Every kernel in every launch configuration it can be given, for `kernels.footprint`."""

@@ -1,8 +1,9 @@
-"""The backward pass over vocabulary slabs, whoever makes the tiles of d logits: torch or a Triton kernel.
+"""Sums of the backward pass over vocabulary slabs, the same for tiles of d logits from torch and from Triton.
 
-Sums over slabs are fp32; what belongs to one slab (dW, d bias) is written, or added to a gradient there, once.
+dX is summed over slabs in fp32; the part of dW and d bias that belongs to one slab is written once.
 
-N tokens, H hidden, V vocabulary in use, R live rows, C rows of a tile, S vocabulary rows of a slab, K LoRA rank.
+N tokens, H hidden, V vocabulary in use, R rows with a gradient, C rows of a tile, S vocabulary rows of a
+slab, K LoRA rank.
 """
 
 from __future__ import annotations
@@ -12,83 +13,96 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.token_logprob.dtypes import accumulate_dtype
 from kernels.token_logprob.epilogue import RowGradient
-from kernels.token_logprob.head import accumulate_dtype
-from kernels.token_logprob.plan import Head, Span
+from kernels.token_logprob.head import Head
+from kernels.token_logprob.plan import Span
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which gradients autograd asks for."""
+class NeedsGrad:
+    """Which inputs need a gradient, in the order of autograd's `needs_input_grad`."""
 
     hidden: bool
     weight: bool
     bias: bool
     lora_a: bool
     lora_b: bool
-    into: Tensor | None = None
-    """Where the weight's gradient is added [V or more, H], instead of being returned."""
+    weight_grad: Tensor | None = None
+    """The gradient [V or more, H] that the weight's is added to in place, instead of being returned."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upstream:
-    """The live rows of a backward pass, R of them."""
+class BackwardRows:
+    """The R rows of a backward pass: those with a gradient."""
 
     index: Tensor | None
-    """Their positions in `hidden` [R]; None means all."""
-    position: Tensor | None
-    """Their positions among the rows of the forward pass [R]; None means all."""
+    """Their positions in `hidden` [R]; None: all rows."""
+    kept_index: Tensor | None
+    """Their positions in the logits that the forward pass kept [R]; None: all rows."""
     targets: Tensor
-    row: RowGradient
+    """[R] int64"""
+    gradient: RowGradient
 
     @property
     def count(self) -> int:
+        """R."""
         return self.targets.shape[0]
 
-    def part(self, top: int, bottom: int) -> RowGradient:
+    def tile(self, top: int, bottom: int) -> RowGradient:
         """The coefficients of rows `top:bottom`."""
-        log_sum_exp, direct, spread, entropy = self.row
-        part = slice(top, bottom)
+        log_sum_exp, target_coef, softmax_coef, entropy_coef = self.gradient
         return RowGradient(
-            log_sum_exp[part], direct[part], spread[part], None if entropy is None else entropy[part]
+            log_sum_exp=log_sum_exp[top:bottom],
+            target_coef=target_coef[top:bottom],
+            softmax_coef=softmax_coef[top:bottom],
+            entropy_coef=None if entropy_coef is None else entropy_coef[top:bottom],
         )
 
 
-def live_rows(
+def rows_with_gradient(
     targets: Tensor,
-    active: Tensor | None,
+    valid: Tensor | None,
     log_sum_exp: Tensor,
     entropy: Tensor | None,
     upstream: tuple[Tensor | None, Tensor | None],
     temperature: float,
-) -> Upstream:
-    """Drops every row whose upstream gradients are exactly zero; NaN is not zero.
+) -> BackwardRows:
+    """The rows whose upstream gradients are not both exactly zero, with their coefficients; NaN is not zero.
 
-    With g and h the gradients of log-prob and entropy H: d z = g · 1[target] - p · (g + h · (log p + H)).
+    With g and h the upstream gradients of log-prob and entropy H: d z = g · 1[target] - p · (g + h · (log p + H)).
+
+    Args:
+        targets: [N].
+        valid: positions [M] of the rows that the forward pass computed; None: all N.
+        log_sum_exp: [M], as is `entropy`.
+        upstream: (g, h), each [N] or None.
     """
-    accumulate = log_sum_exp.dtype
-    direct, spread_entropy = (
-        None if value is None else (value if active is None else value[active]).to(accumulate)
+    d_logprob, d_entropy = (
+        None if value is None else (value if valid is None else value[valid]).to(log_sum_exp.dtype)
         for value in upstream
     )
-    if direct is None:
-        direct = torch.zeros_like(log_sum_exp)
-    if spread_entropy is not None and not bool(spread_entropy.any()):
-        spread_entropy = None
-    alive = direct != 0 if spread_entropy is None else (direct != 0) | (spread_entropy != 0)
-    position = None if bool(alive.all()) else alive.nonzero()[:, 0]
+    if d_logprob is None:
+        d_logprob = torch.zeros_like(log_sum_exp)
+    if d_entropy is not None and not bool(d_entropy.any()):
+        d_entropy = None
+    nonzero = d_logprob != 0 if d_entropy is None else (d_logprob != 0) | (d_entropy != 0)
+    kept_index = None if bool(nonzero.all()) else nonzero.nonzero()[:, 0]
 
-    def live(value: Tensor) -> Tensor:
-        return value if position is None else value[position]
+    def selected(value: Tensor) -> Tensor:
+        return value if kept_index is None else value[kept_index]
 
-    index = active if position is None else position if active is None else active[position]
-    direct, spread = live(direct) / temperature, live(direct) / temperature
-    if spread_entropy is not None and entropy is not None:
-        spread_entropy = live(spread_entropy) / temperature
-        spread = spread + spread_entropy * live(entropy)
-    row = RowGradient(live(log_sum_exp), direct, spread, spread_entropy)
-    return Upstream(
-        index=index, position=position, targets=targets if index is None else targets[index], row=row
+    index = kept_index if valid is None else selected(valid)
+    target_coef = softmax_coef = selected(d_logprob) / temperature
+    entropy_coef = None
+    if d_entropy is not None and entropy is not None:
+        entropy_coef = selected(d_entropy) / temperature
+        softmax_coef = softmax_coef + entropy_coef * selected(entropy)
+    return BackwardRows(
+        index=index,
+        kept_index=kept_index,
+        targets=targets if index is None else targets[index],
+        gradient=RowGradient(selected(log_sum_exp), target_coef, softmax_coef, entropy_coef),
     )
 
 
@@ -106,27 +120,27 @@ def add_product(
 
 
 class SlabSum:
-    """A gradient [V, ·] made of products dzᵀ · right, one slab at a time, each row written once.
+    """A gradient [V, ·], the product dzᵀ · right summed over tiles of rows, one slab at a time.
 
-    With `into` it is added to what that holds, slab by slab.
+    It is added to `existing`, if that is given, and otherwise a new tensor. Each element is written once.
     """
 
-    def __init__(self, like: Tensor, head: Head, live_rows: int, into: Tensor | None = None) -> None:
-        self._adds = into is not None
-        self.out = torch.empty_like(like) if into is None else into
-        if into is None:
-            self.out[head.vocab if live_rows else 0 :].zero_()
+    def __init__(self, like: Tensor, head: Head, rows: int, existing: Tensor | None = None) -> None:
+        self._adds = existing is not None
+        self.out = torch.empty_like(like) if existing is None else existing
+        if existing is None:
+            self.out[head.vocab if rows else 0 :].zero_()
         self._accumulate = accumulate_dtype(head.plan.compute)
         self._scratch: Tensor | None = None
-        self._rows = live_rows
-        # A single product is rounded once, on its way out: it needs no fp32 sum.
-        self._rounds_itself = live_rows <= head.plan.rows and not self._adds
+        self._rows = rows
+        # A single product is rounded once, when it is written: it needs no fp32 sum.
+        self._single_product = rows <= head.plan.tile_rows and not self._adds
 
     def add(self, span: Span, rows: Span, dz: Tensor, right: Tensor, factor: float) -> None:
         """Adds the tile dz [C, S] of token rows `rows` to the slab `span`."""
         slab = self.out[span[0] : span[1]]
         total = slab
-        if slab.dtype != self._accumulate and not (self._rounds_itself and dz.dtype == slab.dtype):
+        if slab.dtype != self._accumulate and not (self._single_product and dz.dtype == slab.dtype):
             if self._scratch is None:
                 self._scratch = slab.new_empty(slab.shape, dtype=self._accumulate)
             total = self._scratch[: slab.shape[0]]
@@ -136,72 +150,69 @@ class SlabSum:
 
 
 class Gradients:
-    """Everything a backward pass adds up, for the gradients that are wanted."""
+    """The sums of one backward pass, for the inputs that need a gradient; None for the others."""
 
-    def __init__(self, head: Head, live: Upstream, wanted: Wanted) -> None:
-        self.head, self.live, self._into, rows = head, live, wanted.into, live.count
-        lora, width = head.lora, head.hidden.shape[1]
-        accumulate, device = accumulate_dtype(head.plan.compute), head.hidden.device
-        self.inner = head.inner(live.index, rows)
-        self.weight = SlabSum(head.weight, head, rows, wanted.into) if wanted.weight else None
-        self.lora_b = SlabSum(lora.b, head, rows) if lora is not None and wanted.lora_b else None
-        self.bias = (
-            torch.zeros_like(head.bias, dtype=accumulate) if head.bias is not None and wanted.bias else None
-        )
-        self.hidden, self.d_inner = None, None
-        if wanted.hidden:
-            self.hidden = torch.zeros(rows, width, dtype=accumulate, device=device)
-        if lora is not None and (wanted.hidden or wanted.lora_a):
-            self.d_inner = torch.zeros(rows, lora.a.shape[0], dtype=accumulate, device=device)
-        self.d_lora_a = (
-            torch.zeros_like(lora.a, dtype=accumulate) if lora is not None and wanted.lora_a else None
-        )
+    def __init__(self, head: Head, rows: BackwardRows, needs: NeedsGrad) -> None:
+        self.head, self.rows, self._in_place = head, rows, needs.weight_grad is not None
+        lora, bias = head.lora, head.bias
+        zeros, dtype = head.hidden.new_zeros, accumulate_dtype(head.plan.compute)
+        self.lora_hidden = head.lora_hidden(rows.index, rows.count)
+        self.weight = SlabSum(head.weight, head, rows.count, needs.weight_grad) if needs.weight else None
+        self.lora_b = SlabSum(lora.b, head, rows.count) if lora is not None and needs.lora_b else None
+        self.bias = zeros(bias.shape, dtype=dtype) if bias is not None and needs.bias else None
+        self.hidden, self.d_lora_hidden, self.lora_a = None, None, None
+        if needs.hidden:
+            self.hidden = zeros(rows.count, head.hidden.shape[1], dtype=dtype)
+        if lora is not None and (needs.hidden or needs.lora_a):
+            self.d_lora_hidden = zeros(rows.count, lora.a.shape[0], dtype=dtype)
+        if lora is not None and needs.lora_a:
+            self.lora_a = zeros(lora.a.shape, dtype=dtype)
 
     def add_tile(self, dz: Tensor, hidden: Tensor, slab: Tensor, span: Span, rows: Span) -> None:
-        """Adds what flows through one tile dz [C, S]: of vocabulary rows `span` and live rows `rows`."""
+        """Adds the part of one tile dz [C, S], of vocabulary rows `span` and token rows `rows`."""
         (first, end), (top, bottom), lora = span, rows, self.head.lora
         if self.hidden is not None:
             add_product(self.hidden[top:bottom], dz, slab)
         if self.weight is not None:
             self.weight.add(span, rows, dz, hidden, 1.0)
-        if lora is None or self.inner is None:
+        if lora is None or self.lora_hidden is None:
             return
-        if self.d_inner is not None:
-            add_product(self.d_inner[top:bottom], dz, lora.b[first:end].to(dz.dtype), lora.scale)
+        if self.d_lora_hidden is not None:
+            add_product(self.d_lora_hidden[top:bottom], dz, lora.b[first:end].to(dz.dtype), lora.scale)
         if self.lora_b is not None:
-            self.lora_b.add(span, rows, dz, self.inner[top:bottom], lora.scale)
+            self.lora_b.add(span, rows, dz, self.lora_hidden[top:bottom], lora.scale)
 
     def add_bias(self, span: Span, column_sums: Tensor) -> None:
         """Adds the column sums [S] of one tile."""
         if self.bias is not None:
             self.bias[span[0] : span[1]] += column_sums
 
-    def finish_inner(self) -> None:
-        """Passes the gradient of hidden · aᵀ on to both of its factors."""
+    def _backward_of_lora_hidden(self) -> None:
+        """Adds the gradient of hidden · aᵀ to those of hidden and a."""
         head, compute = self.head, self.head.plan.compute
-        if self.d_inner is None or head.lora is None:
+        if self.d_lora_hidden is None or head.lora is None:
             return
         a = head.lora.a.to(compute)
-        for top, bottom in head.plan.tiles(self.live.count):
-            d_inner = self.d_inner[top:bottom].to(compute)
+        for top, bottom in head.plan.tiles(self.rows.count):
+            d_lora_hidden = self.d_lora_hidden[top:bottom].to(compute)
             if self.hidden is not None:
-                add_product(self.hidden[top:bottom], d_inner, a)
-            if self.d_lora_a is not None:
-                add_product(self.d_lora_a, d_inner.T, head.rows(self.live.index, top, bottom))
+                add_product(self.hidden[top:bottom], d_lora_hidden, a)
+            if self.lora_a is not None:
+                add_product(self.lora_a, d_lora_hidden.T, head.rows(self.rows.index, top, bottom))
 
     def results(self) -> tuple[Tensor | None, ...]:
-        """Gradients of hidden, weight, bias, lora.a and lora.b in the dtypes of these; None where not wanted."""
-        self.finish_inner()
+        """Gradients of hidden, weight, bias, lora.a and lora.b in the dtypes of these; None where not needed."""
+        self._backward_of_lora_hidden()
         head, lora = self.head, self.head.lora
         d_hidden = None
         if self.hidden is not None:
             d_hidden = self.hidden.to(head.hidden.dtype)
-            if self.live.index is not None:
-                d_hidden = torch.zeros_like(head.hidden).index_copy_(0, self.live.index, d_hidden)
+            if self.rows.index is not None:
+                d_hidden = torch.zeros_like(head.hidden).index_copy_(0, self.rows.index, d_hidden)
         return (
             d_hidden,
-            None if self.weight is None or self._into is not None else self.weight.out,
+            None if self.weight is None or self._in_place else self.weight.out,
             None if self.bias is None or head.bias is None else self.bias.to(head.bias.dtype),
-            None if self.d_lora_a is None or lora is None else self.d_lora_a.to(lora.a.dtype),
+            None if self.lora_a is None or lora is None else self.lora_a.to(lora.a.dtype),
             None if self.lora_b is None else self.lora_b.out,
         )

@@ -1,6 +1,6 @@
-"""The definition, in plain torch: what every other implementation is held to.
+"""The definition in plain torch, which every other implementation is tested against.
 
-N tokens, H hidden, V rows of the head's weight, R rank of the low-rank pair.
+N tokens, H hidden, V rows of the head's weight, K LoRA rank.
 """
 
 from __future__ import annotations
@@ -8,14 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.token_logprob.head import (
-    IGNORE_INDEX,
-    LOWEST_LOG_PROB,
-    Lora,
-    TokenLogprob,
-    Transform,
-    accumulate_dtype,
-)
+from kernels.token_logprob.dtypes import accumulate_dtype
+from kernels.token_logprob.types import IGNORE_INDEX, LOWEST_LOG_PROB, Lora, TokenLogprob, Transform
 
 
 def reference_token_logprob(
@@ -36,16 +30,15 @@ def reference_token_logprob(
     with torch.autocast(hidden.device.type, enabled=False):
         product = hidden @ weight[:vocab_size].to(hidden.dtype).T
         if lora is not None:
-            inner = hidden @ lora.a.to(hidden.dtype).T
-            product = product + lora.scale * (inner @ lora.b[:vocab_size].to(hidden.dtype).T)
+            lora_hidden = hidden @ lora.a.to(hidden.dtype).T
+            product = product + lora.scale * (lora_hidden @ lora.b[:vocab_size].to(hidden.dtype).T)
         product = product.to(accumulate_dtype(hidden.dtype))
         if bias is not None:
             product = product + bias[:vocab_size]
         log_probs = torch.log_softmax(transform.logits(product), dim=-1)
-        wanted = targets != IGNORE_INDEX
-        logprob = log_probs.gather(1, targets.where(wanted, 0)[:, None])[:, 0].where(wanted, 0.0)
+        valid = targets != IGNORE_INDEX
+        logprob = log_probs.gather(1, targets.where(valid, 0)[:, None])[:, 0].where(valid, 0.0)
         if not return_entropy:
             return TokenLogprob(logprob, None)
-        return TokenLogprob(
-            logprob, -(log_probs.exp() * log_probs.clamp_min(LOWEST_LOG_PROB)).sum(-1).where(wanted, 0.0)
-        )
+        entropy = -(log_probs.exp() * log_probs.clamp_min(LOWEST_LOG_PROB)).sum(-1)
+        return TokenLogprob(logprob, entropy.where(valid, 0.0))

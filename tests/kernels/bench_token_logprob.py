@@ -7,7 +7,7 @@ import torch
 
 from kernels.benchmarks.batches import make_batch
 from kernels.benchmarks.variants import available, loss_of
-from kernels.token_logprob.cases import head_shape
+from kernels.token_logprob.shapes import head_shape
 
 
 @pytest.mark.parametrize("batch", ["dense", "half-masked"])

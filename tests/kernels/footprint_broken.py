@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.kernels.footprint_sound import product_case
+from tests.kernels.footprint_sound import product_case, scale_case
 
 FOOTPRINT_CASES = (
     product_case("shared", (128, 128, 64), num_stages=5, num_warps=8),
@@ -11,4 +11,5 @@ FOOTPRINT_CASES = (
     product_case("copy", (64, 64, 32), num_stages=1),
     product_case("occupancy", (128, 128, 32), num_warps=8),
     product_case("invalid", (48, 64, 32)),
+    scale_case("fp64", "fp64"),
 )

@@ -1,4 +1,4 @@
-"""A small matrix product in sound launch configurations, for the footprint gate's own tests."""
+"""Small kernels in sound launch configurations, for the tests of the footprint check."""
 
 from __future__ import annotations
 
@@ -54,6 +54,28 @@ def product_case(name, tile, *, dtype="bf16", num_warps=4, num_stages=3, precisi
     )
 
 
-FOOTPRINT_CASES = tuple(
-    product_case(name, (64, 64, 32)) for name in ("shared", "spill", "tensor", "copy", "occupancy", "invalid")
+@triton.jit
+def scale_kernel(x_ptr, factor, BLOCK: tl.constexpr):
+    at = x_ptr + tl.arange(0, BLOCK)
+    tl.store(at, tl.load(at) * factor)
+
+
+def scale_case(name, factor_type):
+    return KernelCase(
+        op="scale",
+        name=name,
+        fn=scale_kernel,
+        signature={"x_ptr": "*fp32", "factor": factor_type, "BLOCK": "constexpr"},
+        constexprs={"BLOCK": 128},
+        num_warps=4,
+        num_stages=1,
+    )
+
+
+FOOTPRINT_CASES = (
+    *(
+        product_case(name, (64, 64, 32))
+        for name in ("shared", "spill", "tensor", "copy", "occupancy", "invalid")
+    ),
+    scale_case("fp64", "fp32"),
 )

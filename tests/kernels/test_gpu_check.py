@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from kernels.gpu_check import compare_occupancy, device_folder, differing
-
-ROOT = Path(__file__).parents[2]
+from kernels.gpu_check import compare_occupancy, device_folder, differing, main
 
 
-def test_without_a_device_it_says_so_and_exits_with_2(tmp_path):
-    command = [sys.executable, "-m", "kernels.gpu_check", "--out", str(tmp_path / "out")]
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "no CUDA device" in done.stderr
+def test_without_a_device_it_says_so_and_exits_with_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["--out", str(tmp_path / "out")]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

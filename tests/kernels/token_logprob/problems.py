@@ -142,8 +142,8 @@ def small_tiles(monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(plan, "TILE_ROWS", 8)
     monkeypatch.setattr(plan, "TILE_ELEMENTS", 8 * 20)
-    monkeypatch.setattr(launch, "FEWEST_COLUMNS", 24)
-    monkeypatch.setattr(launch, "SLAB_BYTES", 0)
+    monkeypatch.setattr(plan, "FEWEST_COLUMNS", 24)
+    monkeypatch.setattr(plan, "SLAB_BYTES", 0)
     monkeypatch.setattr(launch, "SPLIT_COLUMNS", 32)
     yield
     torch.set_num_threads(threads)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -92,7 +89,7 @@ def test_scratch_depends_on_neither_tokens_nor_vocabulary():
         for tokens in (2048, 8192, 65536)
         for vocab in (49152, 151936, 262144)
     ]
-    assert {p.slab * p.rows for p in plans} == {plan.TILE_ELEMENTS}
+    assert {p.slab_columns * p.tile_rows for p in plans} == {plan.TILE_ELEMENTS}
     assert all(p.kept_slabs == 0 for p in plans)
 
 
@@ -101,7 +98,7 @@ def test_plan_keeps_what_the_budget_holds():
     all_logits = 2048 * 49152 * 4
     full = plan_slabs(2048, 49152, torch.float32, cpu, all_logits)
     half = plan_slabs(2048, 49152, torch.float32, cpu, all_logits // 2)
-    assert full.kept_slabs * full.slab >= 49152
+    assert full.kept_slabs * full.slab_columns >= 49152
     assert half.kept_slabs == full.kept_slabs // 2
 
 
@@ -125,8 +122,3 @@ def test_a_broken_compiler_falls_back_to_plain_torch(monkeypatch):
     epilogue.compiled.cache_clear()
     for value, expected in zip(found, epilogue.tile_stats(logits, None, True)):
         assert torch.equal(value, expected)
-
-
-def test_import_needs_no_triton():
-    code = "import sys, kernels.token_logprob; assert 'triton' not in sys.modules, 'triton imported'"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -102,14 +102,14 @@ def test_compaction_on_or_off_gives_identical_gradients(implementation, logit_by
         make_problem(bias=True, lora=True, entropy=True, seed=seed).to(torch.float32) for seed in range(3)
     ]
     compacted = [solve(problem, implementation, logit_bytes) for problem in problems]
-    plain = gradients.live_rows
+    select = gradients.rows_with_gradient
 
-    def all_rows(targets, active, log_sum_exp, entropy, upstream, temperature):
-        # A gradient too small to change any sum keeps every row alive.
+    def all_rows(targets, valid, log_sum_exp, entropy, upstream, temperature):
+        # A gradient too small to change any sum keeps every row in the backward pass.
         filled = tuple(None if g is None else g.where(g != 0, 1e-38) for g in upstream)
-        return plain(targets, active, log_sum_exp, entropy, filled, temperature)
+        return select(targets, valid, log_sum_exp, entropy, filled, temperature)
 
-    monkeypatch.setattr("kernels.token_logprob.autograd.live_rows", all_rows)
+    monkeypatch.setattr("kernels.token_logprob.autograd.rows_with_gradient", all_rows)
     for problem, expected in zip(problems, compacted):
         found = solve(problem, implementation, logit_bytes)
         for name, value in expected.items():
