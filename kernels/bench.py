@@ -1,8 +1,8 @@
-"""Microbenchmarks of the language-model head against its peers and against the matrix products alone.
+"""Microbenchmarks of the language-model head against other libraries and against the matrix products alone.
 
 `python -m kernels.bench` checks every variant's gradients first and refuses to time a wrong one. Each variant runs
-in fresh processes, in one order and then in the other; inside a process its timings alternate with those of the
-three products alone, so that the ratio of the two holds even where the machine is shared. Writes JSON with every
+in fresh processes, in one order and then in the reverse; within a process its timings alternate with those of the
+three matrix products alone, so that the ratio of the two is valid even on a shared machine. Writes JSON with every
 raw sample, CSV, Markdown and plots. Exit codes: 0 done, 1 a variant was wrong or failed, 2 the input is wrong.
 """
 
@@ -22,7 +22,7 @@ GPU_SHAPES = ("smollm2-135m@8192", "qwen2.5-1.5b@8192", "qwen2.5-1.5b@32768")
 BATCHES = ("dense", "half-masked", "recorded")
 PEERS = ("trl", "torch", "compiled", "checkpoint", "lce", "liger", "cce")
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-"""Name → torch's name."""
+"""Name → its attribute of torch."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -111,7 +111,7 @@ def resolve(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def run_worker(job: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """One job in a fresh process; a failure is a result with `failed`, its last line of error."""
+    """Runs one job in a fresh process; a failed one gives `failed`, the last line of its standard error."""
     command = [sys.executable, "-m", "kernels.benchmarks.worker", json.dumps(job)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -128,8 +128,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Every job `rounds` times, the order of the variants reversed from round to round within each case.
 
-    What failed, was wrong or took longer than a user's patience has one run.
-    `save` is given the jobs that have run after each of them, so that nothing is lost when somebody interrupts.
+    A job that failed, gave a wrong gradient or took longer than `--patience` is not repeated. After each run `save`
+    gets all jobs that have run, so that an interrupt loses nothing.
     """
     results = [{**job, "runs": []} for job in jobs]
     cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -162,14 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         jobs = resolve(options)
+        from kernels.benchmarks.report import machine, markdown, plot, summarise, write
+
+        origin = machine(jobs[0])
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from kernels.benchmarks.report import machine, markdown, plot, summarise, write
-
-    origin = machine(jobs[0])
 
     def save(results: list[dict[str, Any]]) -> None:
         if options.out is not None:

@@ -1,4 +1,4 @@
-"""What a compiled kernel is, described so that it can be compiled and priced without running it."""
+"""A Triton kernel in one launch configuration, as data: enough to compile it and estimate its time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one launch does at one named shape: the numerators of a roofline estimate."""
+    """Operations and memory traffic of one launch at one named shape, for a roofline estimate."""
 
     shape: str
     """Name of the shape, e.g. `qwen2.5-1.5b@8192`."""

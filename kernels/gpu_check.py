@@ -1,8 +1,8 @@
-"""`python -m kernels.gpu_check`: everything about the kernels that only a CUDA device can tell.
+"""`python -m kernels.gpu_check`: the checks of the kernels that need a CUDA device.
 
-Runs the `gpu`-marked tests, compares the footprint that was computed without a GPU with the occupancy the
-driver gives, runs the benchmark, and writes what it found under `results/baselines/<device>/`.
-Exit codes: 0 done, 1 a check failed, 2 there is no CUDA device or the input is wrong.
+Runs the `gpu`-marked tests, compares the occupancy computed without a GPU with that of the driver, runs the
+benchmark, and writes the results under `results/baselines/<device>/`.
+Exit codes: 0 done, 1 a check failed, 2 there is no CUDA device, no checkout with tests, or the input is wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def device_folder(name: str) -> str:
 
 
 def driver_occupancy(case: KernelCase) -> dict[str, int]:
-    """What the driver says of one kernel on the current device: registers, spills, blocks an SM."""
+    """Registers, spills and blocks per SM of one kernel on the current device, from the CUDA driver."""
     import triton
     from triton.compiler import ASTSource
 
@@ -78,7 +78,7 @@ def compare_occupancy(architecture: int) -> tuple[dict[str, Any], list[str]]:
 
 
 def _step(name: str, command: Sequence[str], log: Path) -> dict[str, Any]:
-    """Run one command, its output to `log` and the terminal's last lines to the user."""
+    """Run one command with its output in `log`, and print the last lines of it."""
     start = time.perf_counter()
     with log.open("w", encoding="utf-8") as file:
         code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
@@ -117,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if not torch.cuda.is_available():
         print("gpu_check: there is no CUDA device here, so nothing was measured", file=sys.stderr)
+        return 2
+    if not (ROOT / "tests" / "kernels").is_dir():
+        print(f"gpu_check: needs a checkout, there are no tests beside {ROOT / 'kernels'}", file=sys.stderr)
         return 2
     provenance = _provenance()
     out = options.out or ROOT / "results" / "baselines" / device_folder(provenance["device"])

@@ -45,7 +45,7 @@ class Batch:
 
     @property
     def masked_targets(self) -> Tensor:
-        """[N]: -100 where the mask is 0, for every implementation that can skip such rows."""
+        """[N] int64: -100 where the mask is 0, for the implementations that skip such rows."""
         return self.targets.where(self.mask.flatten() != 0, -100)
 
 
@@ -88,7 +88,7 @@ def make_batch(shape: HeadShape, kind: BatchKind, dtype: torch.dtype, device: st
         mask = torch.ones(sequences, shape.tokens // sequences)
         if kind == "half-masked":
             mask[:, mask.shape[1] // 2 :] = 0
-        # One value, so that peers which only know a summed loss can take part.
+        # All the same, for the peers whose only reduction is a sum.
         advantages = torch.ones(sequences)
     tokens = mask.numel()
     batch = Batch(

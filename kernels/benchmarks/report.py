@@ -1,4 +1,4 @@
-"""From raw samples to a table, files and plots."""
+"""Medians and intervals of the raw samples, as a table, files and plots."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import json
 import platform
 import random
 import statistics
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from kernels.benchmarks.variants import OURS, PRODUCTS, PRODUCTS_ALONE
+from kernels.provenance import code_version
 from kernels.token_logprob.shapes import head_shape
 
 SCHEMA = 1
 RESAMPLES = 2000
 MIB = 1 << 20
 WIDE = 10
-"""Largest over smallest time from which a plot's axis of time is logarithmic."""
+"""Ratio of the largest to the smallest time from which a plot's time axis is logarithmic."""
 COLUMNS = (
     "shape", "batch", "dtype", "variant", "tokens", "live_rows", "full_seconds", "full_low", "full_high",
     "forward_seconds", "forward_low", "forward_high", "times_products", "times_products_low", "times_products_high",
@@ -81,13 +81,8 @@ def _share_of_peak(row: dict[str, Any], runs: list[dict[str, Any]]) -> None:
 
 
 def machine(job: dict[str, Any]) -> dict[str, Any]:
-    """Where the figures come from."""
+    """Code, device and versions behind the figures of `job`. Raises as `code_version`."""
     import torch
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
-        ).stdout.strip()
 
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -98,8 +93,7 @@ def machine(job: dict[str, Any]) -> dict[str, Any]:
         name = found[0] if found else name
     return {
         "schema": SCHEMA,
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--", "kernels")),
+        **code_version(),
         "device": torch.cuda.get_device_name() if job["device"] == "cuda" else name,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": job["threads"] or torch.get_num_threads(),
@@ -157,7 +151,7 @@ def write(
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file that is whole at any time: hours of measurements must not end with a key pressed too soon."""
+    """Writes a file atomically: Ctrl-C while it is written must not lose hours of measurements."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
@@ -221,7 +215,7 @@ def _time_and_memory(axes: list[Any], rows: list[dict[str, Any]]) -> None:
                 color=colour,
             )
     axis.set(xlabel="full pass, seconds (95 % interval)", ylabel="peak extra memory, MiB")
-    axis.set_yscale("symlog", linthresh=1)  # a small head needs less than is seen
+    axis.set_yscale("symlog", linthresh=1)  # a small head needs less than the meter resolves
     times = [row["full_seconds"] for row in rows]
     if max(times) > WIDE * min(times):
         axis.set_xscale("log")

@@ -1,4 +1,4 @@
-"""The head's forward pass and loss, ours and the peers': each takes a batch and gives a scalar loss.
+"""The loss of a batch through the head: our implementations, those of other libraries, and the matrix products alone.
 
 N tokens, H hidden, V vocabulary, B sequences, T positions.
 """
@@ -19,9 +19,9 @@ from kernels.token_logprob import token_logprob
 
 Loss = Callable[[Batch], Tensor]
 PRODUCTS = "products"
-"""The three matrix products alone, in the machine's best dtype for them."""
+"""The three matrix products (GEMMs) of a pass and nothing else, in the dtype that is fastest on this machine."""
 PRODUCTS_AS_GIVEN = "products-as-given"
-"""The same in the dtype of the tensors, where that is another one."""
+"""The same in the dtype of the tensors, where that is a different one."""
 PRODUCTS_ALONE = (PRODUCTS, PRODUCTS_AS_GIVEN)
 OURS = {
     "slabs-keep": ("slabs", 1 << 40),
@@ -30,7 +30,6 @@ OURS = {
     "fused-lean": ("fused", 0),
 }
 """Name → (implementation, logit_bytes)."""
-PEERS = ("trl", "torch", "compiled", "checkpoint", "lce", "liger", "cce")
 _NEEDS = {"trl": "trl", "liger": "liger_kernel", "cce": "cut_cross_entropy"}
 
 

@@ -75,7 +75,7 @@ def check(batch: Batch, gradients: tuple[Tensor, ...]) -> dict[str, float]:
     generator = torch.Generator().manual_seed(1)
     rows = torch.randperm(batch.hidden.shape[0], generator=generator)[:SAMPLED].to(batch.hidden.device)
     words = torch.randperm(batch.weight.shape[0], generator=generator)[:SAMPLED].to(batch.hidden.device)
-    # Words that are targets too: they carry the largest gradients.
+    # Half of the vocabulary rows are targets: these have the largest gradients.
     half = min(len(words) // 2, len(rows))
     words[:half] = batch.targets[rows[:half]]
     x, w = batch.hidden.detach(), batch.weight.detach()

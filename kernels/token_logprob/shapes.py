@@ -1,4 +1,4 @@
-"""Heads of real models, by name: what is measured and priced.
+"""Shapes of the heads of real models, by name, for benchmarks and roofline estimates.
 
 N tokens, H hidden, V vocabulary.
 """
@@ -27,7 +27,7 @@ class HeadShape:
 
     @property
     def product_flops(self) -> float:
-        """Of one product hidden · weightᵀ; a pass has three, or four where logits are recomputed."""
+        """FLOPs of one product hidden · weightᵀ; a pass has three, or four if logits are recomputed."""
         return 2.0 * self.tokens * self.hidden * self.vocab
 
 
@@ -39,7 +39,7 @@ MODELS: dict[str, tuple[int, int]] = {
     "qwen2.5-1.5b": (1536, 151936),
     "gemma3-270m": (640, 262144),
 }
-"""Model → (H, V). `small` is no model: it is for checks that must take seconds."""
+"""Model → (H, V). `tiny` is the model bundled with the harness, `small` none: it is for checks that take seconds."""
 
 
 def head_shape(name: str) -> HeadShape:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 
+from kernels.grpo_loss.objective import VARIANTS, Importance
+
+LOSSES = tuple(VARIANTS)
+IMPORTANCE = get_args(Importance)
 T = 8
 PATTERNS = {
     "full": [1, 1, 1, 1, 1, 1, 1, 1],

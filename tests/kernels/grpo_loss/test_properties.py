@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.grpo_loss import Normalizer, Objective, grpo_loss
-
-LOSSES = ("grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo", "sapo", "luspo", "vespo")
+from tests.kernels.grpo_loss.batches import IMPORTANCE, LOSSES
 
 
 @st.composite
@@ -26,9 +25,7 @@ def objectives(draw, **fixed):
         "beta": draw(st.sampled_from([0.0, 0.2])),
         "kl": draw(st.sampled_from(["k1", "k2", "k3", "abs"])),
         "kl_ratio": draw(st.booleans()),
-        "importance": draw(
-            st.sampled_from(["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
-        ),
+        "importance": draw(st.sampled_from(IMPORTANCE)),
     }
     return Objective(**{**fields, **fixed})
 

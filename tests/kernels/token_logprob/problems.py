@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import pytest
 import torch
 
-from kernels.token_logprob import Lora, launch, plan, token_logprob
+from kernels.token_logprob import Lora, token_logprob
 
 OWN_TOLERANCE = {torch.float64: 1e-12, torch.float32: 4e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Relative to the largest true value: a few roundings of a result in that dtype."""
@@ -132,18 +131,3 @@ def assert_as_good_as_reference(problem, implementation, dtype, logit_bytes=None
         assert error <= limit, (
             f"{name}: error {error:.2e} over {limit:.2e} (the reference's own is {own:.2e})"
         )
-
-
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Tiles so small that every problem here spans several in both directions, none of them full at the end."""
-    threads = torch.get_num_threads()
-    # Threads only wait for one another on problems this small.
-    torch.set_num_threads(1)
-    monkeypatch.setattr(plan, "TILE_ROWS", 8)
-    monkeypatch.setattr(plan, "TILE_ELEMENTS", 8 * 20)
-    monkeypatch.setattr(plan, "FEWEST_COLUMNS", 24)
-    monkeypatch.setattr(plan, "SLAB_BYTES", 0)
-    monkeypatch.setattr(launch, "SPLIT_COLUMNS", 32)
-    yield
-    torch.set_num_threads(threads)

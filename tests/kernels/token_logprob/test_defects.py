@@ -11,13 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from kernels.token_logprob import Lora, token_logprob
 from kernels.token_logprob.cases import FOOTPRINT_CASES
 from kernels.token_logprob.dtypes import product_dtype
-from tests.kernels.token_logprob.problems import (  # noqa: F401
-    assert_as_good_as_reference,
-    make_problem,
-    small_tiles,
-    solve,
-    truth,
-)
+from tests.kernels.token_logprob.problems import assert_as_good_as_reference, make_problem, solve, truth
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 BOTH = pytest.mark.parametrize("implementation", ["slabs", "fused"])

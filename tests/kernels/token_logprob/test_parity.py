@@ -7,41 +7,58 @@ import itertools
 import pytest
 import torch
 
-from tests.kernels.token_logprob.problems import (  # noqa: F401
-    assert_as_good_as_reference,
-    make_problem,
-    small_tiles,
-)
+from kernels.token_logprob import token_logprob
+from tests.kernels.token_logprob.problems import assert_as_good_as_reference, make_problem
 
-FEATURES = [
-    dict(zip(("bias", "temperature", "softcap", "padded", "lora", "entropy"), values))
-    for values in itertools.product(
-        (False, True), (1.0, 0.7), (None, 4.0), (False, True), (False, True), (False, True)
-    )
-]
+VALUES = {
+    "bias": (False, True),
+    "temperature": (1.0, 0.7),
+    "softcap": (None, 4.0),
+    "padded": (False, True),
+    "lora": (False, True),
+    "entropy": (False, True),
+}
 # Nothing, two slabs of a 19-token problem, and everything.
 LOGIT_BYTES = (0, 2 * 19 * 20 * 4, None)
+HALVES = (torch.float16, torch.bfloat16)
 pytestmark = pytest.mark.usefixtures("small_tiles")
 
 
-@pytest.mark.parametrize("logit_bytes", LOGIT_BYTES)
-def test_slabs_over_all_features(logit_bytes):
-    for features in FEATURES:
-        assert_as_good_as_reference(make_problem(**features), "slabs", torch.float32, logit_bytes)
+def problems(*dtypes, all_budgets=False, slow_halves=False):
+    """Every combination of features in each dtype; the budgets of kept logits take turns unless all are asked for.
+
+    With `slow_halves`, 16-bit dtypes run by default on a quarter of the combinations, in which every three features
+    meet in all eight ways: such a dtype changes how single operands are loaded and stored.
+    """
+    for number, on in enumerate(itertools.product((0, 1), repeat=len(VALUES))):
+        features = {name: values[i] for (name, values), i in zip(VALUES.items(), on, strict=True)}
+        first, second, third, fourth, fifth, sixth = on
+        covering = fifth == first ^ second ^ third and sixth == second ^ third ^ fourth
+        words = [name for name, i in zip(VALUES, on, strict=True) if i]
+        budgets = LOGIT_BYTES if all_budgets else [LOGIT_BYTES[number % len(LOGIT_BYTES)]]
+        for dtype, logit_bytes in itertools.product(dtypes, budgets):
+            yield pytest.param(
+                features,
+                dtype,
+                logit_bytes,
+                id="-".join([str(dtype).removeprefix("torch."), *words, f"keep_{logit_bytes}"]),
+                marks=pytest.mark.slow if slow_halves and dtype in HALVES and not covering else (),
+            )
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_slabs_over_all_features_and_dtypes(dtype):
-    for number, features in enumerate(FEATURES):
-        problem = make_problem(**features)
-        assert_as_good_as_reference(problem, "slabs", dtype, LOGIT_BYTES[number % len(LOGIT_BYTES)])
+@pytest.mark.parametrize(
+    ("features", "dtype", "logit_bytes"),
+    [*problems(torch.float32, all_budgets=True), *problems(torch.float64, *HALVES)],
+)
+def test_slabs_over_all_features(features, dtype, logit_bytes):
+    assert_as_good_as_reference(make_problem(**features), "slabs", dtype, logit_bytes)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_fused_over_all_features(dtype):
-    for number, features in enumerate(FEATURES):
-        problem = make_problem(**features)
-        assert_as_good_as_reference(problem, "fused", dtype, LOGIT_BYTES[number % len(LOGIT_BYTES)])
+@pytest.mark.parametrize(
+    ("features", "dtype", "logit_bytes"), [*problems(torch.float32, torch.float16, slow_halves=True)]
+)
+def test_fused_over_all_features(features, dtype, logit_bytes):
+    assert_as_good_as_reference(make_problem(**features), "fused", dtype, logit_bytes)
 
 
 @pytest.mark.parametrize("implementation", ["slabs", "fused"])
@@ -56,11 +73,11 @@ def test_fused_over_all_features(dtype):
         (40, 24, 130),  # several of everything
     ],
 )
-def test_odd_shapes(implementation, tokens, hidden, vocab):
-    for entropy in (False, True):
-        problem = make_problem(tokens, hidden, vocab, bias=True, entropy=entropy)
-        assert_as_good_as_reference(problem, implementation, torch.float32, 0)
-        assert_as_good_as_reference(problem, implementation, torch.float32)
+@pytest.mark.parametrize("logit_bytes", [0, None])
+@pytest.mark.parametrize("entropy", [False, True])
+def test_odd_shapes(implementation, tokens, hidden, vocab, entropy, logit_bytes):
+    problem = make_problem(tokens, hidden, vocab, bias=True, entropy=entropy)
+    assert_as_good_as_reference(problem, implementation, torch.float32, logit_bytes)
 
 
 @pytest.mark.parametrize("implementation", ["slabs", "fused"])
@@ -71,8 +88,6 @@ def test_everything_ignored(implementation):
 
 
 def test_gradcheck_in_fp64():
-    from kernels.token_logprob import token_logprob
-
     problem = make_problem(5, 4, 9, ignored=False)
     leaves = tuple(leaf.requires_grad_() for leaf in (problem.hidden, problem.weight))
 

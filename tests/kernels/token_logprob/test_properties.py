@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels.token_logprob import Lora, gradients, token_logprob
-from tests.kernels.token_logprob.problems import make_problem, small_tiles, solve  # noqa: F401
+from tests.kernels.token_logprob.problems import make_problem, solve
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 FAST = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
