@@ -1,4 +1,4 @@
-"""What an SM has, how many blocks of a kernel fit on it, and the least time a launch can take.
+"""Limits of GPU architectures, occupancy of a kernel, and roofline time of a launch.
 
 Limits: CUDA C++ Programming Guide, "Technical specifications per compute capability". Peaks: NVIDIA data
 sheets (dense, at boost clock).

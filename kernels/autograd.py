@@ -1,4 +1,4 @@
-"""What the custom autograd functions share."""
+"""A decorator that the custom autograd functions share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def differentiable_once(backward: Callable[..., T]) -> Callable[..., T]:
-    """For a backward pass that computes numbers and no graph: asked for one, it raises.
+    """Decorates a backward pass that cannot be differentiated itself: under `create_graph=True` it raises RuntimeError.
 
-    torch's own `once_differentiable` notices only where the upstream gradient has a graph; elsewhere a second
-    derivative would lack this function's part.
+    torch's `once_differentiable` raises only where the upstream gradient requires a gradient; otherwise the second
+    derivative would silently lack this function's part.
     """
 
     @functools.wraps(backward)
