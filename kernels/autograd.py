@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def differentiable_once(backward: Callable[..., T]) -> Callable[..., T]:
-    """Decorates a backward pass that cannot be differentiated itself: under `create_graph=True` it raises RuntimeError.
+    """For a backward pass that cannot be differentiated itself: with `create_graph=True` it raises RuntimeError.
 
     torch's `once_differentiable` raises only where the upstream gradient requires a gradient; otherwise the second
     derivative would silently lack this function's part.
