@@ -12,7 +12,7 @@ from harness.curation.funnel import Funnel
 from harness.curation.items import content_sha256, item_lines, to_line, write_lines
 from harness.reporting import formats
 from harness.reporting.figures.theme import LIGHT, Theme, drawing, inline_svg, new_figure, standalone_svg
-from harness.reporting.tables.base import Shown, Table, as_text, as_whole, make_table
+from harness.reporting.tables.base import Column, Table, as_text, as_whole, make_table
 from harness.store.atomic import make_folder, write_json, write_text
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def funnel_table(funnel: Funnel) -> Table:
     for row in rows:
         row["share"] = row["items"] / row["of"] if row["of"] else None
     columns = ["stage", "outcome", "reason", "items", "of", "share"]
-    shown: list[Shown] = [
+    shown: list[Column] = [
         ("stage", "stage", as_text),
         ("outcome", "outcome", as_text),
         ("reason", "reason", as_text),

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.reporting import formats
-from harness.reporting.tables.base import Shown, Table, as_text, as_whole, make_table
+from harness.reporting.tables.base import Column, Table, as_text, as_whole, make_table
 from harness.spec.errors import SpecError
 from harness.store.atomic import make_folder, read_json, write_text
 from harness.store.folders import RunFolder, Store
@@ -62,7 +62,7 @@ def evaluations_table(found: Iterable[Located]) -> Table:
     frame = pd.DataFrame(rows, columns=columns)
     tries = sorted(int(c[8:]) for c in columns if c.startswith("pass_at_") and c[8:].isdigit())
     most = max(tries, default=1)
-    shown: list[Shown] = [
+    shown: list[Column] = [
         ("model", "model", as_text),
         ("step", "step", as_text),
         ("benchmark", "benchmark", as_text),

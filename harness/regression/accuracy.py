@@ -26,8 +26,7 @@ from harness.regression.measure import Pairs
 from harness.stats.design import Contrast
 from harness.stats.effects import two_way_effects
 from harness.stats.paired import Comparison, Decision, compare, student_interval
-from harness.stats.verdicts import Judgement, Test, judge_primary
-from harness.stats.verdicts import Settings as VerdictSettings
+from harness.stats.verdicts import Judgement, Test, VerdictSettings, judge_primary
 from harness.store.errors import StoreError
 from harness.store.study import Study, load_study
 

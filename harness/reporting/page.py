@@ -11,17 +11,17 @@ from harness import units
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import ALL, Analysis
 from harness.reporting.analysis.examples import examples
-from harness.reporting.analysis.pareto import Place
+from harness.reporting.analysis.pareto import ParetoPoint
 from harness.reporting.analysis.performance import peak
 from harness.reporting.analysis.training_events import most_events, step_events
-from harness.reporting.figures.all_figures import Picture
+from harness.reporting.figures.all_figures import ReportFigure
 from harness.reporting.figures.effects_and_costs import front
 from harness.reporting.figures.theme import DARK, LIGHT, css_variables
 from harness.reporting.frames import column, records
 from harness.reporting.sources.lint_findings import findings
 from harness.reporting.tables.base import Table
 from harness.reporting.tables.runs import price_words
-from harness.reporting.text.conclusions import Answer, best_cell_text, guard_sentence
+from harness.reporting.text.conclusions import Conclusions, best_cell_text, best_of_sentence
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -106,12 +106,12 @@ def _troubles(analysis: Analysis) -> dict[str, Any]:
         for a in records(study.attempts)
         if a["status"] in ("failed", "killed")
     ]
-    # What many runs say in the same words is told once.
-    told: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    # Events of many runs with the same message are listed once.
+    events_by_message: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for event in [*records(study.events), *step_events(study)]:
-        told.setdefault((str(event["kind"]), str(event["message"])), []).append(event)
+        events_by_message.setdefault((str(event["kind"]), str(event["message"])), []).append(event)
     events = []
-    for same in told.values():
+    for same in events_by_message.values():
         runs = list(dict.fromkeys(str(e["run"]) for e in same))
         label = labels.get(runs[0], runs[0]) if len(runs) == 1 else f"{len(runs)} runs"
         events.append({**same[0], "label": label, "step": same[0]["step"] if len(same) == 1 else None})
@@ -125,23 +125,23 @@ def _troubles(analysis: Analysis) -> dict[str, Any]:
 
 def context(
     analysis: Analysis,
-    answered: Answer,
+    conclusions: Conclusions,
     tables: dict[str, Table],
-    pictures: list[Picture],
-    found: list[Place],
+    pictures: list[ReportFigure],
+    found: list[ParetoPoint],
 ) -> dict[str, Any]:
     """What the templates are filled with."""
     return {
         "study": analysis.study,
         "title": analysis.study.grid.get("name", analysis.study.out.name),
         "question": analysis.study.grid.get("question", ""),
-        "answer": answered,
+        "conclusions": conclusions,
         "tiles": tiles(analysis, tables),
         "pictures": pictures,
         "front": front(found),
         "lint": findings(analysis.study),
         "external": "cost" not in tables,
-        "guards": [guard_sentence(g) for g in analysis.guards],
+        "best_of_checks": [best_of_sentence(g) for g in analysis.best_of_checks],
         "best_cell": best_cell_text(analysis),
         "examples": examples(analysis),
         "tables": tables,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis, analyse
-from harness.reporting.analysis.pareto import places
+from harness.reporting.analysis.pareto import pareto_points
 from harness.reporting.figures.all_figures import draw
 from harness.reporting.figures.theme import standalone_svg
 from harness.reporting.page import context, html, markdown
@@ -15,8 +15,8 @@ from harness.reporting.sources.choices import Choices
 from harness.reporting.sources.comparison import merged_study
 from harness.reporting.sources.external import external_study
 from harness.reporting.tables.all_tables import build_tables
-from harness.reporting.tables.published_claims import Claims, read_claims
-from harness.reporting.text.conclusions import answer
+from harness.reporting.tables.published_claims import PublishedClaims, read_claims
+from harness.reporting.text.conclusions import conclude
 from harness.reporting.text.exports import json_text, latex_text
 from harness.reporting.text.terminal import summary
 from harness.store.atomic import write_text
@@ -57,7 +57,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> tuple[str, bool]:
     return _write(merged_study(folders, out), None)
 
 
-def _write(study: Study, claims: Claims | None) -> tuple[str, bool]:
+def _write(study: Study, claims: PublishedClaims | None) -> tuple[str, bool]:
     analysis: Analysis = analyse(study)
     tables = build_tables(analysis)
     if claims is not None:
@@ -69,16 +69,16 @@ def _write(study: Study, claims: Claims | None) -> tuple[str, bool]:
         write_text(folder / f"{name}.csv", formats.csv_text(table.frame))
         write_text(folder / f"{name}.md", table.markdown())
         write_text(folder / f"{name}.tex", latex_text(table))
-    answered = answer(analysis)
-    found = places(analysis)
+    conclusions = conclude(analysis)
+    found = pareto_points(analysis)
     pictures = draw(analysis, found)
     drawn = out / "figures"
     drawn.mkdir(exist_ok=True)
     for picture in pictures:
         write_text(drawn / f"{picture.name}.svg", standalone_svg(picture.svg))
-    filled = context(analysis, answered, tables, pictures, found)
+    filled = context(analysis, conclusions, tables, pictures, found)
     write_text(out / "report.html", html(filled))
     write_text(out / "report.md", markdown(filled))
-    write_text(out / "report.json", json_text(analysis, answered, tables, filled))
+    write_text(out / "report.json", json_text(analysis, conclusions, tables, filled))
     failed = bool(study.runs["status"].isin(["failed", "killed"]).any())
-    return summary(analysis, answered, tables, out), failed
+    return summary(analysis, conclusions, tables, out), failed

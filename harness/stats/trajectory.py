@@ -60,7 +60,7 @@ def curve_of_runs(y: npt.ArrayLike, strata: npt.ArrayLike | None = None) -> Curv
     return estimate
 
 
-def curve_of_run_figures(y: npt.ArrayLike, variance: npt.ArrayLike) -> Curve:
+def curve_of_run_scores(y: npt.ArrayLike, variance: npt.ArrayLike) -> Curve:
     """The mean curve of several runs of which only accuracies are known.
 
     Args:
@@ -102,7 +102,7 @@ def curve_of_one_run(y: npt.ArrayLike, strata: npt.ArrayLike | None = None) -> C
     return estimate
 
 
-def curve_of_one_run_figures(accuracy: npt.ArrayLike, variance: npt.ArrayLike, samples: int) -> Curve:
+def curve_of_one_run_scores(accuracy: npt.ArrayLike, variance: npt.ArrayLike, samples: int) -> Curve:
     """One run of which only accuracies are known: sampling noise alone, checkpoints independent.
 
     The same questions are asked at every checkpoint, so that differences vary less than this says.

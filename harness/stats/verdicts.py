@@ -25,7 +25,7 @@ VerdictWord = Literal["works", "hurts", "no meaningful effect", "inconclusive"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class VerdictSettings:
     """What counts as an effect.
 
     Attributes:
@@ -132,7 +132,7 @@ def decide(
     return "inconclusive"
 
 
-def judge_primary(tests: Sequence[Test], settings: Settings) -> list[Judgement]:
+def judge_primary(tests: Sequence[Test], settings: VerdictSettings) -> list[Judgement]:
     """Verdicts of the primary family: Holm over one omnibus test per axis, Dunnett within each axis.
 
     The omnibus test of an axis is the largest |t| of its levels against the baseline, so that an axis is
@@ -158,7 +158,7 @@ def judge_primary(tests: Sequence[Test], settings: Settings) -> list[Judgement]:
     return judgements
 
 
-def judge_secondary(tests: Sequence[Test], settings: Settings) -> list[Judgement]:
+def judge_secondary(tests: Sequence[Test], settings: VerdictSettings) -> list[Judgement]:
     """Verdicts of secondary metrics: Benjamini–Hochberg over every level of every test.
 
     Intervals are at the level that goes with it (Benjamini and Yekutieli 2005).
@@ -210,7 +210,7 @@ def _judged(
     critical: float,
     strict: float,
     comparisons: int,
-    settings: Settings,
+    settings: VerdictSettings,
 ) -> Judgement:
     effects, contrast = test.effects, test.contrasts[m]
     effect, error, df = float(effects.effects[m]), float(effects.errors[m]), effects.df
@@ -260,7 +260,7 @@ def _judged(
     )
 
 
-def _needed(test: Test, m: int, comparisons: int, settings: Settings) -> tuple[int | None, int | None]:
+def _needed(test: Test, m: int, comparisons: int, settings: VerdictSettings) -> tuple[int | None, int | None]:
     effects = test.effects
     if not math.isfinite(effects.effects[m]):
         return None, None

@@ -23,7 +23,7 @@ from harness.stats.design import Design, factorial_design
 from harness.stats.effects import Effects, two_way_effects
 from harness.stats.multiplicity import dunnett_p, holm
 from harness.stats.trajectory import curve_of_one_run, curve_of_runs, read_trajectory
-from harness.stats.verdicts import Settings, Test, judge_primary
+from harness.stats.verdicts import Test, VerdictSettings, judge_primary
 
 ALPHA = 0.05
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,7 +159,7 @@ def _judge(y: np.ndarray, design: Design) -> list:
         Test(axis=axis, contrasts=design.contrasts[axis], effects=effects, delta=1e-9)
         for axis, effects in effects_of(y, design).items()
     ]
-    return judge_primary(tests, Settings())
+    return judge_primary(tests, VerdictSettings())
 
 
 @dataclass(frozen=True, kw_only=True)

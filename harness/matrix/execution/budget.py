@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.matrix.execution.running import Active
+from harness.matrix.execution.running import RunningAttempt
 from harness.matrix.planning.estimator import Estimator
 from harness.store.job import RunJob
 
@@ -25,7 +25,7 @@ class Budget:
     hours: float | None = None
 
 
-class Purse:
+class BudgetGuard:
     """Says what the budget still reaches.
 
     Args:
@@ -43,7 +43,7 @@ class Purse:
         """Whether there is a bound at all."""
         return self._budget.usd is not None or self._budget.hours is not None
 
-    def reaches(self, job: RunJob, active: Sequence[Active]) -> RunJob | None:
+    def affordable_part(self, job: RunJob, active: Sequence[RunningAttempt]) -> RunJob | None:
         """The job, or as many of its cells, the shortest first, as end within the budget; None if none does.
 
         Args:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from harness.matrix.executors.base import Slot
 
 
-class SlotPool:
+class DevicePool:
     """The slots of one runner.
 
     Args:
@@ -40,7 +40,7 @@ class SlotPool:
         """Whether this runner has a slot that it does not use itself."""
         return bool(self._free)
 
-    def take(self, gib: float) -> Slot | None:
+    def acquire(self, gib: float) -> Slot | None:
         """A free slot whose devices have room for `gib` more; None if there is none now.
 
         A run that is larger than its devices may have them to itself.
@@ -56,7 +56,7 @@ class SlotPool:
                 return dataclasses.replace(slot, memory_gib=gib)
         return None
 
-    def give(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> None:
         """Takes a slot back."""
         self._used.pop(slot.index)
         self._free.append(dataclasses.replace(slot, memory_gib=None, time_limit_seconds=None))

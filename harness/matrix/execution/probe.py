@@ -22,20 +22,20 @@ QUESTIONS = 24
 
 
 def run_probe(matrix: Matrix) -> None:
-    """Trains the dearest run of each model for a few steps and evaluates it on a few questions; the records are kept.
+    """Trains the most expensive run of each model for a few steps and evaluates a few questions; keeps the records.
 
     Raises:
         SpecError: the probe failed.
     """
-    dearest: dict[str, RunJob] = {}
+    most_expensive: dict[str, RunJob] = {}
     for job in matrix.plan.jobs:
         name = job.recipe.model.name
-        best = dearest.get(name)
+        best = most_expensive.get(name)
         if job.kind == "train" and (
             best is None or matrix.estimator.step_seconds(job) > matrix.estimator.step_seconds(best)
         ):
-            dearest[name] = job
-    for job in dearest.values():
+            most_expensive[name] = job
+    for job in most_expensive.values():
         _probe(matrix, _shortened(job))
 
 

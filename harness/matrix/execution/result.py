@@ -26,7 +26,7 @@ class Failure:
 
 
 @dataclass
-class Outcome:
+class ScheduleResult:
     """How a call of the scheduler ended."""
 
     finished: int = 0

@@ -13,9 +13,9 @@ from filelock import FileLock
 from harness.cli.exits import DONE, FAILED, INTERRUPTED
 from harness.matrix.execution.budget import Budget
 from harness.matrix.execution.checkpoint_cleanup import CheckpointCleaner
-from harness.matrix.execution.device_pool import SlotPool
+from harness.matrix.execution.device_pool import DevicePool
 from harness.matrix.execution.progress import make_progress
-from harness.matrix.execution.result import Outcome
+from harness.matrix.execution.result import ScheduleResult
 from harness.matrix.execution.scheduler import WORKER, Scheduler
 from harness.matrix.executors.base import Executor, Slot
 from harness.matrix.executors.registry import make_executor
@@ -177,7 +177,7 @@ def _bare(data: dict[str, object]) -> dict[str, object]:
     return {"cells": data.get("cells"), "jobs": [{**job, "estimate": None} for job in jobs]}
 
 
-def _run(matrix: Matrix, worker: Sequence[str] | None) -> Outcome:
+def _run(matrix: Matrix, worker: Sequence[str] | None) -> ScheduleResult:
     plan, progress = matrix.plan, make_progress()
     estimates = [matrix.estimator.remaining(job) for job in plan.jobs]
     left = sum(e.seconds for e in estimates)
@@ -208,18 +208,18 @@ def _run(matrix: Matrix, worker: Sequence[str] | None) -> Outcome:
     return scheduler.run()
 
 
-def _pool(matrix: Matrix, executor: Executor) -> SlotPool:
+def _pool(matrix: Matrix, executor: Executor) -> DevicePool:
     """The executor's slots, or those of this machine, which runners on this folder share."""
     hardware = matrix.plan.hardware
     own = executor.slots(hardware.devices, hardware.on_gpu, matrix.workers)
     if own is not None:
-        return SlotPool(own)
+        return DevicePool(own)
     slots = slots_of(matrix)
     locks = matrix.store.root / ".slots"
     make_folder(locks)
     memory = hardware.profile.memory_gib if hardware.on_gpu else psutil.virtual_memory().total / 2**30
     limit = {slot.gpu_ids: MEMORY_SHARE * memory for slot in slots} if memory is not None else {}
-    return SlotPool(slots, locks, limit)
+    return DevicePool(slots, locks, limit)
 
 
 def slots_of(matrix: Matrix) -> list[Slot]:
@@ -243,7 +243,7 @@ def _report(matrix: Matrix) -> None:
         build(matrix.store.root)
 
 
-def _tell(matrix: Matrix, outcome: Outcome) -> None:
+def _tell(matrix: Matrix, outcome: ScheduleResult) -> None:
     """What did not get done, and why."""
     for failure in outcome.failures:
         tried = f"{failure.attempts} attempts" if failure.attempts > 1 else "1 attempt"

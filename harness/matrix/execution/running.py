@@ -20,7 +20,7 @@ from harness.store.leases import BEAT_SECONDS
 
 
 @dataclass
-class Active:
+class RunningAttempt:
     """A run at work.
 
     Attributes:

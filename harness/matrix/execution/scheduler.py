@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.matrix.execution.budget import Budget, Purse
+from harness.matrix.execution.budget import Budget, BudgetGuard
 from harness.matrix.execution.checkpoint_cleanup import CheckpointCleaner
-from harness.matrix.execution.device_pool import SlotPool
+from harness.matrix.execution.device_pool import DevicePool
 from harness.matrix.execution.progress import Progress, View
-from harness.matrix.execution.result import Failure, Outcome
-from harness.matrix.execution.running import Active
-from harness.matrix.execution.usage import Invocation
+from harness.matrix.execution.result import Failure, ScheduleResult
+from harness.matrix.execution.running import RunningAttempt
+from harness.matrix.execution.usage import DeviceUsageLog
 from harness.matrix.executors.base import Executor, Slot
 from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.forks import trunk_state
@@ -81,7 +81,7 @@ class Scheduler:
         store: Store,
         jobs: Sequence[RunJob],
         executor: Executor,
-        slots: SlotPool,
+        slots: DevicePool,
         estimator: Estimator,
         progress: Progress,
         *,
@@ -95,23 +95,23 @@ class Scheduler:
         self._pool = slots
         self._estimator = estimator
         self._progress = progress
-        self._purse = Purse(budget or Budget(), estimator)
+        self._budget_guard = BudgetGuard(budget or Budget(), estimator)
         self._worker = worker
         self._watch = watch or LeaseWatch()
         self._cleaner = CheckpointCleaner(store, jobs)
         self._queue: list[_Waiting] = []
-        self._active: list[Active] = []
+        self._active: list[RunningAttempt] = []
         self._failed_here: Counter[str] = Counter()
         self._before: dict[str, int] = {}
         self._signals = 0
         self._out_of_budget = False
-        self._outcome = Outcome()
+        self._outcome = ScheduleResult()
         self._refreshed = time.monotonic()
         self._shown = self._denied_until = 0.0
         self._waiting_seconds = 0.0
-        self._invocation = Invocation(store, self._pool.slots, jobs[0].usd_per_hour if jobs else 0.0)
+        self._invocation = DeviceUsageLog(store, self._pool.slots, jobs[0].usd_per_hour if jobs else 0.0)
 
-    def run(self) -> Outcome:
+    def run(self) -> ScheduleResult:
         """Runs until nothing is left, the budget is used up, or a signal says to stop.
 
         Raises:
@@ -133,7 +133,7 @@ class Scheduler:
                 with contextlib.suppress(StoreError):  # the full disk that may have ended the loop
                     if not active.attempt.ended:
                         active.close(0, "interrupted")
-                self._pool.give(active.slot)
+                self._pool.release(active.slot)
             self._executor.close()
             self._progress.close()
             with contextlib.suppress(StoreError):
@@ -172,17 +172,17 @@ class Scheduler:
             if self._done_elsewhere(waiting) or self._waits_for_trunk(waiting):
                 continue
             job, folder = waiting.job, self._store.run(waiting.job.run_id)
-            part = None if self._out_of_budget else self._purse.reaches(job, self._active)
+            part = None if self._out_of_budget else self._budget_guard.affordable_part(job, self._active)
             if part is None:
                 self._denied_until = now + _REFRESH_SECONDS
                 return True
-            slot = self._pool.take(self._estimator.gib(job))
+            slot = self._pool.acquire(self._estimator.gib(job))
             if slot is None:
                 return False
             make_folder(folder.path)
             attempt = folder.claim(self._watch)
             if attempt is None:
-                self._pool.give(slot)
+                self._pool.release(slot)
                 self._wait(waiting, "is at work in another runner")
                 continue
             self._queue.remove(waiting)
@@ -246,7 +246,7 @@ class Scheduler:
         )
         command = [*self._worker, str(folder.path), "--attempt", str(attempt.number)]
         handle = self._executor.submit(command, ENVIRONMENT, slot, attempt.log)
-        self._active.append(Active(part, whole, folder, attempt, handle, slot))
+        self._active.append(RunningAttempt(part, whole, folder, attempt, handle, slot))
         self._outcome.started += 1
         self._waiting_seconds = self._waiting()
         self._invocation.begin()
@@ -255,7 +255,7 @@ class Scheduler:
         forks = f", from step {part.fork.step} of run {part.fork.run_id}" if part.fork else ""
         self._progress.note(f"start   [{whole.label}] {whole.run_id}{again}{forks}{only}")
 
-    def _check_time(self, active: Active) -> None:
+    def _check_time(self, active: RunningAttempt) -> None:
         """Stops a run that goes beyond its time limit, and kills what does not stop."""
         limit, now = active.slot.time_limit_seconds, time.monotonic()
         if limit is not None and active.seconds > limit and not active.stopped:
@@ -264,7 +264,7 @@ class Scheduler:
             active.kill_at = None
             self._executor.kill(active.handle)
 
-    def _ask_to_stop(self, active: Active, why: str) -> None:
+    def _ask_to_stop(self, active: RunningAttempt, why: str) -> None:
         active.stopped = why
         if active.attempt.started is None:
             # It has nothing to save, and may wait in a cluster's queue for days.
@@ -274,10 +274,10 @@ class Scheduler:
             active.kill_at = time.monotonic() + _STOP_SECONDS
         self._executor.stop(active.handle)
 
-    def _ended(self, active: Active, code: int) -> None:
+    def _ended(self, active: RunningAttempt, code: int) -> None:
         """Takes in an ended worker: what it leaves, and whether its run is tried again."""
         self._active.remove(active)
-        self._pool.give(active.slot)
+        self._pool.release(active.slot)
         whole, attempt = active.whole, active.attempt
         if not attempt.ended:
             active.close(code, "interrupted" if active.stopped in ("signal", "budget") else "failed")
@@ -302,7 +302,7 @@ class Scheduler:
         else:
             self._failed(active, end, missing[0])
 
-    def _failed(self, active: Active, end: dict[str, Any], missing: tuple[int, str]) -> None:
+    def _failed(self, active: RunningAttempt, end: dict[str, Any], missing: tuple[int, str]) -> None:
         job, log = active.whole, active.attempt.log
         error = end.get("error") or {
             "type": "Incomplete",
@@ -354,7 +354,7 @@ class Scheduler:
 
     def _mind_the_budget(self) -> None:
         """Stops what runs, its work saved, before estimates that were too low overrun the budget."""
-        if self._out_of_budget or not self._purse.exhausted(_REFRESH_SECONDS):
+        if self._out_of_budget or not self._budget_guard.exhausted(_REFRESH_SECONDS):
             return
         self._out_of_budget = True
         self._progress.note("the budget is used up: runs save their work")

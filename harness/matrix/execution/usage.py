@@ -11,7 +11,7 @@ from harness.store.atomic import utc_now, write_json
 from harness.store.folders import OUTPUT_SCHEMA, Store
 
 
-class Invocation:
+class DeviceUsageLog:
     """The record of this call; nothing is written before a worker starts.
 
     Args:

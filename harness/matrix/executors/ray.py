@@ -28,7 +28,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from harness.matrix.executors.base import Handle, Slot
-from harness.matrix.executors.remote_worker import KILL, STOP, give_order, supervise
+from harness.matrix.executors.remote_worker import KILL, STOP, send_signal, supervise
 from harness.matrix.planning.hardware import usable_cores
 from harness.spec.errors import SpecError
 from harness.store.attempts import STARTED
@@ -130,14 +130,14 @@ class RayExecutor:
 
     def stop(self, handle: Handle) -> None:
         """Asks the worker to save its work and end."""
-        give_order(self._tasks[handle].log, STOP)
+        send_signal(self._tasks[handle].log, STOP)
 
     def kill(self, handle: Handle) -> None:
         """Ends the worker; where its node does not answer, its task."""
         task = self._tasks[handle]
         if self.poll(handle) is not None:
             return
-        give_order(task.log, KILL)
+        send_signal(task.log, KILL)
         # One that still waits in Ray does not answer.
         end = time.monotonic() + (_KILL_SECONDS if task.log.with_name(STARTED).exists() else 0.0)
         while self.poll(handle) is None and time.monotonic() < end:

@@ -29,7 +29,7 @@ def order_file(log: Path) -> Path:
     return log.with_name(log.name + ".order")
 
 
-def give_order(log: Path, order: str) -> None:
+def send_signal(log: Path, order: str) -> None:
     """Puts an order in the worker's way; a worker that has ended no longer reads it."""
     with contextlib.suppress(FileNotFoundError):  # the attempt's folder was removed by hand
         order_file(log).write_text(order)
@@ -52,14 +52,14 @@ def supervise(command: Sequence[str], env: Mapping[str, str], slot: Slot, log: P
     with _warnings_of_the_cluster(given):
         handle = executor.submit(command, env, slot, log)
         try:
-            obeyed = ""
+            delivered = ""
             while (code := executor.poll(handle)) is None:
                 with contextlib.suppress(FileNotFoundError):
                     given.append(orders.read_text())
                 order = KILL if KILL in given else STOP if given else ""
-                if order != obeyed:
+                if order != delivered:
                     (executor.kill if order == KILL else executor.stop)(handle)
-                    obeyed = order
+                    delivered = order
                 given.clear()
                 time.sleep(_POLL_SECONDS)
         finally:

@@ -22,7 +22,7 @@ import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from harness.matrix.executors.base import Handle, Slot
-from harness.matrix.executors.remote_worker import KILL, STOP, give_order, supervise
+from harness.matrix.executors.remote_worker import KILL, STOP, send_signal, supervise
 from harness.spec.errors import SpecError
 
 LOST = -signal.SIGKILL
@@ -118,14 +118,14 @@ class SlurmExecutor:
 
     def stop(self, handle: Handle) -> None:
         """Asks the worker to save its work and end; one that still waits ends as soon as it starts."""
-        give_order(self._jobs[handle][1], STOP)
+        send_signal(self._jobs[handle][1], STOP)
 
     def kill(self, handle: Handle) -> None:
         """Ends the worker, and takes its job out of the queue."""
         if self.poll(handle) is not None:
             return
         job, log = self._jobs[handle]
-        give_order(log, KILL)
+        send_signal(log, KILL)
         end = time.monotonic() + _KILL_SECONDS
         while job.state == "RUNNING" and self.poll(handle) is None and time.monotonic() < end:
             time.sleep(0.1)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from harness.matrix.planning.forks import trunk_state
 from harness.matrix.planning.hardware import Hardware
-from harness.matrix.planning.measurements import Observed, observed
+from harness.matrix.planning.measurements import RunMeasurements, read_measurements
 from harness.matrix.planning.time_model import EVALUATION_QUESTIONS, CostModel, assumptions
 from harness.models.catalog import ModelSource
 from harness.spec.evaluation import BenchmarkSpec
 from harness.store.folders import Store
 from harness.store.job import RunJob
 
-Evidence = tuple[RunJob, CostModel, Observed]
+Evidence = tuple[RunJob, CostModel, RunMeasurements]
 """A run with what the model says of it and what was measured."""
 
 
@@ -65,15 +65,15 @@ class Estimator:
             j.run_id: shared.setdefault(id(j.recipe), CostModel(j.recipe, models[j.run_id], hardware))
             for j in self._jobs
         }
-        self._records: dict[str, Observed] | None = None
+        self._records: dict[str, RunMeasurements] | None = None
 
     @property
-    def _seen(self) -> dict[str, Observed]:
+    def _seen(self) -> dict[str, RunMeasurements]:
         """What was observed, by run, whatever the plan asks for now; read when it is first asked for: a finished
         matrix does without.
         """
         if self._records is None:
-            self._records = {folder.run_id: observed(folder) for folder in self._store.runs()}
+            self._records = {folder.run_id: read_measurements(folder) for folder in self._store.runs()}
             self._probes = self._probed()
             self.refresh()
         return self._records
@@ -84,7 +84,7 @@ class Estimator:
         for job in jobs:
             folder = self._store.run(job.run_id)
             if folder.path.exists():
-                seen[job.run_id] = observed(folder)
+                seen[job.run_id] = read_measurements(folder)
         evidence = self._evidence()
         self._measured = bool(evidence)
         self._ratios = self._learned(evidence)
@@ -96,7 +96,7 @@ class Estimator:
         found = []
         for folder in probe_store(self._store).runs():
             job = folder.read_job()
-            model, seen = by_name.get(job.recipe.model.name), observed(folder)
+            model, seen = by_name.get(job.recipe.model.name), read_measurements(folder)
             if model is not None and job.hardware.profile == self._hardware.spec.profile and seen.steps:
                 found.append((job, CostModel(job.recipe, model, self._hardware), seen))
         return found

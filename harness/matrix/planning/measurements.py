@@ -9,7 +9,7 @@ from harness.store.folders import RunFolder
 
 
 @dataclass
-class Observed:
+class RunMeasurements:
     """What one run's records say.
 
     Attributes:
@@ -29,9 +29,9 @@ class Observed:
     usd: float = 0.0
 
 
-def observed(folder: RunFolder) -> Observed:
+def read_measurements(folder: RunFolder) -> RunMeasurements:
     """Reads the records of a run."""
-    seen = Observed()
+    seen = RunMeasurements()
     evaluations = folder.evaluations()
     for record in evaluations:
         seen.evaluations.setdefault(record["benchmark"], []).append(record["timing"]["total_seconds"])

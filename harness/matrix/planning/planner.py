@@ -10,7 +10,7 @@ from typing import Any, get_args
 from harness.matrix.planning.forks import fork_sentences, with_forks
 from harness.matrix.planning.hardware import Hardware, Machine, resolve_hardware
 from harness.matrix.planning.offline_fallback import assumption
-from harness.matrix.planning.preflight import World, check_output, check_world
+from harness.matrix.planning.preflight import ResolvedInputs, check_output, resolve_inputs
 from harness.models.catalog import ModelSource
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import (
@@ -116,8 +116,8 @@ def make_plan(
     Raises:
         SpecError: something that the grid names is not there, does not fit, or `out` cannot be used.
     """
-    world = World(planning=planning)
-    check_world(grid, world)
+    world = ResolvedInputs(planning=planning)
+    resolve_inputs(grid, world)
     check_output(grid, out, given=out_given)
     hardware = resolve_hardware(grid.head.hardware, machine, planning=planning)
     cells, identities = _cells(grid, world)
@@ -146,7 +146,7 @@ def make_plan(
     )
 
 
-def _cells(grid: Grid, world: World) -> tuple[list[PlannedCell], dict[str, Identity]]:
+def _cells(grid: Grid, world: ResolvedInputs) -> tuple[list[PlannedCell], dict[str, Identity]]:
     cells, identities = [], {}
     fields: dict[int, dict[str, Any]] = {}  # by the recipe object, which the seeds of a cell share
     for cell in grid.cells:
@@ -158,7 +158,7 @@ def _cells(grid: Grid, world: World) -> tuple[list[PlannedCell], dict[str, Ident
     return cells, identities
 
 
-def identity_of(cell: Cell, world: World, fields: dict[str, Any] | None = None) -> Identity:
+def identity_of(cell: Cell, world: ResolvedInputs, fields: dict[str, Any] | None = None) -> Identity:
     """Identity of the run that a cell lies on; `fields` are its recipe's `experiment_fields`, where at hand."""
     content = [world.fingerprint(source) for source in cell.recipe.data.sources]
     return run_identity(
@@ -170,7 +170,7 @@ def identity_of(cell: Cell, world: World, fields: dict[str, Any] | None = None) 
     )
 
 
-def _evaluations(grid: Grid, world: World, recipe: Recipe) -> dict[str, Identity]:
+def _evaluations(grid: Grid, world: ResolvedInputs, recipe: Recipe) -> dict[str, Identity]:
     evaluate = grid.head.evaluate
     return world.evaluations(
         repr(recipe.prompt),
@@ -187,7 +187,7 @@ def _evaluations(grid: Grid, world: World, recipe: Recipe) -> dict[str, Identity
 
 
 def _job(
-    grid: Grid, world: World, hardware: Hardware, identity: Identity, recipe: Recipe, **fields: Any
+    grid: Grid, world: ResolvedInputs, hardware: Hardware, identity: Identity, recipe: Recipe, **fields: Any
 ) -> RunJob:
     evaluations = _evaluations(grid, world, recipe)
     return RunJob(
@@ -206,7 +206,7 @@ def _job(
 
 def _train_job(
     grid: Grid,
-    world: World,
+    world: ResolvedInputs,
     hardware: Hardware,
     group: list[PlannedCell],
     identity: Identity,
@@ -231,7 +231,7 @@ def _train_job(
 
 
 def _base_jobs(
-    grid: Grid, world: World, hardware: Hardware, groups: dict[str, list[PlannedCell]]
+    grid: Grid, world: ResolvedInputs, hardware: Hardware, groups: dict[str, list[PlannedCell]]
 ) -> list[RunJob]:
     jobs: dict[str, RunJob] = {}
     for group in groups.values():

@@ -29,7 +29,7 @@ from harness.store.schema import current
 
 
 @dataclass
-class World:
+class ResolvedInputs:
     """What a grid names, looked up once each: models, data sources, rewards.
 
     Attributes:
@@ -104,7 +104,7 @@ def located(grid: Grid, cell: Cell, path: Path_, message: str, hint: str | None 
     return grid.located.error(("base", *path), f"base.{dotted(path)}: {message}", hint)
 
 
-def check_world(grid: Grid, world: World) -> None:
+def resolve_inputs(grid: Grid, world: ResolvedInputs) -> None:
     """Checks every cell's model, data, rewards and lengths, and the benchmarks.
 
     Raises:
@@ -118,7 +118,7 @@ def check_world(grid: Grid, world: World) -> None:
             _check_cell(grid, world, cell)
 
 
-def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkSpec) -> None:
+def _check_benchmark(grid: Grid, world: ResolvedInputs, index: int, benchmark: BenchmarkSpec) -> None:
     path: Path_ = ("evaluate", "benchmarks", index, "source")
     try:
         world.fingerprint(benchmark.source)
@@ -129,7 +129,7 @@ def _check_benchmark(grid: Grid, world: World, index: int, benchmark: BenchmarkS
         raise grid.located.error(path, f"{dotted(path)}: {message}", hint) from None
 
 
-def _check_cell(grid: Grid, world: World, cell: Cell) -> None:
+def _check_cell(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
     recipe = cell.recipe
     if recipe.rollout.engine == "vllm":
         _check_vllm(grid, cell, installed=world.planning or importlib.util.find_spec("vllm") is not None)

@@ -1,4 +1,4 @@
-"""Everything that the report says about a study, computed once: verdicts, gains over step 0, the guard."""
+"""Everything that the report says about a study, computed once: verdicts, gains over step 0, best-of checks."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import numpy.typing as npt
 from harness.reporting.analysis.best_cell import BestCell, best_cell
 from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
 from harness.reporting.analysis.responses import (
-    Figures,
     FloatArray,
     Layout,
     Lookup,
     Question,
+    RunScores,
     Shares,
     benchmarks,
     benchmarks_measured,
-    figures,
     gain_question,
     lay_out,
-    mean_figures,
+    mean_run_scores,
     questions_of,
+    run_scores,
     shares,
 )
-from harness.reporting.analysis.trajectories import Curve, curves_of, trajectory_judgement
+from harness.reporting.analysis.trajectories import AccuracyCurve, curves_of, trajectory_judgement
 from harness.reporting.frames import records
 from harness.stats.bestof import BestOf, best_of_identical, best_of_mean, question_rates
 from harness.stats.effects import run_effects, two_way_effects
 from harness.stats.intervals import Interval, accuracy_interval, mean_interval, paired_gain, wilson
 from harness.stats.power import ASSUMED
-from harness.stats.verdicts import Judgement, Settings, Test, judge_primary, judge_secondary
+from harness.stats.verdicts import Judgement, Test, VerdictSettings, judge_primary, judge_secondary
 from harness.store.study import Study
 
 ALL = "all"
@@ -62,20 +62,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Guard:
+class BestOfCheck:
     """The best checkpoint of a benchmark beside what chance would give.
 
     Attributes:
         benchmark: a benchmark's name or `all`.
         run, step: the checkpoint.
-        figures: its score and that of the best of identical ones.
+        result: its score and that of the best of identical ones.
         variance: of one evaluation of an identical one, from drawing answers anew.
     """
 
     benchmark: str
     run: str
     step: int
-    figures: BestOf
+    result: BestOf
     variance: float
 
 
@@ -89,7 +89,7 @@ class Analysis:
         rows: all verdicts, primary ones first.
         accuracy: interval by (run, step, benchmark), `all` among them.
         gain: over step 0 of the same questions, likewise.
-        guards: by benchmark, `all` last.
+        best_of_checks: by benchmark, `all` last.
         best: the best cell; None where there is no choice between cells.
         trajectories: curves over training, by benchmark and scope.
         settings: error rate, power, seeds.
@@ -103,10 +103,10 @@ class Analysis:
     rows: tuple[Row, ...]
     accuracy: Mapping[tuple[str, int, str], Interval]
     gain: Mapping[tuple[str, int, str], Interval]
-    guards: tuple[Guard, ...]
+    best_of_checks: tuple[BestOfCheck, ...]
     best: BestCell | None
-    trajectories: tuple[Curve, ...]
-    settings: Settings
+    trajectories: tuple[AccuracyCurve, ...]
+    settings: VerdictSettings
     delta: float
     left_out: tuple[str, ...]
     asked: int
@@ -125,33 +125,33 @@ def analyse(study: Study) -> Analysis:
     """Analyses a study; what was not measured is absent, never zero."""
     verdict = study.grid.get("verdict", {})
     delta = float(verdict.get("delta", 0.02))
-    settings = Settings(
+    settings = VerdictSettings(
         alpha=float(verdict.get("alpha", 0.05)),
         power=float(verdict.get("power", 0.8)),
         seeds=max(1, study.cells["seed"].nunique()),
     )
     layout = lay_out(study)
     measured = shares(study)
-    totals = figures(study)
+    totals = run_scores(study)
     curves = curves_of(layout, measured, totals, settings, delta)
     shared = _on_every_level(layout, totals)
     rows = _accuracy_rows(layout, measured, totals, shared, settings, delta)
     rows += [
         Row("accuracy", c.benchmark, trajectory_judgement(c, layout.within or "step", delta), "trajectory")
         for c in curves
-        if c.told
+        if c.reported
     ]
     rows += _performance_rows(study, layout, settings)
     accuracy, gain = _intervals(study, layout, measured)
-    guards = _guards(study, accuracy)
+    checks = _best_of_checks(study, accuracy)
     return Analysis(
         study=study,
         layout=layout,
         rows=tuple(rows),
         accuracy=accuracy,
         gain=gain,
-        guards=guards,
-        best=_best(layout, _responses(measured, totals), accuracy, guards, settings) if guards else None,
+        best_of_checks=checks,
+        best=_best(layout, _responses(measured, totals), accuracy, checks, settings) if checks else None,
         trajectories=tuple(curves),
         settings=settings,
         delta=delta,
@@ -160,7 +160,7 @@ def analyse(study: Study) -> Analysis:
     )
 
 
-def _on_every_level(layout: Layout, totals: Mapping[str, Figures]) -> list[str]:
+def _on_every_level(layout: Layout, totals: Mapping[str, RunScores]) -> list[str]:
     """Benchmarks on which every level was measured that was measured at all; every benchmark if there are none."""
     places: dict[tuple[str, str], set[tuple[str, int]]] = {}
     for block in layout.blocks:
@@ -174,9 +174,9 @@ def _on_every_level(layout: Layout, totals: Mapping[str, Figures]) -> list[str]:
 def _accuracy_rows(
     layout: Layout,
     measured: Mapping[str, Shares],
-    totals: Mapping[str, Figures],
+    totals: Mapping[str, RunScores],
     shared: Sequence[str],
-    settings: Settings,
+    settings: VerdictSettings,
     delta: float,
 ) -> list[Row]:
     if not totals:
@@ -198,7 +198,7 @@ def _accuracy_rows(
 
 
 def _tests_of(
-    layout: Layout, measured: Mapping[str, Shares], totals: Mapping[str, Figures], delta: float
+    layout: Layout, measured: Mapping[str, Shares], totals: Mapping[str, RunScores], delta: float
 ) -> tuple[list[Test], list[Test]]:
     """Tests of the axes, and of training itself."""
     lookup, strata, noise = _responses(measured, totals)
@@ -208,7 +208,7 @@ def _tests_of(
 
 
 def _responses(
-    measured: Mapping[str, Shares], totals: Mapping[str, Figures]
+    measured: Mapping[str, Shares], totals: Mapping[str, RunScores]
 ) -> tuple[Lookup, npt.NDArray[np.intp], float | None]:
     """Responses by question where every benchmark's are known, else means of runs with their sampling variance.
 
@@ -218,16 +218,16 @@ def _responses(
     if set(measured) == set(totals):
         strata = np.repeat(np.arange(len(measured)), [_width(f) for f in measured.values()])
         return _lookup(list(measured.values())), strata, None
-    figures = mean_figures(list(totals.values()))
+    scores = mean_run_scores(list(totals.values()))
 
     def lookup(run: str, step: int) -> FloatArray | None:
-        found = figures.get((run, step))
+        found = scores.get((run, step))
         return None if found is None else np.array([found[0]])
 
-    return lookup, np.zeros(1, dtype=np.intp), max((v for _, v in figures.values()), default=0.0)
+    return lookup, np.zeros(1, dtype=np.intp), max((v for _, v in scores.values()), default=0.0)
 
 
-def _performance_rows(study: Study, layout: Layout, settings: Settings) -> list[Row]:
+def _performance_rows(study: Study, layout: Layout, settings: VerdictSettings) -> list[Row]:
     tests: list[Test] = []
     names: list[str] = []
     one = np.zeros(1, dtype=np.intp)
@@ -325,14 +325,16 @@ def _intervals(study: Study, layout: Layout, measured: Mapping[str, Shares]) -> 
     return accuracy, gain
 
 
-def _guards(study: Study, accuracy: Mapping[tuple[str, int, str], Interval]) -> tuple[Guard, ...]:
+def _best_of_checks(
+    study: Study, accuracy: Mapping[tuple[str, int, str], Interval]
+) -> tuple[BestOfCheck, ...]:
     """The best trained checkpoint by benchmark, beside the best of as many identical ones."""
     trained = set(study.runs.loc[study.runs["kind"] != "base", "run"].astype(str))
     questions, evaluations = (
         t[(t["step"] > 0) & t["run"].isin(trained)] for t in (study.questions(), study.evaluations)
     )
     accuracy = {k: v for k, v in accuracy.items() if k[1] > 0 and k[0] in trained}
-    guards: list[Guard] = []
+    checks: list[BestOfCheck] = []
     parts: list[tuple[float, float]] = []
     for benchmark in benchmarks(study):
         own = questions[questions["benchmark"] == benchmark]
@@ -354,26 +356,26 @@ def _guards(study: Study, accuracy: Mapping[tuple[str, int, str], Interval]) -> 
             tries = np.rint(samples.max(axis=0)).astype(np.int64)
         (run, step), best = max(scores.items(), key=lambda item: item[1])
         mean = float(np.mean(list(scores.values())))
-        figures = best_of_identical(len(scores), mean, best, rates=rates, samples=tries)
+        result = best_of_identical(len(scores), mean, best, rates=rates, samples=tries)
         variance = float((tries * rates * (1 - rates)).sum()) / float(tries.sum()) ** 2
-        guards.append(Guard(benchmark, run, step, figures, variance))
+        checks.append(BestOfCheck(benchmark, run, step, result, variance))
         parts.append((mean, variance))
     every = {k[:2]: v.estimate for k, v in accuracy.items() if k[2] == ALL}
     if len(parts) > 1 and len(every) > 1:
         (run, step), best = max(every.items(), key=lambda item: item[1])
         variance = sum(v for _, v in parts) / len(parts) ** 2
-        guards.append(Guard(ALL, run, step, best_of_mean(len(every), best, parts), variance))
-    return tuple(guards)
+        checks.append(BestOfCheck(ALL, run, step, best_of_mean(len(every), best, parts), variance))
+    return tuple(checks)
 
 
 def _best(
     layout: Layout,
     responses: tuple[Lookup, npt.NDArray[np.intp], float | None],
     accuracy: Intervals,
-    guards: tuple[Guard, ...],
-    settings: Settings,
+    best_of_checks: tuple[BestOfCheck, ...],
+    settings: VerdictSettings,
 ) -> BestCell | None:
     lookup, strata, _ = responses
     scores = {(run, step): found.estimate for (run, step, name), found in accuracy.items() if name == ALL}
-    overall = guards[-1]
-    return best_cell(layout, lookup, strata, scores, overall.figures, overall.variance, settings.alpha)
+    overall = best_of_checks[-1]
+    return best_cell(layout, lookup, strata, scores, overall.result, overall.variance, settings.alpha)

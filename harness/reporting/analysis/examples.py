@@ -16,7 +16,7 @@ _COLUMNS = ["question_index", "question", "gold", "sample", "text", "correct", "
 
 
 @dataclass(frozen=True)
-class Completion:
+class ExampleCompletion:
     """One completion, as the model wrote it: nothing in it is to be trusted."""
 
     title: str
@@ -33,7 +33,7 @@ class Example:
     benchmark: str
     question: str
     gold: str
-    completions: tuple[Completion, ...]
+    completions: tuple[ExampleCompletion, ...]
 
 
 def examples(analysis: Analysis) -> list[Example]:
@@ -108,7 +108,7 @@ def _example(benchmark: str, index: int, frames: list[tuple[str, pd.DataFrame]])
             else f"{text[:_MOST_CHARACTERS]} … [{len(text):,} characters]"
         )
         completions.append(
-            Completion(
+            ExampleCompletion(
                 f"{title}: {sum(bool(r['correct']) for r in own)} of {len(own)} right",
                 shown,
                 bool(first["correct"]),

@@ -21,7 +21,7 @@ _Z95 = 1.959964
 
 
 @dataclass(frozen=True)
-class Place:
+class ParetoPoint:
     """A cell where accuracy, money and memory meet.
 
     Attributes:
@@ -41,7 +41,7 @@ class Place:
     share: float
 
 
-def places(analysis: Analysis) -> list[Place]:
+def pareto_points(analysis: Analysis) -> list[ParetoPoint]:
     """Every cell whose cost and accuracy are known, in the grid's order."""
     study = analysis.study
     money, memory = (
@@ -66,7 +66,7 @@ def places(analysis: Analysis) -> list[Place]:
     drawn = np.random.default_rng(_SEED).normal(scores, spread, (_DRAWS, len(rows)))
     there = on_front(scores[None, :], costs)[0]
     share = on_front(drawn, costs).mean(axis=0)
-    return [Place(*r, bool(f), float(s)) for r, f, s in zip(rows, there, share)]
+    return [ParetoPoint(*r, bool(f), float(s)) for r, f, s in zip(rows, there, share)]
 
 
 def on_front(scores: FloatArray, costs: Sequence[FloatArray]) -> npt.NDArray[np.bool_]:

@@ -26,7 +26,7 @@ PHASE_ORDER = (
     "evaluation",
     "other",
 )
-"""The order in which phases are told; ones not named here follow alphabetically."""
+"""The order in which phases are listed; ones not named here follow alphabetically."""
 
 MEMORY_KINDS = ("resident_gib", "allocated_gib", "reserved_gib", "device_gib")
 
@@ -40,20 +40,20 @@ class Metric:
         words: for people.
         better: +1 where more is better, −1 where less is.
         grows_with_steps: whether a longer training changes it, so that training length has an effect on it.
-        told: whether the answer in words mentions it; the others are parts of one that is.
+        in_conclusions: whether the conclusions in words mention it; the others are parts of one that is.
     """
 
     name: str
     words: str
     better: int
     grows_with_steps: bool = False
-    told: bool = True
+    in_conclusions: bool = True
 
 
 PERFORMANCE = (
     Metric("tokens_per_second", "training throughput", 1),
-    Metric("rollout_tokens_per_second", "rollout throughput", 1, told=False),
-    Metric("train_tokens_per_second", "update throughput", 1, told=False),
+    Metric("rollout_tokens_per_second", "rollout throughput", 1, in_conclusions=False),
+    Metric("train_tokens_per_second", "update throughput", 1, in_conclusions=False),
     Metric("step_seconds", "time per step", -1),
     Metric("peak_memory_gib", "peak memory", -1),
     Metric("training_cost_usd", "training cost", -1, grows_with_steps=True),

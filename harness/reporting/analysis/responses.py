@@ -137,18 +137,18 @@ def shares(study: Study) -> dict[str, Shares]:
     return found
 
 
-Figures = dict[tuple[str, int], tuple[float, float]]
+RunScores = dict[tuple[str, int], tuple[float, float]]
 """Accuracy and the sampling variance of one evaluation, by (run, step), where no questions are known."""
 
 
-def figures(study: Study) -> dict[str, Figures]:
+def run_scores(study: Study) -> dict[str, RunScores]:
     """Run-level accuracies by benchmark, of every benchmark.
 
     The variance is p(1 − p) / (questions × samples) with p of the run's checkpoints together, half an answer
     added to each side so that it is never zero: what sampling adds to differences on the same questions is at
     most that.
     """
-    found: dict[str, Figures] = {}
+    found: dict[str, RunScores] = {}
     for benchmark in benchmarks(study):
         part = study.evaluations[study.evaluations["benchmark"] == benchmark]
         if part.empty:
@@ -169,7 +169,7 @@ def figures(study: Study) -> dict[str, Figures]:
     return found
 
 
-def mean_figures(parts: Sequence[Figures]) -> Figures:
+def mean_run_scores(parts: Sequence[RunScores]) -> RunScores:
     """The mean over benchmarks, of the checkpoints that have all of them."""
     keys = [k for k in parts[0] if all(k in p for p in parts)] if parts else []
     return {

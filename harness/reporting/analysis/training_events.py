@@ -9,7 +9,7 @@ from harness.reporting.frames import column, records
 from harness.store.study import Study
 
 _TRUNCATED = 0.5
-"""Share of completions cut off at the cap, over the last steps, from which it is told."""
+"""Share of completions cut off at the cap, over the last steps, from which it is reported."""
 _LAST_STEPS = 10
 _GRAVE = ("collapse", "language", "spike", "diverge", "nan", "failed", "drift", "truncat", "oom", "killed")
 
@@ -22,13 +22,13 @@ def step_events(study: Study) -> list[dict[str, Any]]:
             for event in row["events"] if isinstance(row["events"], list) else []:
                 known: dict[str, Any] = event if isinstance(event, dict) else {"message": str(event)}
                 kind = str(known.get("kind") or known.get("detector") or "event")
-                told = {"run": row["run"], "attempt": row["attempt"], "step": row["step"], "kind": kind}
+                common = {"run": row["run"], "attempt": row["attempt"], "step": row["step"], "kind": kind}
                 seen.setdefault((str(row["run"]), kind), []).append(
-                    {**told, "message": str(known.get("message") or "")}
+                    {**common, "message": str(known.get("message") or "")}
                 )
     found = []
     for same in seen.values():
-        # An alarm that goes on rings at every step, each time with another figure: told once, with its span.
+        # An alarm that goes on rings at every step, each time with another number: reported once, with its span.
         span = f" (and at {len(same) - 1} more steps up to {same[-1]['step']})" if len(same) > 1 else ""
         found.append({**same[0], "message": same[0]["message"] + span})
     return found + _truncated(study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +10,19 @@ from typing import Literal
 
 import numpy as np
 
-from harness.reporting.analysis.responses import Block, Figures, Layout, Shares, mean_figures
+from harness.reporting.analysis.responses import Block, Layout, RunScores, Shares, mean_run_scores
 from harness.stats.multiplicity import holm
 from harness.stats.power import MIN_DF
 from harness.stats.trajectory import (
     Trajectory,
     adjusted,
     curve_of_one_run,
-    curve_of_one_run_figures,
-    curve_of_run_figures,
+    curve_of_one_run_scores,
+    curve_of_run_scores,
     curve_of_runs,
     read_trajectory,
 )
-from harness.stats.verdicts import Judgement, Settings
+from harness.stats.verdicts import Judgement, VerdictSettings
 
 Kind = Literal["all runs", "level", "run"]
 
@@ -35,7 +36,7 @@ _MOST_TOLD = 8
 
 
 @dataclass(frozen=True)
-class Curve:
+class AccuracyCurve:
     """One curve and what it says.
 
     Attributes:
@@ -44,8 +45,8 @@ class Curve:
         benchmark: a name or `all`.
         runs: how many it averages.
         questions: 0 where none are known.
-        figures: peak, decline, change point.
-        told: whether it is among the verdicts.
+        trajectory: peak, decline, change point.
+        reported: whether it is among the verdicts.
     """
 
     kind: Kind
@@ -53,19 +54,19 @@ class Curve:
     benchmark: str
     runs: int
     questions: int
-    figures: Trajectory
-    told: bool
+    trajectory: Trajectory
+    reported: bool
 
 
 def curves_of(
     layout: Layout,
     measured: Mapping[str, Shares],
-    totals: Mapping[str, Figures],
-    settings: Settings,
+    totals: Mapping[str, RunScores],
+    settings: VerdictSettings,
     delta: float,
-) -> list[Curve]:
+) -> list[AccuracyCurve]:
     """Every curve of three trained checkpoints or more; `all` first, then benchmark by benchmark."""
-    found: list[Curve] = []
+    found: list[AccuracyCurve] = []
     names = ([ALL] if len(totals) > 1 else []) + list(totals)
     for name in names:
         parts = list(totals) if name == ALL else [name]
@@ -73,29 +74,27 @@ def curves_of(
         curves = _of_benchmark(layout, name, source, settings, delta)
         for kind in ("all runs", "level", "run"):
             same = [c for c in curves if c.kind == kind]
-            p, _ = holm([c.figures.p_value for c in same])
+            p, _ = holm([c.trajectory.p_value for c in same])
             for curve, value in zip(same, p.tolist()):
-                figures = adjusted(curve.figures, value, alpha=settings.alpha, delta=delta)
-                found.append(
-                    Curve(curve.kind, curve.scope, name, curve.runs, curve.questions, figures, curve.told)
-                )
+                trajectory = adjusted(curve.trajectory, value, alpha=settings.alpha, delta=delta)
+                found.append(dataclasses.replace(curve, benchmark=name, trajectory=trajectory))
     return found
 
 
 class _Source:
     """What is known of checkpoints on some benchmarks: questions where every benchmark has them."""
 
-    def __init__(self, shares: Sequence[Shares | None], totals: Sequence[Figures]) -> None:
+    def __init__(self, shares: Sequence[Shares | None], totals: Sequence[RunScores]) -> None:
         known = [s for s in shares if s is not None]
         self.by_question = len(known) == len(shares)
-        self.figures = mean_figures(totals)
+        self.scores = mean_run_scores(totals)
         self._shares = known
         widths = [len(next(iter(s.values()))) for s in known]
         self.strata = np.repeat(np.arange(len(widths)), widths)
         self.samples = 1 + sum(round(0.25 / max(1e-12, max(v for _, v in t.values()))) for t in totals if t)
 
     def has(self, place: tuple[str, int]) -> bool:
-        return place in self.figures and (not self.by_question or all(place in s for s in self._shares))
+        return place in self.scores and (not self.by_question or all(place in s for s in self._shares))
 
     def shares(self, places: Sequence[Sequence[tuple[str, int]]]) -> np.ndarray:
         """[R, T, Q]; questions not measured everywhere are NaN in some place."""
@@ -103,10 +102,10 @@ class _Source:
 
 
 def _of_benchmark(
-    layout: Layout, name: str, source: _Source, settings: Settings, delta: float
-) -> list[Curve]:
+    layout: Layout, name: str, source: _Source, settings: VerdictSettings, delta: float
+) -> list[AccuracyCurve]:
     blocks = [(b, _places(b, source)) for b in layout.blocks]
-    found: list[Curve] = []
+    found: list[AccuracyCurve] = []
     groups: list[tuple[Kind, str, list[list[tuple[str, int]]]]] = []
     required = [(b, [b.checkpoints[v] for v in layout.required if v in b.checkpoints]) for b, _ in blocks]
     whole = [
@@ -126,9 +125,9 @@ def _of_benchmark(
     single = [(b, p) for b, p in blocks if len(p) >= _LEAST_CHECKPOINTS]
     if len(single) <= _MOST_RUNS:
         # Where runs can be averaged, what one of them did is no answer.
-        told = len(single) <= _MOST_TOLD and not found
+        reported = len(single) <= _MOST_TOLD and not found
         found += [
-            _one(_label(b, layout), name, places, source, settings, delta, told) for b, places in single
+            _one(_label(b, layout), name, places, source, settings, delta, reported) for b, places in single
         ]
     return found
 
@@ -150,9 +149,9 @@ def _several(
     name: str,
     places: list[list[tuple[str, int]]],
     source: _Source,
-    settings: Settings,
+    settings: VerdictSettings,
     delta: float,
-) -> Curve:
+) -> AccuracyCurve:
     steps = [step for _, step in places[0]]
     questions = 0
     if source.by_question:
@@ -161,10 +160,10 @@ def _several(
         questions = int(complete.sum())
         curve = curve_of_runs(y[:, :, complete], source.strata[complete])
     else:
-        pairs = np.array([[source.figures[p] for p in run] for run in places])
-        curve = curve_of_run_figures(pairs[:, :, 0], pairs[:, :, 1])
-    figures = read_trajectory(curve, steps, alpha=settings.alpha, power=settings.power, delta=delta)
-    return Curve(kind, scope, name, len(places), questions, figures, True)
+        pairs = np.array([[source.scores[p] for p in run] for run in places])
+        curve = curve_of_run_scores(pairs[:, :, 0], pairs[:, :, 1])
+    trajectory = read_trajectory(curve, steps, alpha=settings.alpha, power=settings.power, delta=delta)
+    return AccuracyCurve(kind, scope, name, len(places), questions, trajectory, True)
 
 
 def _one(
@@ -172,10 +171,10 @@ def _one(
     name: str,
     places: list[tuple[str, int]],
     source: _Source,
-    settings: Settings,
+    settings: VerdictSettings,
     delta: float,
-    told: bool,
-) -> Curve:
+    reported: bool,
+) -> AccuracyCurve:
     steps = [step for _, step in places]
     questions = 0
     if source.by_question:
@@ -184,15 +183,15 @@ def _one(
         questions = int(complete.sum())
         curve = curve_of_one_run(y[:, complete], source.strata[complete])
     else:
-        pairs = np.array([source.figures[p] for p in places])
-        curve = curve_of_one_run_figures(pairs[:, 0], pairs[:, 1], source.samples)
-    figures = read_trajectory(curve, steps, alpha=settings.alpha, power=settings.power, delta=delta)
-    return Curve("run", scope, name, 1, questions, figures, told)
+        pairs = np.array([source.scores[p] for p in places])
+        curve = curve_of_one_run_scores(pairs[:, 0], pairs[:, 1], source.samples)
+    trajectory = read_trajectory(curve, steps, alpha=settings.alpha, power=settings.power, delta=delta)
+    return AccuracyCurve("run", scope, name, 1, questions, trajectory, reported)
 
 
-def trajectory_judgement(curve: Curve, axis: str, delta: float) -> Judgement:
+def trajectory_judgement(curve: AccuracyCurve, axis: str, delta: float) -> Judgement:
     """The decline of a curve as a verdict: checkpoints after the change against those up to it."""
-    f = curve.figures
+    f = curve.trajectory
     first = f.rise_to
     after = [s for s in f.steps if s > f.change]
     up_to = f"{first}" if first == f.change else f"{first}–{f.change}"

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.reporting.analysis.analysis import Analysis
-from harness.reporting.analysis.pareto import Place
+from harness.reporting.analysis.pareto import ParetoPoint
 from harness.reporting.figures.effects_and_costs import (
     effects_figure,
     memory_figure,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A figure of the page.
 
     Attributes:
@@ -48,7 +48,7 @@ _Plan = tuple[str, str, str, str, Callable[[Theme], "Figure | None"]]
 """A figure before it is drawn: name, group, title, caption, and how; None where there are no data."""
 
 
-def draw(analysis: Analysis, found: list[Place]) -> list[Picture]:
+def draw(analysis: Analysis, found: list[ParetoPoint]) -> list[ReportFigure]:
     """Every figure for which there are data.
 
     Args:
@@ -66,7 +66,7 @@ def draw(analysis: Analysis, found: list[Place]) -> list[Picture]:
         for name, group, title, caption, make in plans:
             figure = make(theme)
             if figure is not None:
-                pictures.append(Picture(name, group, title, caption, inline_svg(figure, name, title)))
+                pictures.append(ReportFigure(name, group, title, caption, inline_svg(figure, name, title)))
     return pictures
 
 
@@ -109,7 +109,7 @@ def _curve_plans(analysis: Analysis) -> list[_Plan]:
     return plans
 
 
-def _cost_plans(analysis: Analysis, found: list[Place]) -> list[_Plan]:
+def _cost_plans(analysis: Analysis, found: list[ParetoPoint]) -> list[_Plan]:
     return [
         (
             "pareto",

@@ -10,7 +10,7 @@ from harness import units
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import ALL, Analysis
 from harness.reporting.analysis.cells import free_axes
-from harness.reporting.analysis.pareto import Place
+from harness.reporting.analysis.pareto import ParetoPoint
 from harness.reporting.analysis.performance import MEMORY_KINDS, phases
 from harness.reporting.analysis.responses import benchmarks
 from harness.reporting.figures.theme import MARKERS, Theme, legend_text, new_figure
@@ -86,7 +86,9 @@ def effects_figure(analysis: Analysis, theme: Theme) -> Figure | None:
     return figure
 
 
-def pareto_figure(analysis: Analysis, found: Sequence[Place], theme: Theme, *, memory: bool) -> Figure | None:
+def pareto_figure(
+    analysis: Analysis, found: Sequence[ParetoPoint], theme: Theme, *, memory: bool
+) -> Figure | None:
     """Training cost, or peak memory, against mean accuracy: every cell with its interval, the front in colour."""
     found = [p for p in found if not memory or p.memory_gib is not None]
     if len(found) < 2:
@@ -121,7 +123,7 @@ def pareto_figure(analysis: Analysis, found: Sequence[Place], theme: Theme, *, m
     return figure
 
 
-def front(found: Sequence[Place]) -> list[Place]:
+def front(found: Sequence[ParetoPoint]) -> list[ParetoPoint]:
     """The cells on the front, the cheapest first."""
     return sorted((p for p in found if p.on_front), key=lambda p: p.cost_usd)
 

@@ -1,4 +1,4 @@
-"""How figures look: one drawing, three dresses (light, dark, and SVG that follows the page's colours)."""
+"""Figure styles: light, dark, and SVG whose colours are CSS variables of the page."""
 
 from __future__ import annotations
 

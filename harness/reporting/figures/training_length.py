@@ -20,18 +20,18 @@ _MOST_LINES = 8
 
 def length_figure(analysis: Analysis, theme: Theme) -> Figure | None:
     """Accuracy along training, a panel per benchmark; a decline that the data show is marked where it starts."""
-    told = [c for c in analysis.trajectories if c.told]
-    names = list(dict.fromkeys(c.benchmark for c in told))[:_MOST_PANELS]
+    reported = [c for c in analysis.trajectories if c.reported]
+    names = list(dict.fromkeys(c.benchmark for c in reported))[:_MOST_PANELS]
     if not names:
         return None
     figure, panels = new_figure(_WIDTH, 0.7 + 1.75 * len(names), rows=len(names))
     for panel, name in zip(panels, names):
-        own = [c for c in told if c.benchmark == name]
+        own = [c for c in reported if c.benchmark == name]
         # The mean of all runs is one line among levels, and needless where a level has every run.
         own = [c for c in own if c.kind != "run"] or own
         marked = 0
         for i, curve in enumerate(own[:_MOST_LINES]):
-            f, colour = curve.figures, theme.series(i)
+            f, colour = curve.trajectory, theme.series(i)
             means = [100 * m for m in f.means]
             panel.plot(f.steps, means, color=colour, marker=MARKERS[i % 8], markersize=4, linewidth=1.3,
                        label=legend_text(curve.scope) if name == names[0] else None)  # fmt: skip

@@ -16,7 +16,7 @@ from harness.reporting.analysis.cells import ordered_cells
 from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
 from harness.reporting.analysis.responses import benchmarks
 from harness.reporting.frames import records
-from harness.reporting.tables.base import Shown, Table, as_text, as_whole, level_columns, make_table
+from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
 from harness.stats.intervals import NOTHING, Interval
 
 VERDICT_COLUMNS = (
@@ -37,7 +37,7 @@ VERDICT_COLUMNS = (
 
 _POINTS_SIGNED: Callable[[Any], str] = partial(formats.points, signed=True)
 
-_ACCURACY_SHOWN: tuple[Shown, ...] = (
+_ACCURACY_SHOWN: tuple[Column, ...] = (
     ("accuracy %", "accuracy", formats.points),
     ("low", "ci_low", formats.points),
     ("high", "ci_high", formats.points),
@@ -90,7 +90,7 @@ def accuracy_table(analysis: Analysis) -> Table:
     frame = pd.DataFrame(rows, columns=columns or empty)
     if rows:
         frame = frame.astype(dict.fromkeys(("seed", "step", "questions", "samples", "correct"), "Int64"))
-    shown: list[Shown] = [
+    shown: list[Column] = [
         *level_columns(study.axes),
         ("seed", "seed", as_text),
         ("step", "step", as_text),
@@ -187,7 +187,7 @@ def cells_table(analysis: Analysis) -> Table:
                 "run": cell["run"],
             }
         )
-    shown: list[Shown] = [
+    shown: list[Column] = [
         *level_columns(study.axes),
         ("seed", "seed", as_text),
         *_ACCURACY_SHOWN,

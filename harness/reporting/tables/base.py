@@ -41,7 +41,7 @@ class Table:
         return f"{'#' * depth} {self.title}\n\n{body}{notes}"
 
 
-Shown = tuple[str, str, Callable[[Any], str]]
+Column = tuple[str, str, Callable[[Any], str]]
 """A column of the view: title, key in the frame, formatter."""
 
 
@@ -49,7 +49,7 @@ def make_table(
     name: str,
     title: str,
     frame: pd.DataFrame,
-    shown: Sequence[Shown],
+    shown: Sequence[Column],
     *,
     left: int,
     notes: Sequence[str] = (),
@@ -78,6 +78,6 @@ def as_whole(value: Any) -> str:
     return formats.DASH if formats.is_empty(value) else f"{int(value):,}"
 
 
-def level_columns(axes: list[str]) -> list[Shown]:
+def level_columns(axes: list[str]) -> list[Column]:
     """The view's columns for axes."""
     return [(axis, axis, as_text) for axis in axes]

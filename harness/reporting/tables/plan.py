@@ -10,7 +10,7 @@ import pandas as pd
 from harness import units
 from harness.reporting import formats
 from harness.reporting.frames import column, records
-from harness.reporting.tables.base import Shown, Table, as_text, make_table
+from harness.reporting.tables.base import Column, Table, as_text, make_table
 from harness.reporting.tables.runs import memory_table
 from harness.store.study import Study
 
@@ -36,7 +36,7 @@ def plan_table(study: Study) -> Table | None:
     frame = pd.DataFrame(
         [_with_ratios(r) for r in [*rows, {"run": "total", "job": "all runs", **total, **most}]]
     )
-    shown: list[Shown] = [
+    shown: list[Column] = [
         ("run", "job", as_text),
         ("planned", "planned_hours", _hours),
         ("took", "hours", _hours),

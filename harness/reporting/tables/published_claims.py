@@ -15,7 +15,7 @@ from harness import units
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import ALL, Analysis
 from harness.reporting.frames import records
-from harness.reporting.tables.base import Shown, Table, as_text, make_table
+from harness.reporting.tables.base import Column, Table, as_text, make_table
 from harness.reporting.tables.training_length import WITHIN_CHANCE
 from harness.spec.errors import SpecError
 from harness.stats.bestof import expected_normal_maximum
@@ -34,7 +34,7 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
-class Claims:
+class PublishedClaims:
     """What was claimed, and the tables that some claims are about.
 
     Attributes:
@@ -61,7 +61,7 @@ class Claims:
             {"claim": c["text"], **dict(zip(("reading", "figures"), self._read(c, analysis)))}
             for c in self.claims
         ]
-        shown: list[Shown] = [
+        shown: list[Column] = [
             ("claim", "claim", as_text),
             ("the data", "reading", as_text),
             ("figures", "figures", as_text),
@@ -81,7 +81,7 @@ class Claims:
             ("published_cost", "Published cost", self.cost),
         ):
             if len(frame):
-                columns: list[Shown] = [(str(c), str(c), as_text) for c in frame.columns]
+                columns: list[Column] = [(str(c), str(c), as_text) for c in frame.columns]
                 made[name] = make_table(name, title, frame, columns, left=1)
         return made
 
@@ -116,53 +116,53 @@ class Claims:
             sum(float(better[n]) * (100 - float(better[n])) / 1e4 / self.questions[n] for n in names)
         ) / len(names)  # fmt: skip
         span = f"{formats.points(found.low, signed=True)} to {formats.points(found.high, signed=True)}"
-        figures = f"{formats.points(found.estimate, signed=True)} points, 95 % interval {span}"
+        numbers = f"{formats.points(found.estimate, signed=True)} points, 95 % interval {span}"
         if chosen > 1:
-            figures += (
+            numbers += (
                 f"; choosing the best of {chosen} identical checkpoints gives {formats.points(luck, signed=True)} "
                 "points by luck, which the interval does not know of"
             )
         if found.low - luck > 0:
-            return SUPPORTED, figures
-        return (NOT_SUPPORTED if found.high < 0 else OPEN), figures
+            return SUPPORTED, numbers
+        return (NOT_SUPPORTED if found.high < 0 else OPEN), numbers
 
     def _cost(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
         cheap, dear = (float(_row(self.cost, claim[k], self.file)["cost_usd"]) for k in ("cheaper", "than"))
         if math.isnan(cheap) or math.isnan(dear):
             return OPEN, "a cost is not given"
         ratio = formats.number(dear / cheap, 2)
-        figures = f"{units.dollars(cheap)} against {units.dollars(dear)}, 1/{ratio}; as stated"
-        return (SUPPORTED if cheap < dear else NOT_SUPPORTED), figures
+        numbers = f"{units.dollars(cheap)} against {units.dollars(dear)}, 1/{ratio}; as stated"
+        return (SUPPORTED if cheap < dear else NOT_SUPPORTED), numbers
 
 
 def _best(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
-    found = [g.figures for g in analysis.guards if g.benchmark == claim["benchmark"]]
+    found = [g.result for g in analysis.best_of_checks if g.benchmark == claim["benchmark"]]
     if not found:
         return OPEN, "no checkpoints to choose from"
     f = found[0]
-    figures = (
+    numbers = (
         f"best of {f.checkpoints} scores {formats.percent(f.best)}, the best of as many identical ones would be "
         f"expected at {formats.percent(f.expected)}, p = {formats.p_text(f.p_value)}"
     )
-    return (WITHIN_CHANCE if f.chance else SUPPORTED), figures
+    return (WITHIN_CHANCE if f.chance else SUPPORTED), numbers
 
 
 def _degradation(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     found = [
-        c.figures
+        c.trajectory
         for c in analysis.trajectories
         if c.benchmark == claim["benchmark"] and c.scope == claim["scope"]
     ]
     if not found:
         return OPEN, "no such curve"
     f = found[0]
-    figures = (
+    numbers = (
         f"{formats.points(f.effect, signed=True)} points after step {f.change}, upper bound "
         f"{formats.points(f.ci_high, signed=True)}, p = {formats.p_text(f.p_adjusted)}; declines from "
         f"{formats.points(f.detectable_effect)} points up could be found"
     )
     reading = {"hurts": SUPPORTED, "no meaningful effect": NOT_SUPPORTED}.get(f.verdict, OPEN)
-    return reading, figures
+    return reading, numbers
 
 
 def _effect(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
@@ -175,17 +175,17 @@ def _effect(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     if not found:
         return OPEN, "no such comparison"
     j = found[0]
-    figures = f"{formats.points(j.effect, signed=True)} points against {j.baseline}"
+    numbers = f"{formats.points(j.effect, signed=True)} points against {j.baseline}"
     if j.df < MIN_DF:
-        figures += f"; {j.runs} runs leave {j.df} degrees of freedom"
+        numbers += f"; {j.runs} runs leave {j.df} degrees of freedom"
     else:
-        figures += (
+        numbers += (
             f", interval {formats.points(j.ci_low, signed=True)} to {formats.points(j.ci_high, signed=True)}"
         )
     if j.seeds_needed and j.verdict == "inconclusive":
-        figures += f"; {formats.points(j.delta)} points would take {j.seeds_needed} seeds"
-        figures += " at the assumed noise" if j.assumed else ""
-    return {"works": SUPPORTED, "inconclusive": OPEN}.get(j.verdict, NOT_SUPPORTED), figures
+        numbers += f"; {formats.points(j.delta)} points would take {j.seeds_needed} seeds"
+        numbers += " at the assumed noise" if j.assumed else ""
+    return {"works": SUPPORTED, "inconclusive": OPEN}.get(j.verdict, NOT_SUPPORTED), numbers
 
 
 def _row(frame: pd.DataFrame, model: str, file: Path) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _row(frame: pd.DataFrame, model: str, file: Path) -> dict[str, Any]:
     return found[0]
 
 
-def read_claims(file: Path) -> Claims:
+def read_claims(file: Path) -> PublishedClaims:
     """Reads `{source, question, tables: {accuracy, cost}, questions: {benchmark: n}, claims: [{text, kind, …}]}`.
 
     Kinds: `best` (benchmark), `degradation` (benchmark, scope), `effect` (benchmark, axis, level), `difference`
@@ -230,7 +230,7 @@ def read_claims(file: Path) -> Claims:
     for name, number in data["questions"].items():
         if not isinstance(number, int) or number < 1:
             raise SpecError(f"`questions.{name}` must be a whole number > 0, got {number!r}", file=file)
-    return Claims(
+    return PublishedClaims(
         file=file,
         source=str(data.get("source", file.name)),
         question=str(data.get("question", "")),

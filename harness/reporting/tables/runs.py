@@ -12,7 +12,7 @@ from harness.reporting import formats
 from harness.reporting.analysis.cells import free_axes, ordered_cells
 from harness.reporting.analysis.performance import MEMORY_KINDS, Spending, phases, rate, spending, tokens
 from harness.reporting.frames import column, records
-from harness.reporting.tables.base import Shown, Table, as_text, as_whole, level_columns, make_table
+from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
 from harness.store.study import Study
 
 
@@ -42,7 +42,7 @@ def throughput_table(study: Study) -> Table:
         if run["kind"] != "base" and len(steps):
             rows.append({**_label(study, run), "run": run["run"], **_throughput(steps, made, names)})
     frame = pd.DataFrame(rows)
-    shown: list[Shown] = [
+    shown: list[Column] = [
         *level_columns(free_axes(study)),
         ("seed", "seed", as_text),
         ("steps", "steps", as_whole),
@@ -104,7 +104,7 @@ def memory_table(study: Study) -> Table:
     frame = pd.DataFrame(rows)
     if rows:
         frame = frame.astype({"seed": "Int64"})
-    shown: list[Shown] = [
+    shown: list[Column] = [
         *level_columns(free_axes(study)),
         ("seed", "seed", as_text),
         ("phase", "phase", as_text),
@@ -151,7 +151,7 @@ def cost_table(study: Study) -> Table:
     frame = pd.DataFrame([*rows, {"run": "total", "kind": "total", **total}])
     whole = [c for c in ("seed", "attempts", "failed_attempts", "devices") if c in names]
     frame = frame.astype(dict.fromkeys(whole, "Int64"))
-    shown: list[Shown] = [
+    shown: list[Column] = [
         ("kind", "kind", as_text),
         *level_columns(free_axes(study)),
         ("seed", "seed", as_text),

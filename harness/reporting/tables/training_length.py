@@ -9,8 +9,8 @@ import pandas as pd
 
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis
-from harness.reporting.analysis.trajectories import Curve
-from harness.reporting.tables.base import Shown, Table, as_text, as_whole, make_table
+from harness.reporting.analysis.trajectories import AccuracyCurve
+from harness.reporting.tables.base import Column, Table, as_text, as_whole, make_table
 
 WITHIN_CHANCE = "within what chance gives"
 ABOVE_CHANCE = "above what chance gives"
@@ -22,7 +22,7 @@ def _span(low: Any, high: Any) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
-_TRAJECTORIES_SHOWN: list[Shown] = [
+_TRAJECTORIES_SHOWN: list[Column] = [
     ("benchmark", "benchmark", as_text),
     ("curve", "scope", as_text),
     ("peak at step", "peaks", as_text),
@@ -59,8 +59,8 @@ def trajectories_table(analysis: Analysis) -> Table:
     return make_table("trajectories", title, frame, _TRAJECTORIES_SHOWN, left=2, notes=[_TRAJECTORIES_NOTE])
 
 
-def _trajectory_record(curve: Curve) -> dict[str, Any]:
-    f = curve.figures
+def _trajectory_record(curve: AccuracyCurve) -> dict[str, Any]:
+    f = curve.trajectory
     return {
         "benchmark": curve.benchmark,
         "kind": curve.kind,
@@ -95,8 +95,8 @@ def best_table(analysis: Analysis) -> Table:
     """A row per benchmark: the best checkpoint beside the best of as many identical ones."""
     rows = []
     labels = dict(zip(analysis.study.runs["run"].astype(str), analysis.study.runs["label"].astype(str)))
-    for g in analysis.guards:
-        f = g.figures
+    for g in analysis.best_of_checks:
+        f = g.result
         rows.append(
             {
                 "benchmark": g.benchmark,
@@ -112,7 +112,7 @@ def best_table(analysis: Analysis) -> Table:
                 "reading": WITHIN_CHANCE if f.chance else ABOVE_CHANCE,
             }
         )
-    shown: list[Shown] = [
+    shown: list[Column] = [
         ("benchmark", "benchmark", as_text),
         ("best checkpoint", "checkpoint", as_text),
         ("of", "checkpoints", as_whole),

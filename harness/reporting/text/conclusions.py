@@ -1,14 +1,14 @@
-"""The answer in words: what works, what doesn't, what the data cannot say."""
+"""Conclusions in words: what works, what does not, what the data cannot say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis, Guard, Row
+from harness.reporting.analysis.analysis import ALL, Analysis, BestOfCheck, Row
 from harness.reporting.analysis.best_cell import BestCell
 from harness.reporting.analysis.performance import PERFORMANCE
-from harness.reporting.analysis.trajectories import Curve
+from harness.reporting.analysis.trajectories import AccuracyCurve
 from harness.reporting.tables.accuracy import effect_text, verdict_record
 from harness.reporting.tables.training_length import ABOVE_CHANCE, WITHIN_CHANCE
 from harness.stats.intervals import Interval
@@ -20,8 +20,8 @@ _MOST_SCOPES = 3
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer, sentence by sentence; any part may be empty.
+class Conclusions:
+    """What a study says, sentence by sentence; any part may be empty.
 
     Attributes:
         training: whether training did anything at all.
@@ -58,13 +58,13 @@ class Answer:
         return [(title, sentences) for title, sentences in listed if sentences]
 
 
-def answer(analysis: Analysis) -> Answer:
-    """The answer that the primary verdicts give, with costs beside it."""
+def conclude(analysis: Analysis) -> Conclusions:
+    """What the primary verdicts say, with costs beside it."""
     primary = analysis.primary()
     by_word: dict[str, list[str]] = {}
     for judgement in primary:
         by_word.setdefault(judgement.verdict, []).append(_sentence(judgement, analysis))
-    return Answer(
+    return Conclusions(
         training=_training(analysis),
         works=tuple(by_word.get("works", ())),
         hurts=tuple(by_word.get("hurts", ())),
@@ -186,7 +186,7 @@ def _apart(analysis: Analysis) -> str:
 
 def _cost_sentences(analysis: Analysis) -> list[str]:
     """One sentence per level that changes some performance metric by enough."""
-    words = {m.name: m.words for m in PERFORMANCE if m.told}
+    words = {m.name: m.words for m in PERFORMANCE if m.in_conclusions}
     found: dict[str, list[str]] = {}
     for row in analysis.rows:
         if row.metric not in words or row.judgement.verdict not in ("works", "hurts"):
@@ -202,10 +202,10 @@ def _change(row: Row) -> str:
     return effect_text(row.metric, effect)
 
 
-def guard_sentence(guard: Guard) -> str:
+def best_of_sentence(check: BestOfCheck) -> str:
     """What the best checkpoint scored beside the best of as many identical ones."""
-    f = guard.figures
-    where = "the mean over benchmarks" if guard.benchmark == ALL else guard.benchmark
+    f = check.result
+    where = "the mean over benchmarks" if check.benchmark == ALL else check.benchmark
     verdict = WITHIN_CHANCE if f.chance else ABOVE_CHANCE
     return (
         f"on {where} the best of {f.checkpoints} checkpoints scores {formats.percent(f.best)}; the best of "
@@ -271,29 +271,29 @@ def _corrected_sentence(best: BestCell) -> str:
 
 
 def _caution(analysis: Analysis) -> str:
-    every = [g for g in analysis.guards if g.benchmark == ALL] or list(analysis.guards[:1])
+    every = [g for g in analysis.best_of_checks if g.benchmark == ALL] or list(analysis.best_of_checks[:1])
     # A headline is made of the best checkpoint of one benchmark: each that luck explains is named.
-    lucky = [g for g in analysis.guards if g.figures.chance and g not in every]
+    lucky = [g for g in analysis.best_of_checks if g.result.chance and g not in every]
     chosen = [*lucky[:_MOST_LUCKY], *every]
-    return f"Best checkpoint: {'; '.join(guard_sentence(g) for g in chosen)}." if chosen else ""
+    return f"Best checkpoint: {'; '.join(best_of_sentence(g) for g in chosen)}." if chosen else ""
 
 
 def _length_sentences(analysis: Analysis) -> list[str]:
     """Declines that are there, then in one sentence per benchmark the curves that show none or cannot tell."""
-    told = [c for c in analysis.trajectories if c.told]
-    sentences = [_decline(c) for c in told if c.figures.verdict == "hurts"]
-    for benchmark in dict.fromkeys(c.benchmark for c in told):
-        own = [c for c in told if c.benchmark == benchmark]
+    reported = [c for c in analysis.trajectories if c.reported]
+    sentences = [_decline(c) for c in reported if c.trajectory.verdict == "hurts"]
+    for benchmark in dict.fromkeys(c.benchmark for c in reported):
+        own = [c for c in reported if c.benchmark == benchmark]
         where = "mean accuracy" if benchmark == ALL else benchmark
-        same = [c.scope for c in own if c.figures.verdict == "no meaningful effect"]
+        same = [c.scope for c in own if c.trajectory.verdict == "no meaningful effect"]
         if same:
             sentences.append(f"{where}: no decline that matters in {_few(same)}")
-        unknown = [c for c in own if c.figures.verdict == "inconclusive"]
+        unknown = [c for c in own if c.trajectory.verdict == "inconclusive"]
         if unknown:
             known = [
-                c.figures.detectable_effect
+                c.trajectory.detectable_effect
                 for c in unknown
-                if c.figures.detectable_effect == c.figures.detectable_effect
+                if c.trajectory.detectable_effect == c.trajectory.detectable_effect
             ]
             least = f"; declines from {formats.points(min(known))} points up could be found" if known else ""
             sentences.append(
@@ -308,8 +308,8 @@ def _few(scopes: list[str]) -> str:
     return f"{', '.join(scopes[: _MOST_SCOPES - 1])} and {len(scopes) - _MOST_SCOPES + 1} other curves"
 
 
-def _decline(curve: Curve) -> str:
-    f = curve.figures
+def _decline(curve: AccuracyCurve) -> str:
+    f = curve.trajectory
     where = "mean accuracy" if curve.benchmark == ALL else curve.benchmark
     change = f"step {f.change}"
     if f.change_low != f.change_high:

@@ -10,7 +10,7 @@ from typing import Any
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Table
-from harness.reporting.text.conclusions import Answer
+from harness.reporting.text.conclusions import Conclusions
 
 SCHEMA = 1
 
@@ -42,22 +42,24 @@ def latex_text(table: Table) -> str:
     return "\n".join([f"% {table.title}", *notes, *body, r"\end{tabular}", ""])
 
 
-def json_text(analysis: Analysis, answered: Answer, tables: dict[str, Table], filled: dict[str, Any]) -> str:
+def json_text(
+    analysis: Analysis, conclusions: Conclusions, tables: dict[str, Table], filled: dict[str, Any]
+) -> str:
     """The answer, every table and the provenance; what was not measured is null."""
     data = {
         "schema": SCHEMA,
         "name": filled["title"],
         "question": filled["question"],
         "answer": {
-            "training": answered.training or None,
-            "incomplete": answered.incomplete or None,
-            "caution": answered.caution or None,
-            "length": list(answered.length),
-            "works": list(answered.works),
-            "hurts": list(answered.hurts),
-            "no_meaningful_effect": list(answered.same),
-            "inconclusive": list(answered.unknown),
-            "costs": list(answered.costs),
+            "training": conclusions.training or None,
+            "incomplete": conclusions.incomplete or None,
+            "caution": conclusions.caution or None,
+            "length": list(conclusions.length),
+            "works": list(conclusions.works),
+            "hurts": list(conclusions.hurts),
+            "no_meaningful_effect": list(conclusions.same),
+            "inconclusive": list(conclusions.unknown),
+            "costs": list(conclusions.costs),
         },
         "best_cell": _plain(asdict(analysis.best) | {"text": filled["best_cell"]}) if analysis.best else None,
         "settings": {

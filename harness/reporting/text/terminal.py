@@ -15,17 +15,21 @@ from harness.reporting.analysis.responses import benchmarks
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Table
 from harness.reporting.tables.runs import price_words
-from harness.reporting.text.conclusions import Answer
+from harness.reporting.text.conclusions import Conclusions
 
 _MOST_CELLS = 60
 """Beyond this many the terminal shows the best cells only; the files have all."""
 _MOST_NOTES = 12
 
 
-def summary(analysis: Analysis, answered: Answer, tables: dict[str, Table], out: Path) -> str:
+def summary(analysis: Analysis, conclusions: Conclusions, tables: dict[str, Table], out: Path) -> str:
     """The whole text."""
     width = min(110, shutil.get_terminal_size((110, 24)).columns)
-    blocks = [_answer_text(answered, width), _accuracy_text(analysis), _verdict_text(tables["verdicts"])]
+    blocks = [
+        _conclusions_text(conclusions, width),
+        _accuracy_text(analysis),
+        _verdict_text(tables["verdicts"]),
+    ]
     if "cost" in tables:
         blocks.append(_cost_text(tables["cost"], price_words(analysis.study)))
     blocks.append(_notes_text(analysis, width))
@@ -33,17 +37,17 @@ def summary(analysis: Analysis, answered: Answer, tables: dict[str, Table], out:
     return "\n\n".join(block for block in blocks if block)
 
 
-def _answer_text(answered: Answer, width: int) -> str:
+def _conclusions_text(conclusions: Conclusions, width: int) -> str:
     lines: list[str] = []
-    for sentence in (answered.training, answered.incomplete):
+    for sentence in (conclusions.training, conclusions.incomplete):
         if sentence:
             lines += textwrap.wrap(sentence, width)
-    for title, sentences in answered.parts():
+    for title, sentences in conclusions.parts():
         lines.append(f"{title}:")
         for sentence in sentences:
             lines += textwrap.wrap(sentence, width, initial_indent="  - ", subsequent_indent="    ")
-    if answered.caution:
-        lines += textwrap.wrap(answered.caution, width)
+    if conclusions.caution:
+        lines += textwrap.wrap(conclusions.caution, width)
     return "\n".join(lines)
 
 

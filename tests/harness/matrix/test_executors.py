@@ -16,7 +16,7 @@ import pytest
 from harness.matrix.executors import base
 from harness.matrix.executors.base import Slot
 from harness.matrix.executors.registry import make_executor
-from harness.matrix.executors.remote_worker import STOP, give_order, order_file, supervise
+from harness.matrix.executors.remote_worker import STOP, order_file, send_signal, supervise
 from harness.spec.errors import SpecError
 from harness.store.attempts import STARTED
 
@@ -66,7 +66,7 @@ def test_an_executor_without_its_package_says_so(name, package, monkeypatch):
 def test_an_order_beside_the_log_reaches_the_worker(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     log = log_in(tmp_path)
-    give_order(log, STOP)  # before it starts, as for a job that waits in a queue
+    send_signal(log, STOP)  # before it starts, as for a job that waits in a queue
     code = supervise(
         [sys.executable, "-c", SAVES_ON_SIGTERM.replace("time.sleep(99)", "time.sleep(30)")],
         {"EXTRA": "x"},

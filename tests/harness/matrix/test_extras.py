@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from harness.matrix.planning.preflight import World, check_world
+from harness.matrix.planning.preflight import ResolvedInputs, resolve_inputs
 from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 
@@ -32,5 +32,5 @@ def test_a_missing_package_is_told_at_the_line_that_asks_for_it(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == package else find(n, *a))
     with pytest.raises(SpecError, match=told) as caught:
-        check_world(load_grid(grid), World())
+        resolve_inputs(load_grid(grid), ResolvedInputs())
     assert "pip install" in str(caught.value)

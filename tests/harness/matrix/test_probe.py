@@ -1,4 +1,4 @@
-"""A probe trains the dearest run of each model for a few steps, and the plan reckons with what they took."""
+"""A probe trains the most_expensive run of each model for a few steps, and the plan reckons with what they took."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness import plan
 from harness.matrix.execution import probe
 from harness.matrix.execution.run_matrix import prepare
 from harness.matrix.planning.estimator import probe_store
-from harness.matrix.planning.measurements import observed
+from harness.matrix.planning.measurements import read_measurements
 from harness.store.folders import Store
 
 from .conftest import GRID
@@ -44,7 +44,7 @@ def test_a_plan_reckons_with_what_a_probe_took(planned):
     assert code == 0, err
     data = json.loads(text)
     (folder,) = probes.runs()
-    job, seen = folder.read_job(), observed(folder)
+    job, seen = folder.read_job(), read_measurements(folder)
     assert (job.steps, job.recipe.training.steps, job.fork, job.fork_steps) == ((3,), 3, None, ())
     assert job.recipe.rollout.max_completion_tokens == 32, "the dearer of the two caps"
     assert [e["questions"] for e in folder.evaluations()] == [2]

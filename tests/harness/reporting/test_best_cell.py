@@ -67,7 +67,9 @@ def test_one_run_per_cell_says_that_it_cannot_tell(study_at, tmp_path):
     best = analysis.best
     assert best.p_value is None
     assert best.baseline_p_value is None
-    assert best.luck == analysis.guards[-1].figures, "one definition of luck where runs are not repeated"
+    assert best.luck == analysis.best_of_checks[-1].result, (
+        "one definition of luck where runs are not repeated"
+    )
     assert (best.luck_of, best.corrected.left_out) == ("answers", "questions")
     text = best_cell_text(analysis)
     assert "cannot be told: one run per cell leaves nothing to tell a cell from the luck of its run" in text
@@ -93,7 +95,7 @@ def test_unequal_seeds(study_at, tmp_path):
     assert best.luck.mean == pytest.approx(np.mean([np.mean(v) for v in scores.values()]))
     spread = (best.luck.expected - best.luck.mean) / expected_normal_maximum(8)
     of_run = spread**2 / np.mean([1 / len(v) for v in scores.values()])
-    assert of_run >= analysis.guards[-1].variance * (1 - 1e-9)
+    assert of_run >= analysis.best_of_checks[-1].variance * (1 - 1e-9)
     assert of_run < 0.04**2, "runs of the toy differ by a point, its answers by some three"
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from harness.report import main
 from harness.reporting.analysis.analysis import analyse
-from harness.reporting.analysis.pareto import on_front, places
+from harness.reporting.analysis.pareto import on_front, pareto_points
 from harness.reporting.analysis.training_events import step_events
 from harness.reporting.figures.questions import moved
 from harness.reporting.report import write_comparison
 from harness.reporting.sources.comparison import merged_study
 from harness.reporting.sources.lint_findings import findings
-from harness.reporting.text.conclusions import answer
+from harness.reporting.text.conclusions import conclude
 from harness.reporting.text.exports import latex_cell
 from harness.spec.errors import SpecError
 from harness.store.study import load_study
@@ -79,9 +79,9 @@ def test_folders_are_compared_on_the_benchmarks_that_both_have(pair, study_at, t
     assert found.left_out == ("hard", "new")
     assert {"folder", "data", "length_cap", "reward", "steps"} == {j.axis for j in found.primary()}
     assert {j.questions for j in found.primary()} == {60}
-    assert "leave out hard, new" in answer(found).incomplete
+    assert "leave out hard, new" in conclude(found).incomplete
     later = study_at(tmp_path / "later", **{**SMALL, "steps": (5, 15)})
-    nothing = answer(analyse(merged_study([pair[0], later], tmp_path / "out")))
+    nothing = conclude(analyse(merged_study([pair[0], later], tmp_path / "out")))
     assert "no training length is common to all runs" in nothing.unknown[0]
 
 
@@ -122,7 +122,7 @@ def test_front_of_three_figures():
 
 
 def test_share_of_redraws(pair):
-    found = places(analyse(load_study(pair[0])))
+    found = pareto_points(analyse(load_study(pair[0])))
     assert len(found) == 16
     assert all(0 <= p.share <= 1 for p in found)
     assert sum(p.share for p in found) > 0.9

@@ -12,7 +12,7 @@ from harness.report import main
 from harness.reporting.analysis.analysis import analyse
 from harness.reporting.sources.external import external_study
 from harness.reporting.tables.training_length import WITHIN_CHANCE, best_table
-from harness.reporting.text.conclusions import answer, guard_sentence
+from harness.reporting.text.conclusions import best_of_sentence, conclude
 from harness.spec.errors import SpecError
 
 
@@ -93,13 +93,13 @@ def test_step_0_is_no_trained_checkpoint(tmp_path):
     totals["accuracy_percent"] = 100 * totals.pop("correct")
     totals = totals.assign(questions=30, samples_per_question=1)
     for name, table in (("long", frame), ("totals", totals)):
-        guards = []
+        checks = []
         for least in (0, 1):
             table[table["step"] >= least].to_csv(tmp_path / f"{name}.csv", index=False)
-            guards.append(analyse(external_study([tmp_path / f"{name}.csv"], tmp_path / "out")).guards)
-        assert [g.figures for g in guards[0]] == [g.figures for g in guards[1]], name
-        assert [g.benchmark for g in guards[0]] == ["a", "b", "all"]
-        assert {g.figures.checkpoints for g in guards[0]} == {6}
+            checks.append(analyse(external_study([tmp_path / f"{name}.csv"], tmp_path / "out")).best_of_checks)
+        assert [g.result for g in checks[0]] == [g.result for g in checks[1]], name
+        assert [g.benchmark for g in checks[0]] == ["a", "b", "all"]
+        assert {g.result.checkpoints for g in checks[0]} == {6}
 
 
 def test_text_and_table_agree_on_a_best_that_was_published_rounded(tmp_path):
@@ -111,11 +111,11 @@ def test_text_and_table_agree_on_a_best_that_was_published_rounded(tmp_path):
     ]  # fmt: skip
     pd.DataFrame(best).to_csv(tmp_path / "best.csv", index=False)
     found = analyse(external_study([tmp_path / "best.csv"], tmp_path / "out"))
-    figures = found.guards[0].figures
+    figures = found.best_of_checks[0].result
     assert figures.p_value > 0.05
     assert figures.best > figures.upper
     assert best_table(found).frame["reading"].tolist() == [WITHIN_CHANCE]
-    assert guard_sentence(found.guards[0]).endswith(WITHIN_CHANCE)
+    assert best_of_sentence(found.best_of_checks[0]).endswith(WITHIN_CHANCE)
 
 
 def test_what_is_not_measured_everywhere_is_left_out_and_named(tmp_path):
@@ -125,7 +125,7 @@ def test_what_is_not_measured_everywhere_is_left_out_and_named(tmp_path):
     def told(changed):
         changed.to_csv(tmp_path / "some.csv", index=False)
         found = analyse(external_study([tmp_path / "some.csv"], tmp_path / "out"))
-        return found, answer(found)
+        return found, conclude(found)
 
     more = pd.concat([frame, frame[cosine].assign(benchmark="products")])
     found, words = told(more)

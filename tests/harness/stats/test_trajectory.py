@@ -5,8 +5,8 @@ from scipy import stats
 from harness.stats.multiplicity import dunnett_critical, dunnett_p, greatest_critical, greatest_p
 from harness.stats.trajectory import (
     curve_of_one_run,
-    curve_of_one_run_figures,
-    curve_of_run_figures,
+    curve_of_one_run_scores,
+    curve_of_run_scores,
     curve_of_runs,
     read_trajectory,
     splits,
@@ -18,7 +18,7 @@ RULES = {"alpha": 0.05, "power": 0.8, "delta": 0.02}
 def _published(percent, questions=500):
     y = np.array(percent) / 100
     p = float(y.mean())
-    curve = curve_of_one_run_figures(y, np.full(len(y), p * (1 - p) / questions), questions)
+    curve = curve_of_one_run_scores(y, np.full(len(y), p * (1 - p) / questions), questions)
     return read_trajectory(curve, range(100, 100 * len(y) + 1, 100), **RULES)
 
 
@@ -87,7 +87,7 @@ def test_the_set_of_a_change_holds_all_steps_where_no_single_change_fits():
         ([0.6, 0.6, 0.6, 0.4, 0.4, 0.4], (3, 3)),
         ([0.6, 0.6, 0.5, 0.5, 0.4, 0.4], (1, 5)),
     ):
-        found = read_trajectory(curve_of_one_run_figures(shape, noise, 500), range(1, 7), **RULES)
+        found = read_trajectory(curve_of_one_run_scores(shape, noise, 500), range(1, 7), **RULES)
         assert found.verdict == "hurts"
         assert (found.change_low, found.change_high) == expected
 
@@ -114,10 +114,10 @@ def test_curves_of_answers_all_alike_do_not_show_that_nothing_declines(share):
 
 def test_runs_known_by_accuracy_alone():
     accuracy = np.array([[0.60, 0.64, 0.50], [0.61, 0.66, 0.53], [0.58, 0.63, 0.50], [0.62, 0.65, 0.52]])
-    found = read_trajectory(curve_of_run_figures(accuracy, np.full((4, 3), 1e-5)), [1, 2, 3], **RULES)
+    found = read_trajectory(curve_of_run_scores(accuracy, np.full((4, 3), 1e-5)), [1, 2, 3], **RULES)
     assert (found.df, found.peak, found.verdict) == (3, 2, "hurts")
-    two = read_trajectory(curve_of_run_figures(accuracy[:2], np.full((2, 3), 1e-5)), [1, 2, 3], **RULES)
+    two = read_trajectory(curve_of_run_scores(accuracy[:2], np.full((2, 3), 1e-5)), [1, 2, 3], **RULES)
     assert (two.df, two.verdict) == (1, "inconclusive"), "never a verdict below three degrees of freedom"
-    one = read_trajectory(curve_of_run_figures(accuracy[:1], np.full((1, 3), 1e-5)), [1, 2, 3], **RULES)
+    one = read_trajectory(curve_of_run_scores(accuracy[:1], np.full((1, 3), 1e-5)), [1, 2, 3], **RULES)
     assert (one.df, one.verdict) == (0, "inconclusive")
     assert np.isnan(one.p_value)

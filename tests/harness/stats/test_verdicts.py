@@ -5,7 +5,7 @@ import pytest
 
 from harness.stats.design import Contrast, factorial_design
 from harness.stats.effects import Effects, two_way_effects
-from harness.stats.verdicts import Settings, Test, decide, judge_primary, judge_secondary
+from harness.stats.verdicts import Test, VerdictSettings, decide, judge_primary, judge_secondary
 
 Test.__test__ = False  # its name is not an invitation to pytest
 
@@ -70,7 +70,7 @@ def test_adjusted_intervals_exclude_zero_exactly_where_adjusted_p_is_below_alpha
     for _ in range(25):
         tests = [_test(str(i), rng.normal(0, 0.05, 1 + i % 3).tolist(), 0.015) for i in range(4)]
         for judge in (judge_primary, judge_secondary):
-            for j in judge(tests, Settings()):
+            for j in judge(tests, VerdictSettings()):
                 excluded = j.ci_low > 0 or j.ci_high < 0
                 assert excluded == (j.p_adjusted < 0.05)
                 assert j.p_value <= j.p_adjusted + 1e-12
@@ -78,9 +78,9 @@ def test_adjusted_intervals_exclude_zero_exactly_where_adjusted_p_is_below_alpha
 
 
 def test_more_axes_make_the_same_evidence_weaker():
-    alone = judge_primary([_test("a", [0.05], 0.02)], Settings())[0]
+    alone = judge_primary([_test("a", [0.05], 0.02)], VerdictSettings())[0]
     among = judge_primary(
-        [_test("a", [0.05], 0.02), _test("b", [0.0], 0.02), _test("c", [0.0], 0.02)], Settings()
+        [_test("a", [0.05], 0.02), _test("b", [0.0], 0.02), _test("c", [0.0], 0.02)], VerdictSettings()
     )[0]
     assert alone.verdict == "works"
     assert among.verdict == "inconclusive"
@@ -89,7 +89,7 @@ def test_more_axes_make_the_same_evidence_weaker():
 
 
 def test_below_three_degrees_of_freedom_says_what_it_would_take():
-    j = judge_primary([_test("a", [0.3], 0.001, df=2, runs=4)], Settings())[0]
+    j = judge_primary([_test("a", [0.3], 0.001, df=2, runs=4)], VerdictSettings())[0]
     assert j.verdict == "inconclusive"
     assert j.p_adjusted < 0.05
     assert j.seeds_needed == 2
@@ -101,20 +101,22 @@ def test_without_degrees_of_freedom_nothing_is_claimed():
     effects = two_way_effects(
         np.array([[0.0, 0.5], [1.0, 1.0]]), design.matrix, [c.weights for c in contrasts]
     )
-    j = judge_primary([Test(axis="a", contrasts=contrasts, effects=effects, delta=0.02)], Settings())[0]
+    j = judge_primary([Test(axis="a", contrasts=contrasts, effects=effects, delta=0.02)], VerdictSettings())[
+        0
+    ]
     assert j.effect == 0.75
     assert j.verdict == "inconclusive"
     assert all(math.isnan(v) for v in (j.ci_low, j.ci_high, j.p_adjusted, j.detectable_effect))
 
 
 def test_runs_without_any_noise():
-    same = judge_primary([_test("a", [0.0], 0.0)], Settings())[0]
+    same = judge_primary([_test("a", [0.0], 0.0)], VerdictSettings())[0]
     assert same.verdict == "no meaningful effect"
     assert same.p_adjusted == pytest.approx(1)
-    apart = judge_primary([_test("a", [0.1], 0.0)], Settings())[0]
+    apart = judge_primary([_test("a", [0.1], 0.0)], VerdictSettings())[0]
     assert apart.verdict == "works"
     assert apart.p_adjusted == 0
 
 
 def test_no_tests_no_verdicts():
-    assert judge_primary([], Settings()) == judge_secondary([], Settings()) == []
+    assert judge_primary([], VerdictSettings()) == judge_secondary([], VerdictSettings()) == []

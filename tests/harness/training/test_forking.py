@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from harness.matrix import worker
 from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.hardware import Machine
-from harness.matrix.planning.measurements import observed
+from harness.matrix.planning.measurements import read_measurements
 from harness.matrix.planning.planner import grid_json, make_plan
 from harness.meters import provenance
 from harness.reporting.analysis.performance import PERFORMANCE, checkpoint_metric, spending
@@ -143,7 +143,7 @@ def test_money_is_counted_once_and_a_cell_costs_what_it_takes(planned):
     assert spending(study, fork.run_id).training == pytest.approx(seconds["own"])
     estimator = Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware)
     assert estimator.spent_seconds() == pytest.approx(study.runs["wall_seconds"].sum())
-    assert len(observed(folder).steps) == len(own) - 1
+    assert len(read_measurements(folder).steps) == len(own) - 1
     phases = attempt.end()["seconds_by_phase"]
     assert phases["rollout"] == pytest.approx(sum(r["timing"]["seconds"]["rollout"] for r in own))
     # What training the cell takes: every step of it.
