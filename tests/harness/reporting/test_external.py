@@ -96,7 +96,9 @@ def test_step_0_is_no_trained_checkpoint(tmp_path):
         checks = []
         for least in (0, 1):
             table[table["step"] >= least].to_csv(tmp_path / f"{name}.csv", index=False)
-            checks.append(analyse(external_study([tmp_path / f"{name}.csv"], tmp_path / "out")).best_of_checks)
+            checks.append(
+                analyse(external_study([tmp_path / f"{name}.csv"], tmp_path / "out")).best_of_checks
+            )
         assert [g.result for g in checks[0]] == [g.result for g in checks[1]], name
         assert [g.benchmark for g in checks[0]] == ["a", "b", "all"]
         assert {g.result.checkpoints for g in checks[0]} == {6}
