@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from harness.curation.account import write_account
 from harness.curation.funnel import benchmarks_of, run_funnel
-from harness.data.sources import check_source
+from harness.data.sources import check_rows, check_source
 from harness.models.catalog import resolve_model
 from harness.reporting.formats import text_table
 from harness.spec.curation import CurationRecipe, DecontaminateStage, DifficultyStage, JudgeStage
@@ -36,6 +36,7 @@ def load_recipe(file: Path) -> CurationRecipe:
             if isinstance(stage, DecontaminateStage):
                 for entry in benchmarks_of(stage):
                     check_source(entry.source)
+                    check_rows(entry.source)
             if isinstance(stage, DifficultyStage | JudgeStage):
                 resolve_model(stage.model)
     return recipe

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.curation.items import (
+    KEEP,
     Decision,
     Item,
     applied,
@@ -22,11 +23,12 @@ from harness.curation.items import (
     write_lines,
 )
 from harness.data.mix import build_benchmark
-from harness.data.sources import load_source, source_fingerprint
+from harness.data.sources import Loaded, read_source, source_fingerprint
 from harness.evaluation.benchmarks import benchmark
 from harness.models.catalog import resolve_model
 from harness.rewards.answers import AnswerChecker
 from harness.spec.curation import (
+    POOL_STAGES,
     AnswersStage,
     CurationRecipe,
     DecontaminateStage,
@@ -44,6 +46,9 @@ VERSION = 2
 """Raised when a stage would decide otherwise than before from the same input and settings."""
 
 Say = Callable[[str], None]
+
+INVALID, REPEATED = POOL_STAGES
+"""Stages before those of the recipe: rows that cannot be used, and rows whose question an earlier row has."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ class Funnel:
     Attributes:
         recipe: its recipe.
         sources: settings, fingerprint and count of each source.
-        pool: the candidates.
-        stages: what each stage did, in order.
+        pool: the candidates, and every row of the sources that can be none.
+        stages: what each stage did, in order; the first two are `POOL_STAGES`.
     """
 
     recipe: CurationRecipe
@@ -111,9 +116,12 @@ def run_funnel(recipe: CurationRecipe, out: Path, say: Say) -> Funnel:
     """
     folder = out / "stages"
     make_folder(folder)
-    sources, pool = _pool(recipe, folder, say)
+    sources, pool, untaken = _pool(recipe, folder, say)
     stages: list[StageResult] = []
     items = pool
+    for name in POOL_STAGES:
+        stages.append(_pool_stage(name, items, untaken))
+        items = stages[-1].left
     with AnswerChecker() as checker:
         for number, (spec, name) in enumerate(zip(recipe.stages, recipe.stage_names()), 1):
             stem = folder / f"{number:02d}-{name}"
@@ -124,7 +132,13 @@ def run_funnel(recipe: CurationRecipe, out: Path, say: Say) -> Funnel:
     return Funnel(recipe, sources, pool, stages)
 
 
-def _pool(recipe: CurationRecipe, folder: Path, say: Say) -> tuple[list[dict[str, Any]], list[Item]]:
+_Untaken = dict[str, dict[str, Decision]]
+"""By stage, what is decided about items of the pool, by id."""
+
+
+def _pool(
+    recipe: CurationRecipe, folder: Path, say: Say
+) -> tuple[list[dict[str, Any]], list[Item], _Untaken]:
     described = [
         {**s.model_dump(mode="json"), "fingerprint": source_fingerprint(s.source)} for s in recipe.sources
     ]
@@ -133,17 +147,55 @@ def _pool(recipe: CurationRecipe, folder: Path, say: Say) -> tuple[list[dict[str
     if mark.exists() and (known := read_json(mark))["identity"] == identity:
         items = read_items(path)
         if content_sha256(items) == known["sha256"]:
-            return known["sources"], items
-    items = []
+            untaken = {
+                stage: {id_: Decision(*decision) for id_, decision in decisions.items()}
+                for stage, decisions in known["untaken"].items()
+            }
+            return known["sources"], items, untaken
+    items, untaken = [], {name: {} for name in POOL_STAGES}
     for spec, row in zip(recipe.sources, described, strict=True):
-        problems = load_source(spec.source, split="train", count=spec.count, seed=recipe.seed)
-        row["candidates"] = len(problems)
-        items += [Item.of(problem) for problem in problems]
+        loaded = read_source(spec.source, split="train", count=spec.count, seed=recipe.seed)
+        row["candidates"] = len(loaded.problems)
+        row["invalid_rows"], row["repeated_rows"] = len(loaded.invalid), len(loaded.repeats)
+        items += [Item.of(problem) for problem in loaded.problems]
+        items += _untaken_items(loaded, untaken)
         say(f"pool: {len(items):,} candidates")
     write_lines(path, item_lines(items))
+    decided = {
+        stage: {id_: [d.reason, d.detail] for id_, d in decisions.items()}
+        for stage, decisions in untaken.items()
+    }
     # The mark comes last: while it is there, so are the items.
-    write_json(mark, {"identity": identity, "sha256": content_sha256(items), "sources": described})
-    return described, items
+    write_json(
+        mark,
+        {
+            "identity": identity,
+            "sha256": content_sha256(items),
+            "sources": described,
+            "untaken": decided,
+        },
+    )
+    return described, items, untaken
+
+
+def _untaken_items(loaded: Loaded, untaken: _Untaken) -> list[Item]:
+    """The rows of a source that can be no candidates; what is decided about them is added to `untaken`."""
+    items = []
+    for problem, twin, answer in loaded.repeats:
+        other = "" if problem.answer == answer else f", which has the answer {answer[:200]}"
+        untaken[REPEATED][problem.id] = Decision("same question as an earlier row", f"of {twin}{other}")
+        items.append(Item.of(problem))
+    if loaded.stored is not None:
+        for invalid in loaded.invalid:
+            untaken[INVALID][invalid.id] = Decision(invalid.reason, loaded.stored.place(invalid))
+            items.append(Item(invalid.id, "", "", invalid.id.rpartition(":")[0]))
+    return items
+
+
+def _pool_stage(name: str, items: list[Item], untaken: _Untaken) -> StageResult:
+    settings = {"stage": name}
+    identity = _identity({"stage": settings, "input": content_sha256(items)})
+    return StageResult(name, settings, identity, items, [untaken[name].get(i.id, KEEP) for i in items])
 
 
 def _stage(

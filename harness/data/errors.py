@@ -15,3 +15,8 @@ class SourceNotFound(SpecError):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
+
+
+class UnusableData(SourceNotFound):
+    """A source that is there and cannot be used: it cannot be read, or lacks a column, or holds rows that are
+    neither usable nor to be dropped."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from harness.data.errors import SourceNotFound
 from harness.data.problem import Problem
 from harness.data.seeding import seeded_rng
+from harness.data.stored import is_json
 from harness.models.tiny.sums import HELD_OUT_SHARE, draw_sum, held_out, sum_question, sum_terms
 from harness.spec.data import ReasoningGymSource, SumsSource
 from harness.spec.source import nearest
@@ -116,9 +117,9 @@ def sums_fingerprint() -> str:
 
 
 def load_reasoning_gym(
-    spec: ReasoningGymSource, *, split: Split, count: int | None, seed: int
+    spec: ReasoningGymSource, *, split: Split, count: int | None, seed: int, extra: bool = False
 ) -> list[Problem]:
-    """Distinct questions of a family.
+    """Distinct questions of a family, with the family's metadata as columns where `extra`.
 
     Raises:
         SourceNotFound: as `reasoning_gym_dataset`, or `count` is None.
@@ -141,7 +142,7 @@ def load_reasoning_gym(
             if question in problems or held_out(question) != (split == "test"):
                 fruitless += 1
                 continue
-            problems[question] = _gym_problem(spec.family, item)
+            problems[question] = _gym_problem(spec.family, item, extra=extra)
             fruitless = 0
             if len(problems) == count:
                 break
@@ -192,12 +193,13 @@ def _short(hint: str) -> str:
     return hint if len(hint) < 200 else hint[:200].rsplit(",", 1)[0] + ", …"
 
 
-def _gym_problem(family: str, item: dict[str, Any]) -> Problem:
+def _gym_problem(family: str, item: dict[str, Any], *, extra: bool) -> Problem:
     question, metadata = str(item["question"]), item.get("metadata") or {}
     terms, digits = metadata.get("num_terms"), metadata.get("num_digits")
     difficulty = f"{terms}x{digits}" if isinstance(terms, int) and isinstance(digits, int) else ""
     name = f"{family}:{hashlib.sha256(question.encode()).hexdigest()[:16]}"
-    return Problem(name, question, str(item["answer"]), family, difficulty)
+    columns = {key: value for key, value in metadata.items() if is_json(value)} if extra else {}
+    return Problem(name, question, str(item["answer"]), family, difficulty, columns=columns)
 
 
 def reasoning_gym_fingerprint() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.data.problem import Problem, content_sha256
 from harness.data.seeding import seeded_rng
-from harness.data.sources import load_source
+from harness.data.sources import Loaded, load_source, read_source, usable
 from harness.spec.data import DataSpec, SourceSpec
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
@@ -55,14 +55,18 @@ def shares_of(spec: DataSpec) -> list[int]:
     return [next(rest) if source.quota is None else source.quota for source in spec.sources]
 
 
-def build_mix(spec: DataSpec) -> Mix:
+def build_mix(spec: DataSpec, *, extra: bool = False) -> Mix:
     """The training questions of a recipe: the same for the same recipe, whatever the run's seed.
 
     A source with fewer questions than its quota gives all it has; the others are not stretched to fill the gap.
     A question that an earlier source already gave is not taken again.
 
+    Args:
+        spec: the recipe's sources.
+        extra: keep the questions' other columns too, for reward functions that look at them.
+
     Raises:
-        SourceNotFound: a source isn't there.
+        SourceNotFound: a source isn't there, or holds rows that cannot be used and are not to be dropped.
         SpecError: the sources hold no question at all.
     """
     seen: set[str] = set()
@@ -70,8 +74,8 @@ def build_mix(spec: DataSpec) -> Mix:
     accounts = []
     shares = shares_of(spec)
     for index, (source, quota) in enumerate(zip(spec.sources, shares, strict=True)):
-        problems, duplicates = _fresh(
-            source, quota, seen, seeded_rng("mix", spec.seed, index).randrange(2**63)
+        problems, duplicates, loaded = _fresh(
+            source, quota, seen, seeded_rng("mix", spec.seed, index).randrange(2**63), extra=extra
         )
         seen.update(problem.question for problem in problems)
         chosen += problems
@@ -81,6 +85,7 @@ def build_mix(spec: DataSpec) -> Mix:
                 "quota": quota,
                 "count": len(problems),
                 "duplicates_removed": duplicates,
+                **_not_taken(loaded),
                 "difficulty": dict(sorted(Counter(problem.difficulty for problem in problems).items())),
             }
         )
@@ -98,16 +103,32 @@ def build_mix(spec: DataSpec) -> Mix:
     return Mix(chosen, manifest)
 
 
-def _fresh(source: SourceSpec, quota: int, seen: set[str], seed: int) -> tuple[list[Problem], int]:
-    """Up to `quota` questions not in `seen`, and how many had to be passed over."""
+def _fresh(
+    source: SourceSpec, quota: int, seen: set[str], seed: int, *, extra: bool
+) -> tuple[list[Problem], int, Loaded]:
+    """Up to `quota` questions not in `seen`, how many had to be passed over, and all that was loaded."""
     ask = quota
     while quota:
-        problems = load_source(source, split="train", count=ask, seed=seed)
+        loaded = usable(source, read_source(source, split="train", count=ask, seed=seed, extra=extra))
+        problems = loaded.problems
         fresh = [problem for problem in problems if problem.question not in seen]
         if len(fresh) >= quota or len(problems) < ask:
-            return fresh[:quota], len(problems) - len(fresh)
+            return fresh[:quota], len(problems) - len(fresh), loaded
         ask += max(quota - len(fresh), ask // 4)
-    return [], 0
+    return [], 0, Loaded([])
+
+
+def _not_taken(loaded: Loaded) -> dict[str, Any]:
+    """Of a stored source: the columns it was read from, and its rows that could not be used or repeat others."""
+    if loaded.stored is None:
+        return {}
+    return {
+        "read_from": {"question": loaded.stored.columns.question, "answer": loaded.stored.columns.answer},
+        "rows": loaded.stored.rows,
+        "invalid_rows_dropped": len(loaded.invalid),
+        "invalid_rows": loaded.stored.dropped(),
+        "repeated_rows": len(loaded.repeats),
+    }
 
 
 def build_benchmark(spec: BenchmarkSpec) -> list[Problem]:

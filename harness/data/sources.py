@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from harness.data import champ, generated, stored
-from harness.data.errors import SourceNotFound
+from dataclasses import dataclass, field
+
+from harness.data import champ, generated, hub, stored
+from harness.data.errors import SourceNotFound, UnusableData
 from harness.data.generated import Split
 from harness.data.problem import Problem
 from harness.data.seeding import seeded_rng
+from harness.data.stored import InvalidRow, Stored
 from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SourceSpec, SumsSource
 from harness.spec.source import nearest
 
-__all__ = ["SourceNotFound", "Split", "check_source", "load_source", "source_fingerprint"]
+__all__ = [
+    "Loaded",
+    "SourceNotFound",
+    "Split",
+    "UnusableData",
+    "check_rows",
+    "check_source",
+    "dropped_rows",
+    "load_source",
+    "read_source",
+    "source_fingerprint",
+    "usable",
+]
 
 
-def load_source(spec: SourceSpec, *, split: Split, count: int | None, seed: int) -> list[Problem]:
+@dataclass(frozen=True)
+class Loaded:
+    """What was taken of a source, and what was not.
+
+    Attributes:
+        problems: distinct questions.
+        repeats: rows whose question an earlier row has, each with that row's id and answer.
+        stored: everything that a file or hub dataset holds, its rows that cannot be used among them; None for others.
+    """
+
+    problems: list[Problem]
+    repeats: list[tuple[Problem, str, str]] = field(default_factory=list)
+    stored: Stored | None = None
+
+    @property
+    def invalid(self) -> list[InvalidRow]:
+        """The rows that cannot be used."""
+        return [] if self.stored is None else self.stored.invalid
+
+
+def load_source(
+    spec: SourceSpec, *, split: Split, count: int | None, seed: int, extra: bool = False
+) -> list[Problem]:
     """Distinct questions of a source, the same for the same arguments; fewer than `count` where there are fewer.
 
     Generated sources draw by `seed` from the part of their questions that belongs to `split`. Stored sources
@@ -24,25 +61,91 @@ def load_source(spec: SourceSpec, *, split: Split, count: int | None, seed: int)
         split: training questions or held-out ones.
         count: how many; None for all.
         seed: seed of the draw.
+        extra: also keep what the source says of a question besides, in `Problem.columns`.
 
     Raises:
         SourceNotFound: something the source needs is missing, or it has no end and `count` is None.
+        UnusableData: it cannot be read, lacks a column, or has a row that cannot be used and is not to be dropped.
     """
+    return usable(spec, read_source(spec, split=split, count=count, seed=seed, extra=extra)).problems
+
+
+def usable(spec: SourceSpec, loaded: Loaded) -> Loaded:
+    """What was loaded, where none of it is invalid or such rows are to be dropped.
+
+    Raises:
+        UnusableData: a row cannot be used and is not to be dropped, or no row can be used.
+    """
+    if loaded.stored is not None and isinstance(spec, FileSource | HubSource):
+        loaded.stored.check_usable(spec)
+    return loaded
+
+
+def read_source(
+    spec: SourceSpec, *, split: Split, count: int | None, seed: int, extra: bool = False
+) -> Loaded:
+    """As `load_source`, with an account of what was not taken: a row that cannot be used is no error.
+
+    Raises:
+        SourceNotFound: as `load_source`.
+        UnusableData: it cannot be read, or lacks a column.
+    """
+    whole: Stored | None = None
     match spec:
         case SumsSource():
-            return generated.load_sums(spec, split=split, count=count, seed=seed)
+            return Loaded(generated.load_sums(spec, split=split, count=count, seed=seed))
         case ReasoningGymSource():
-            return generated.load_reasoning_gym(spec, split=split, count=count, seed=seed)
-        case FileSource():
-            problems = in_band(stored.load_file(spec), spec)
-        case HubSource():
-            problems = in_band(stored.load_hub(spec), spec)
+            return Loaded(
+                generated.load_reasoning_gym(spec, split=split, count=count, seed=seed, extra=extra)
+            )
+        case FileSource() | HubSource():
+            whole = _stored(spec, extra=extra)
+            problems = in_band(whole.problems, spec)
         case ChampSource():
             problems = in_band(champ.load_champ(), spec)
-    distinct = list({problem.question: problem for problem in reversed(problems)}.values())[::-1]
+    first: dict[str, Problem] = {}
+    repeats = []
+    for problem in problems:
+        if (twin := first.setdefault(problem.question, problem)) is not problem:
+            repeats.append((problem, twin.id, twin.answer))
+    # A question stands where its last row does, with what its first row says: the order that runs on file have.
+    distinct = [first[question] for question in dict.fromkeys(p.question for p in reversed(problems))][::-1]
     if split == "train":
         seeded_rng("stored", seed).shuffle(distinct)
-    return distinct[:count]
+    return Loaded(distinct[:count], repeats, whole)
+
+
+def _stored(spec: FileSource | HubSource, *, extra: bool = False) -> Stored:
+    return (
+        stored.load_file(spec, extra=extra)
+        if isinstance(spec, FileSource)
+        else hub.load_hub(spec, extra=extra)
+    )
+
+
+def check_rows(spec: SourceSpec) -> Stored | None:
+    """Reads a file in full, so that a row that cannot be used is told before anything runs; None for other sources.
+
+    Raises:
+        SourceNotFound: there is no such file.
+        UnusableData: it cannot be read, lacks a column, or has a row that cannot be used and is not to be dropped.
+    """
+    if not isinstance(spec, FileSource):
+        return None
+    whole = _stored(spec)
+    whole.check_usable(spec)
+    return whole
+
+
+def dropped_rows(spec: SourceSpec) -> str | None:
+    """How many rows a source drops, why, and where they stand, in a sentence; None where it drops none.
+
+    Raises:
+        SourceNotFound: the source isn't there.
+    """
+    if isinstance(spec, FileSource | HubSource) and spec.drop_invalid:
+        return _stored(spec).dropped()
+    return None
 
 
 def in_band(problems: list[Problem], spec: FileSource | HubSource | ChampSource) -> list[Problem]:
@@ -87,7 +190,7 @@ def check_source(spec: SourceSpec) -> None:
         case FileSource():
             stored.check_file(spec)
         case HubSource():
-            stored.check_hub(spec)
+            hub.check_hub(spec)
         case ChampSource():
             champ.champ_fingerprint()
 
@@ -107,6 +210,6 @@ def source_fingerprint(spec: SourceSpec) -> str:
         case FileSource():
             return stored.file_fingerprint(spec)
         case HubSource():
-            return stored.hub_fingerprint(spec)
+            return hub.hub_fingerprint(spec)
         case ChampSource():
             return champ.champ_fingerprint()

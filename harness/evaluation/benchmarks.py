@@ -8,29 +8,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.data.files import is_known, stem_of
+from harness.data.stored import check_file
 from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SourceSpec, SumsSource
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.source import nearest
 
-FILE_SUFFIXES = (".jsonl", ".parquet", ".csv")
 DEFAULT_QUESTIONS = 100
 """Questions of a source without an end, where none are asked for."""
 
 
-def _hub(dataset: str, split: str, question: str, answer: str, config: str | None = None) -> HubSource:
-    return HubSource(
-        source="hub", dataset=dataset, config=config, split=split, question=question, answer=answer
-    )
+def _hub(dataset: str, split: str, config: str | None = None) -> HubSource:
+    fields = {"source": "hub", "dataset": dataset, "split": split}
+    return HubSource.model_validate(fields if config is None else {**fields, "config": config})
 
 
 REGISTRY: dict[str, tuple[SourceSpec, int | None]] = {
-    "aime24": (_hub("HuggingFaceH4/aime_2024", "train", "problem", "answer"), 30),
-    "aime25": (_hub("yentinglin/aime_2025", "train", "problem", "answer", "default"), 30),
-    "math500": (_hub("HuggingFaceH4/MATH-500", "test", "problem", "answer"), 500),
-    "amc23": (_hub("knoveleng/AMC-23", "train", "problem", "answer"), 40),
-    "minerva": (_hub("math-ai/minervamath", "test", "question", "answer"), 272),
-    "olympiadbench": (_hub("knoveleng/OlympiadBench", "train", "question", "answer"), 675),
+    "aime24": (_hub("HuggingFaceH4/aime_2024", "train"), 30),
+    "aime25": (_hub("yentinglin/aime_2025", "train", config="default"), 30),
+    "math500": (_hub("HuggingFaceH4/MATH-500", "test"), 500),
+    "amc23": (_hub("knoveleng/AMC-23", "train"), 40),
+    "minerva": (_hub("math-ai/minervamath", "test"), 272),
+    "olympiadbench": (_hub("knoveleng/OlympiadBench", "train"), 675),
+    "gsm8k": (_hub("openai/gsm8k", "test"), 1319),
     "champ": (ChampSource(source="champ"), 270),
 }
 """Source and published number of questions by name. The hub ids are those of lighteval (AIME, MATH-500) and of
@@ -43,9 +44,9 @@ _GYM = re.compile(r"gym:([A-Za-z0-9_]+)")
 def benchmark(text: str, *, questions: int | None = None, seed: int = 0) -> BenchmarkSpec:
     """The benchmark that `text` names.
 
-    One of the registry (`math500`), `sums` or `sums:TERMSxDIGITS`, `gym:FAMILY` of reasoning-gym, a JSONL, Parquet or
-    CSV file with the columns `question` (or `problem`) and `answer`, or `NAME=FILE` for a local copy under a
-    name of one's own. `@N` after any of them takes the first N questions.
+    One of the registry (`math500`), `sums` or `sums:TERMSxDIGITS`, `gym:FAMILY` of reasoning-gym, a JSON, CSV or
+    Parquet file with question and answer in columns of the usual names, or `NAME=FILE` for a local copy under
+    a name of one's own. `@N` after any of them takes the first N questions.
 
     Args:
         text: as above.
@@ -77,26 +78,17 @@ def _source(name: str) -> tuple[SourceSpec, str, bool]:
         return SumsSource(source="sums", **kind), name.replace(":", "-"), True
     if match := _GYM.fullmatch(name):
         return ReasoningGymSource(source="reasoning_gym", family=match[1]), f"gym-{match[1]}", True
-    if name.endswith(FILE_SUFFIXES):
+    if is_known(Path(name)):
         label, equals, path = name.partition("=")
         if not equals or "/" in label or Path(name).is_file():
             path = name
-            label = re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).stem).lstrip("._-") or "file"
+            label = re.sub(r"[^A-Za-z0-9._-]", "-", stem_of(Path(path))).lstrip("._-") or "file"
         return _file(path), label, False
     known = [*REGISTRY, "sums", "sums:2x2", "gym:FAMILY", "FILE.jsonl"]
     raise SpecError(f"no benchmark {name!r}", hint=nearest(name, known))
 
 
 def _file(path: str) -> FileSource:
-    from harness.data.stored import SourceNotFound, check_file
-
-    for question in ("question", "problem"):
-        source = FileSource(source="file", path=path, question=question)
-        try:
-            check_file(source)
-        except SourceNotFound as error:
-            if "no column" in str(error) and question == "question":
-                continue
-            raise
-        return source
-    raise AssertionError("unreachable")
+    columns = check_file(FileSource(source="file", path=path))
+    # By name: evaluations on file that were made of a column `problem` keep their identity.
+    return FileSource(source="file", path=path, question=columns.question, answer=columns.answer)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.data.mix import build_benchmark
 from harness.data.problem import Problem
-from harness.data.sources import source_fingerprint
+from harness.data.sources import dropped_rows, source_fingerprint
 from harness.evaluation.evaluate import Evaluator
 from harness.evaluation.parts import parts_for
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
@@ -75,6 +75,8 @@ def evaluate_into(
         "benchmark_fingerprint": source_fingerprint(benchmark.source),
         **provenance,
     }
+    if (dropped := dropped_rows(benchmark.source)) is not None:
+        fields["invalid_rows"] = dropped
     longer = longer_evaluation(folder, step, benchmark, spec, prompt)
     if longer is not None:
         record, samples = evaluator.shortened(benchmark, *longer)

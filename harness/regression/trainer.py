@@ -13,7 +13,7 @@ import torch
 from harness.data.mix import build_mix
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
-from harness.rewards.composite import CompositeReward
+from harness.rewards.composite import CompositeReward, has_own_functions
 from harness.rollout.build import build_engine
 from harness.spec.recipe import Recipe
 from harness.training.trainer import Trainer
@@ -40,7 +40,7 @@ def training_step(recipe_fields: dict[str, Any], device: str) -> tuple[Callable[
         )
     source = resolve_model(recipe.model)
     loaded = load_model(source, recipe.model, device=torch.device(device))
-    problems = build_mix(recipe.data).problems
+    problems = build_mix(recipe.data, extra=has_own_functions(recipe.reward)).problems
     rewards = CompositeReward(recipe.reward)
     atexit.register(rewards.__exit__, None, None, None)
     trainer = Trainer(

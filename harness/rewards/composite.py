@@ -153,6 +153,11 @@ def normalised_by_group(values: Sequence[float], groups: Sequence[int]) -> list[
     ]
 
 
+def has_own_functions(spec: RewardSpec) -> bool:
+    """Whether a function of the user's own is among them, which may look at the questions' other columns."""
+    return any(function.name not in FUNCTIONS for function in spec.functions)
+
+
 def validate_rewards(spec: RewardSpec) -> None:
     """Whether every function is there and takes its parameters; torch-free, as far as the user's modules are.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class RewardInput:
         truncated: whether the cap ended it.
         question: the question.
         group: number of its group: completions of one prompt share it.
+        columns: the other columns of the question's row, as far as JSON can hold them, by name. Each source of a
+            mix has its own columns; a source that has none leaves this empty.
     """
 
     text: str
@@ -28,6 +30,7 @@ class RewardInput:
     truncated: bool
     question: str = ""
     group: int = 0
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from harness.spec.section import (
     Section,
 )
 
+POOL_STAGES = ("invalid rows", "exact duplicates")
+"""Stages that every funnel begins with: what the sources hold and cannot be candidates."""
+
 
 class PoolSource(Section):
     """A source of candidates."""
@@ -193,6 +196,8 @@ class CurationRecipe(Section):
         names = self.stage_names()
         if len(set(names)) < len(names):
             raise ValueError(f"stage names must be distinct, got {names}; give one a `name`")
+        if taken := set(names) & set(POOL_STAGES):
+            raise ValueError(f"every funnel has a stage {min(taken)!r} of its own; give yours another `name`")
         return self
 
     def stage_names(self) -> list[str]:

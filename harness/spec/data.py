@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from harness.spec.known_datasets import with_known_fields
 from harness.spec.section import Listed, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 
@@ -18,15 +20,46 @@ class _Source(Section):
     """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
 
-class _Tabled(_Source):
-    """A source with columns, one of which may hold the difficulty."""
+ANSWER_PATTERNS = ("gsm8k", "boxed")
+"""Patterns of a reference in its solution that have a name."""
 
+
+class _Tabled(_Source):
+    """A source with columns: question, answer, and perhaps the difficulty."""
+
+    question: str | None = None
+    """Column with the question; null for the one that is called `question`, `problem` or `prompt`."""
+    answer: str | None = None
+    """Column with the reference answer; null for the first of `answer`, `final_answer`, `solution` that is there."""
+    answer_pattern: str | None = None
+    """Where the reference stands in the answer's column, if that holds solutions: `gsm8k` for what follows the last
+    `####`, `boxed` for what is in the last `\\boxed{}`, or a regular expression whose one group is the reference,
+    in its last match; null where the column holds the reference itself."""
+    drop_invalid: bool = False
+    """Drop rows that cannot be used (no question, no answer, an answer that is neither text nor a number, nothing
+    found by the pattern) and count them; otherwise such a row is an error before anything runs."""
     difficulty_column: str | None = None
     """Column with each question's difficulty, such as a grade or a measured pass rate; null for none."""
     difficulty: Annotated[tuple[str, ...], Listed] | None = None
     """Difficulty labels to keep; null for all of them."""
     difficulty_range: Annotated[tuple[float, float], Listed] | None = None
     """Lowest and highest difficulty to keep, both included, where the column holds numbers; null for all."""
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _one_group(cls, pattern: str | None) -> str | None:
+        if pattern is None or pattern in ANSWER_PATTERNS:
+            return pattern
+        try:
+            groups = re.compile(pattern).groups
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        if groups != 1:
+            raise ValueError(
+                f"must be {', '.join(ANSWER_PATTERNS)} or a regular expression with one group, got {pattern!r}, "
+                f"which has {groups or 'none'}"
+            )
+        return pattern
 
     @model_validator(mode="after")
     def _band(self) -> Self:
@@ -59,19 +92,16 @@ class ReasoningGymSource(_Source):
 
 
 class FileSource(_Tabled):
-    """A local JSONL, Parquet or CSV file, by its suffix."""
+    """A local file of rows, by its suffix: `.jsonl`, `.json`, `.csv` (each also as `.gz`) or `.parquet`."""
 
     source: Literal["file"]
     path: str
     """Path, relative to the current folder."""
-    question: str = "question"
-    """Column with the question."""
-    answer: str = "answer"
-    """Column with the reference answer."""
 
 
 class HubSource(_Tabled):
-    """A dataset on the Hugging Face hub."""
+    """A dataset on the Hugging Face hub. Columns, pattern and configuration of datasets that are known
+    (`harness.spec.known_datasets`) need not be given."""
 
     source: Literal["hub"]
     dataset: str
@@ -82,10 +112,11 @@ class HubSource(_Tabled):
     """Split name."""
     revision: str | None = None
     """Hub revision: a commit, tag or branch."""
-    question: str = "problem"
-    """Column with the question."""
-    answer: str = "answer"
-    """Column with the reference answer."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, fields: Any) -> Any:
+        return with_known_fields(fields) if isinstance(fields, dict) else fields
 
 
 class ChampSource(_Source):

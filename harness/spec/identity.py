@@ -31,6 +31,7 @@ IDENTITY_FIELDS = frozenset(
         "data.sources[].split",
         "data.sources[].question",
         "data.sources[].answer",
+        "data.sources[].answer_pattern",
         "data.sources[].weight",
         "data.sources[].quota",
         "data.sources[].difficulty",
@@ -122,6 +123,8 @@ RUNTIME_FIELDS = frozenset(
         "model.liger",
         "data.sources[].path",
         "data.sources[].revision",
+        # A row that cannot be used is an error where it is not dropped: what is trained on is the same either way.
+        "data.sources[].drop_invalid",
         "training.microbatch_tokens",
         "training.packing",
         "rollout.vllm.placement",
@@ -139,6 +142,7 @@ RUNTIME_FIELDS = frozenset(
 """Recipe fields that change speed, memory or names, not the experiment. Fingerprints stand for what is named."""
 
 LATER_FIELDS: dict[str, Any] = {
+    "data.sources[].answer_pattern": None,
     "data.sources[].quota": None,
     "data.sources[].difficulty": None,
     "data.sources[].difficulty_column": None,
@@ -171,6 +175,13 @@ LATER_FIELDS: dict[str, Any] = {
 }
 """Fields that came after version 1, with the value that does what was done before them. At that value a field is
 left out of the identity, so that runs made before it keep theirs."""
+
+FOUND_COLUMNS: dict[str, dict[str, str]] = {
+    "file": {"question": "question", "answer": "answer"},
+    "hub": {"question": "problem", "answer": "answer"},
+}
+"""What a column that is not given counts as, by kind of source: its default from before it was looked for in the
+data. Which column is found follows from the data's content, which is part of the identity."""
 
 EVALUATION_FIELDS = frozenset(
     {
@@ -221,8 +232,11 @@ def flattened(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _experimental(data: Any, name: str = "") -> Any:
-    """The data without runtime fields, and without later fields at their old value, at any depth."""
+    """The data without runtime fields, without later fields at their old value, and with columns by name."""
     if isinstance(data, dict):
+        if name == "data.sources[]":
+            found = FOUND_COLUMNS.get(data["source"], {})
+            data = {key: found.get(key) if value is None else value for key, value in data.items()}
         below = {key: f"{name}.{key}" if name else str(key) for key in data}
         kept = {
             key: (_experimental(value, below[key]), value)

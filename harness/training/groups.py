@@ -129,6 +129,7 @@ def reward_inputs(
             truncated=completion.truncated,
             question=problems[row // size].question,
             group=row // size,
+            columns=problems[row // size].columns,
         )
         for row, (text, completion) in enumerate(zip(texts, completions))
     ]

@@ -24,7 +24,7 @@ from harness.models.device import choose_device
 from harness.models.loading import LoadedModel, load_model
 from harness.models.precision import compute_dtype
 from harness.rewards.answers import AnswerChecker
-from harness.rewards.composite import CompositeReward
+from harness.rewards.composite import CompositeReward, has_own_functions
 from harness.rollout.build import build_engine
 from harness.rollout.engine import Engine
 from harness.spec.hardware import PROFILES
@@ -246,7 +246,8 @@ def _prune(state: _Run, checkpoints: Checkpoints, *, at: int | None = None) -> N
 
 
 def _problems(state: _Run) -> list[Problem]:
-    mix = build_mix(state.job.recipe.data)
+    recipe = state.job.recipe
+    mix = build_mix(recipe.data, extra=has_own_functions(recipe.reward))
     state.event("data", f"{len(mix.problems)} training questions", manifest=mix.manifest)
     return mix.problems
 

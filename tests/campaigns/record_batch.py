@@ -21,7 +21,7 @@ from harness.data.prompts import encode_prompt
 from harness.models.catalog import resolve_model
 from harness.models.device import choose_device
 from harness.models.loading import load_model
-from harness.rewards.composite import CompositeReward
+from harness.rewards.composite import CompositeReward, has_own_functions
 from harness.rollout.build import build_engine
 from harness.rollout.engine import Request, Sampling
 from harness.spec.errors import SpecError
@@ -39,7 +39,7 @@ def record(recipe: Recipe, *, seed: int, prompts: int, completions: int, cap: in
     (arXiv 2503.14476, section 3.4).
     """
     loaded = load_model(resolve_model(recipe.model), recipe.model, device=choose_device("cpu"))
-    problems = build_mix(recipe.data).problems
+    problems = build_mix(recipe.data, extra=has_own_functions(recipe.reward)).problems
     chosen = step_problems(len(problems), seed=seed, step=0, prompts_per_step=prompts)
     asked = [problems[index] for index in chosen]
     requests = [

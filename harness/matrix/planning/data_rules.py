@@ -6,17 +6,18 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.curation.text import compared
 from harness.data.mix import build_benchmark, build_mix
-from harness.data.sources import SourceNotFound, load_source
+from harness.data.references import FEW, listed_rows, shortened, solution_mark, whole_solutions
+from harness.data.sources import Loaded, SourceNotFound, Split, UnusableData, read_source, usable
+from harness.matrix.planning.preflight import SOLUTION_RULE
 from harness.models.architecture import Architecture
 from harness.models.catalog import ModelSource, resolve_model
 from harness.models.errors import ModelNotFound
 from harness.models.known import known_architecture
 from harness.rewards.answers import AnswerChecker
-from harness.spec.data import DataSpec
+from harness.spec.data import DataSpec, FileSource, HubSource, SourceSpec
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
 from harness.spec.lint import grids, rules, trl_recipes, trl_rules, trl_settings
@@ -175,8 +176,12 @@ def _architectures(grid: Grid, notes: list[str]) -> dict[str, Architecture | Mod
 
 
 def _golds(grid: Grid, notes: list[str]) -> Iterator[Finding]:
-    """Reference answers that the answer checker cannot read."""
-    sources: dict[str, tuple[Any, str, int, Place]] = {}
+    """Reference answers that no answer can equal: whole solutions, and what the answer checker cannot read.
+
+    Raises:
+        SpecError: a source cannot be used, at its line.
+    """
+    sources: dict[str, tuple[SourceSpec, Split, int, Place]] = {}
     for cell in grid.cells:
         for index, source in enumerate(cell.recipe.data.sources):
             key, line = grid.where(cell, ("data", "sources", index))
@@ -188,27 +193,57 @@ def _golds(grid: Grid, notes: list[str]) -> Iterator[Finding]:
         sources.setdefault(key, (benchmark.source, "test", benchmark.seed, place))
     with AnswerChecker() as checker:
         for source, split, seed, place in sources.values():
+            # What is stored is looked at whole, as far as that takes no algebra.
+            count = None if isinstance(source, FileSource | HubSource) else GOLDS
             try:
-                problems = load_source(source, split=split, count=GOLDS, seed=seed)  # type: ignore[arg-type]
+                loaded = usable(source, read_source(source, split=split, count=count, seed=seed))
+            except UnusableData as error:
+                raise SpecError(
+                    f"{place.key}: {error.message}", file=grid.file, line=place.line, hint=error.hint
+                ) from None
             except SourceNotFound as error:
                 notes.append(f"{error.message}; its answers were not looked at")
                 continue
-            checks = checker.check_many([("\\boxed{0}", problem.answer) for problem in problems])
-            bad = [p for p, c in zip(problems, checks, strict=True) if c.reason == "unparsable reference"]
-            if bad:
-                yield Finding(
-                    rule="gold-unparsable",
-                    severity="error" if len(bad) > len(problems) // 20 else "warning",
-                    file=grid.file,
-                    place=place,
-                    effect=f"{len(bad)} of {len(problems)} reference answers cannot be parsed, such as "
-                    f"{_short(bad[0].answer)}: only the same text word for word is right",
-                    instead="answers as numbers, LaTeX or plain words; or drop these questions",
-                )
+            if loaded.stored is not None and (dropped := loaded.stored.dropped()) is not None:
+                notes.append(dropped)
+            yield from _solutions(grid, source, loaded, place)
+            yield from _unparsable(grid, loaded, checker, place)
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "…")
+def _solutions(grid: Grid, source: SourceSpec, loaded: Loaded, place: Place) -> Iterator[Finding]:
+    if loaded.stored is None or not isinstance(source, FileSource | HubSource):
+        return
+    stored = loaded.stored
+    found = whole_solutions(
+        stored.problems, column=stored.columns.answer, unit=stored.unit, pattern=source.answer_pattern
+    )
+    if found is not None:
+        yield Finding(
+            rule=SOLUTION_RULE,
+            severity="error" if found.grave else "warning",
+            file=grid.file,
+            place=place,
+            effect=found.effect,
+            instead=found.instead,
+        )
+
+
+def _unparsable(grid: Grid, loaded: Loaded, checker: AnswerChecker, place: Place) -> Iterator[Finding]:
+    problems = [p for p in loaded.problems if solution_mark(p.answer) is None][:GOLDS]
+    checks = checker.check_many([("\\boxed{0}", problem.answer) for problem in problems])
+    bad = [p for p, c in zip(problems, checks, strict=True) if c.reason == "unparsable reference"]
+    if bad:
+        unit = None if loaded.stored is None else loaded.stored.unit
+        rows = f" ({listed_rows(unit, sorted(problem.row for problem in bad))})" if unit else ""
+        yield Finding(
+            rule="gold-unparsable",
+            severity="error" if len(bad) > len(problems) // FEW else "warning",
+            file=grid.file,
+            place=place,
+            effect=f"{len(bad)} of {len(problems)} reference answers cannot be parsed, such as "
+            f"{shortened(bad[0].answer)}: only the same text word for word is right{rows}",
+            instead="answers as numbers, LaTeX or plain words; or drop these questions",
+        )
 
 
 def _overlaps(grid: Grid, notes: list[str]) -> Iterator[Finding]:
@@ -240,6 +275,6 @@ def _overlaps(grid: Grid, notes: list[str]) -> Iterator[Finding]:
                     file=grid.file,
                     place=place,
                     effect=f"{len(common)} of {len(questions)} questions of {name} are trained on, such as "
-                    f"{_short(example)}: its accuracy measures memory",
+                    f"{shortened(example)}: its accuracy measures memory",
                     instead="another source or split, or questions that `python -m harness.curate` decontaminated",
                 )

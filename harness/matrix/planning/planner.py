@@ -142,7 +142,11 @@ def make_plan(
         levels={r: {axis: group[0].cell.levels[axis] for axis in free} for r, group in groups.items()},
         models={job.run_id: world.model(job.recipe.model) for job in jobs},
         sharing=[*_sharing(cells, groups, bases), *fork_sentences(jobs, Store(out))],
-        warnings=[*filter(None, [assumption(world.assumed_models, world.assumed_data)]), *_duplicates(cells)],
+        warnings=[
+            *filter(None, [assumption(world.assumed_models, world.assumed_data)]),
+            *world.data_warnings,
+            *_duplicates(cells),
+        ],
     )
 
 

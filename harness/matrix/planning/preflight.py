@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.data.errors import SourceNotFound
 from harness.data.mix import build_benchmark
-from harness.data.sources import check_source, source_fingerprint
+from harness.data.references import WholeSolutions, whole_solutions
+from harness.data.sources import check_rows, check_source, source_fingerprint
 from harness.matrix.planning.offline_fallback import PREFIX, assumed_fingerprint, assumed_model
 from harness.models.catalog import ModelSource, resolve_model
 from harness.models.errors import ModelNotFound
 from harness.rewards.composite import UnknownReward, validate_rewards
-from harness.spec.data import SourceSpec
+from harness.spec.data import FileSource, SourceSpec
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
@@ -27,6 +28,9 @@ from harness.store.errors import StoreError
 from harness.store.folders import Store
 from harness.store.schema import current
 
+SOLUTION_RULE = "gold-solution"
+"""The linter's rule about references that are whole solutions."""
+
 
 @dataclass
 class ResolvedInputs:
@@ -36,11 +40,14 @@ class ResolvedInputs:
         planning: nothing is to be run, so a hub that cannot be reached may be planned without.
         assumed_models: hub models whose dimensions were taken for granted.
         assumed_data: hub datasets whose content was.
+        data_warnings: rows that are dropped, and references that no answer can equal but that are waived.
     """
 
     planning: bool = False
     assumed_models: list[str] = field(default_factory=list)
     assumed_data: list[str] = field(default_factory=list)
+    data_warnings: list[str] = field(default_factory=list)
+    _solutions: dict[str, WholeSolutions | None] = field(default_factory=dict)
     _models: dict[str, ModelSource] = field(default_factory=dict)
     _data: dict[str, str] = field(default_factory=dict)
     _passed: set[str] = field(default_factory=set)
@@ -65,6 +72,7 @@ class ResolvedInputs:
         if key not in self._data:
             try:
                 check_source(source)
+                self._solutions[key] = self._check_rows(source)
                 self._data[key] = source_fingerprint(source)
             except SourceNotFound:
                 if not self.planning or (assumed := assumed_fingerprint(source)) is None:
@@ -72,6 +80,30 @@ class ResolvedInputs:
                 self._data[key] = assumed
                 self.assumed_data.append(assumed.removeprefix(PREFIX).rpartition("@")[0])
         return self._data[key]
+
+    def _check_rows(self, source: SourceSpec) -> WholeSolutions | None:
+        """Reads a file in full; references of it that no answer can equal."""
+        if (stored := check_rows(source)) is None or not isinstance(source, FileSource):
+            return None
+        if (dropped := stored.dropped()) is not None:
+            self.data_warnings.append(dropped)
+        return whole_solutions(
+            stored.problems, column=stored.columns.answer, unit=stored.unit, pattern=source.answer_pattern
+        )
+
+    def check_references(self, source: SourceSpec, waivers: Mapping[str, str]) -> None:
+        """Whether answers can equal the references of a source that was looked up.
+
+        Raises:
+            SourceNotFound: more than a few of them are whole solutions, and the grid does not waive it.
+        """
+        found = self._solutions.get(source.model_dump_json())
+        if found is None:
+            return
+        if found.grave and SOLUTION_RULE not in waivers:
+            raise SourceNotFound(found.effect, found.instead)
+        if found.effect not in self.data_warnings:
+            self.data_warnings.append(found.effect)
 
     def evaluations(self, key: str, make: Callable[[], dict[str, Identity]]) -> dict[str, Identity]:
         """Identities of the benchmarks under what `key` names, made once."""
@@ -122,6 +154,7 @@ def _check_benchmark(grid: Grid, world: ResolvedInputs, index: int, benchmark: B
     path: Path_ = ("evaluate", "benchmarks", index, "source")
     try:
         world.fingerprint(benchmark.source)
+        world.check_references(benchmark.source, grid.head.lint.waive)
         if benchmark.source.source != "hub":  # which would be downloaded for it
             build_benchmark(benchmark)
     except (SourceNotFound, SpecError) as error:
@@ -142,6 +175,7 @@ def _check_cell(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
     for index, source in enumerate(recipe.data.sources):
         try:
             world.fingerprint(source)
+            world.check_references(source, grid.head.lint.waive)
         except SourceNotFound as error:
             raise located(grid, cell, ("data", "sources", index), *_told(error)) from None
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from harness.rewards.composite import Composite, UnknownReward
 from harness.rewards.functions import DIRECTIONS
@@ -87,7 +88,32 @@ def _completion(
     )
     room = max(0, size - len(opening) - len(closing))
     text = (opening + _filler(room) + closing)[: max(size, len(opening) + len(closing))]
-    return RewardInput(text=text, answer="1", tokens=tokens, cap=cap, truncated=False, question="1 = ?")
+    return RewardInput(
+        text=text,
+        answer="1",
+        tokens=tokens,
+        cap=cap,
+        truncated=False,
+        question="1 = ?",
+        columns=_NoColumns(),
+    )
+
+
+class _ColumnsWanted(Exception):
+    """A reward function looks at columns of the data, which the linter's completions do not come from."""
+
+
+class _NoColumns(Mapping[str, Any]):
+    """Columns that nobody can look at without saying so."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise _ColumnsWanted(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise _ColumnsWanted
+
+    def __len__(self) -> int:
+        raise _ColumnsWanted
 
 
 def _filler(characters: int) -> str:
@@ -125,6 +151,15 @@ def _of_reward(run: RunSettings, spec: RewardSpec) -> Iterator[Finding]:
             own = list(_of_function(run, function, place))
         except UnknownReward:
             return  # an error of the grid, reported elsewhere
+        except _ColumnsWanted:
+            yield run.finding(
+                "reward-columns",
+                "info",
+                place,
+                f"`{function.name}` looks at the questions' columns: neither it nor the sum it is part of is judged",
+                "nothing: it is told so that nobody takes silence for approval",
+            )
+            return
         except Exception as error:  # whatever a user's function raises
             yield run.finding(
                 "reward-failing",

@@ -119,6 +119,31 @@ def test_killed_again_and_again_and_continued_gives_the_same_bytes(recipe, whole
         pd.testing.assert_frame_equal(first, second, check_exact=False, atol=1e-4)
 
 
+def test_rows_that_cannot_be_candidates_are_counted_first(tmp_path):
+    """Invalid rows and repeats are stages of the funnel, whether it is made or taken from file."""
+    data, recipe, out = tmp_path / "pool.jsonl", tmp_path / "recipe.yaml", tmp_path / "out"
+    rows = ['{"problem": "1+1=", "answer": 2}', '{"problem": "1+1=", "answer": "3"}', "{oops"]
+    rows += ['{"problem": "2+2=", "answer": null}', '{"problem": "3+3=", "answer": "6"}']
+    data.write_text("\n".join(rows) + "\n")
+    recipe.write_text(
+        f"name: own\nsources: [{{source: {{source: file, path: {data}}}}}]\nstages: [{{stage: answers}}]\n"
+    )
+    for _ in range(2):
+        assert curate.main(["--recipe", str(recipe), "--out", str(out)]) == 0
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["pool"]["count"] == 5
+        assert [(s["name"], s["kept"]) for s in manifest["stages"]] == [
+            *(("invalid rows", 3), ("exact duplicates", 2), ("answers", 2)),
+        ]
+        assert sum(manifest["stages"][0]["rejected"].values()) == 2
+        rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+        assert [(r["id"], r["stage"]) for r in rejected] == [
+            *(("pool:2", "invalid rows"), ("pool:3", "invalid rows"), ("pool:1", "exact duplicates")),
+        ]
+        assert rejected[0]["detail"] == f"{data}:3"
+        assert rejected[2]["detail"] == "of pool:0, which has the answer 2"
+
+
 def test_a_finished_curation_asks_no_model_again(recipe, whole, monkeypatch):
     def asked(*_):
         raise AssertionError("a model was loaded")

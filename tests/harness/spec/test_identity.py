@@ -82,6 +82,21 @@ def test_spelling_of_numbers_and_defaults_does_not_count():
     assert digest(model={"name": "tiny", "dtype": "float32"}) == digest()
 
 
+def with_source(**source):
+    return digest(data={"sources": [source]})
+
+
+def test_columns_that_are_looked_for_count_as_their_former_defaults():
+    file = {"source": "file", "path": "a.jsonl"}
+    assert with_source(**file) == with_source(**file, question="question", answer="answer")
+    assert with_source(**file) != with_source(**file, question="problem")
+    hub = {"source": "hub", "dataset": "someone/some"}
+    assert with_source(**hub) == with_source(**hub, question="problem", answer="answer")
+    assert with_source(**hub) != with_source(**hub, question="question")
+    assert with_source(**file) == with_source(**file, drop_invalid=True)
+    assert with_source(**file) != with_source(**file, answer_pattern="gsm8k")
+
+
 @pytest.mark.parametrize(
     "sections",
     [

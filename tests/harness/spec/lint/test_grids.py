@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.matrix.planning.data_rules import before_spending, lint_file
+from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.lint.finding import RULES, clean
 
@@ -173,6 +174,7 @@ def test_answers_that_do_not_parse_are_found(tmp_path):
     [finding] = found(lint(tmp_path, source), "gold-unparsable")
     assert finding.severity == "error"
     assert "2 of 20" in finding.effect
+    assert "(lines 19, 20)" in finding.effect
 
 
 def test_benchmark_questions_that_are_trained_on_are_found(tmp_path):
@@ -224,6 +226,65 @@ def test_a_users_reward_is_asked_too(tmp_path, monkeypatch):
     assert finding.severity == "warning"
     [finding] = found(lint(tmp_path, ("{name: accuracy}", "{name: 'mine:breaks'}")), "reward-failing")
     assert "KeyError" in finding.effect
+
+
+def test_a_reward_that_looks_at_columns_is_not_judged(tmp_path, monkeypatch):
+    (tmp_path / "lookers.py").write_text(
+        "def takes(batch, context):\n    return [float(item.columns['level']) for item in batch]\n"
+        "def asks(batch, context):\n    return [float(item.columns.get('level', 0)) for item in batch]\n"
+        "def counts(batch, context):\n    return [float(bool(item.columns)) for item in batch]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("takes", "asks", "counts"):
+        linted = lint(tmp_path, ("{name: accuracy}", f"{{name: 'lookers:{name}'}}"))
+        assert [(f.rule, f.severity) for f in linted.findings] == [("reward-columns", "info")]
+
+
+SOLUTIONS = {
+    "gsm8k": ("answer", "There are 2*7=<<2*7=14>>14 pens.\n#### 14", "answer_pattern: gsm8k"),
+    "boxed": ("solution", "We multiply. The answer is $\\boxed{14}$.", "answer_pattern: boxed"),
+    "prose": ("answer", "There are two boxes of seven pens. That makes 14 pens.", "answer_pattern:"),
+    "long": ("answer", "x + " * 300 + "1", "`answer: …`"),
+}
+
+
+@pytest.mark.parametrize("kind", SOLUTIONS)
+def test_references_that_are_whole_solutions_are_found(tmp_path, kind):
+    column, text, field = SOLUTIONS[kind]
+    file = tmp_path / "rows.jsonl"
+    rows = [{"question": f"question {i}?", column: text if i % 2 else "14"} for i in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = ("{source: sums, terms: [2], digits: [1]}", f"{{source: file, path: {file}}}")
+    [finding] = found(lint(tmp_path, source), "gold-solution")
+    assert finding.severity == "error"
+    assert f"20 of 40 references in column '{column}'" in finding.effect
+    assert "(lines 2, 4, 6, " in finding.effect
+    assert field in finding.instead
+    assert finding.place.line == 5
+
+
+@pytest.mark.parametrize("pattern", ["gsm8k", "boxed"])
+def test_references_that_the_pattern_finds_are_sound(tmp_path, pattern):
+    column, text, _ = SOLUTIONS[pattern]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(
+        "".join(json.dumps({"question": f"question {i}?", column: text}) + "\n" for i in range(40))
+    )
+    source = (
+        "{source: sums, terms: [2], digits: [1]}",
+        f"{{source: file, path: {file}, answer_pattern: {pattern}}}",
+    )
+    assert lint(tmp_path, source).findings == []
+
+
+def test_rows_that_cannot_be_used_stop_the_linter_or_are_noted(tmp_path):
+    file = questions(tmp_path, [("question 1?", "1"), ("question 2?", None), ("question 3?", "3")])
+    text = "{source: sums, terms: [2], digits: [1]}"
+    with pytest.raises(SpecError, match=r"grid\.yaml:5: base\.data\.sources\[0\]: .*rows\.jsonl:2: 'answer'"):
+        lint(tmp_path, (text, f"{{source: file, path: {file}}}"))
+    linted = lint(tmp_path, (text, f"{{source: file, path: {file}, drop_invalid: true}}"))
+    assert len(linted.notes) == 1
+    assert "1 of 3 rows are dropped" in linted.notes[0]
 
 
 def test_every_rule_is_named_in_a_test():
