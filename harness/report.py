@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The flag's former name.
     parser.add_argument("--foreign", dest="external", nargs="+", type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--run", action="append", default=[], metavar="FILE=NAME[,seed=1][,step=100][,AXIS=LEVEL]",
+        "--run", action="append", default=[], metavar="FILE=NAME[,seed=1][,step=100][,eval_seed=1][,AXIS=LEVEL]",
         help="with --external: whose results a JSON file (or the files of a folder) holds, where its model's name "
         "does not say it, such as repeated runs; give it once a file",
     )  # fmt: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from harness.spec.errors import SpecError
 
-RUN_FORM = "--run FILE=NAME[,seed=1][,step=100][,AXIS=LEVEL]"
-_NUMBERS = ("seed", "step")
+RUN_FORM = "--run FILE=NAME[,seed=1][,step=100][,eval_seed=1][,AXIS=LEVEL]"
+_NUMBERS = ("seed", "step", "eval_seed")
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class RunChoice:
         file: a file, the end of its path, or a folder whose files are meant.
         name: of the run.
         seed, step: of the run, and of its checkpoint.
+        eval_seed: of the evaluation; several of one checkpoint are pooled, as further samples of its questions.
         levels: by axis.
     """
 
@@ -28,6 +29,7 @@ class RunChoice:
     name: str = ""
     seed: int | None = None
     step: int | None = None
+    eval_seed: int | None = None
     levels: Mapping[str, str] = field(default_factory=dict)
 
     def means(self, file: Path) -> bool:
@@ -133,4 +135,4 @@ def parse_run(text: str) -> RunChoice:
                 raise SpecError(f"--run {text}: `{key}` must be a whole number, got {value!r}")
             numbers[key] = int(value)
     levels = {key.removeprefix("axis."): value for key, value in levels.items()}
-    return RunChoice(file, name.strip(), numbers["seed"], numbers["step"], levels)
+    return RunChoice(file, name.strip(), levels=levels, **numbers)

@@ -88,6 +88,9 @@ def external_study(
         "evaluate": {"benchmarks": [{"name": n} for n in dict.fromkeys(frame["benchmark"])]},
         "verdict": {"delta": delta, "alpha": 0.05, "power": 0.8, "baseline": dict(baselines or {})},
     }
+    if notes and "model" in varied and "model" not in (baselines or {}):
+        first = order["model"][0]
+        notes = (*notes, ("Baseline", (f"{first}, the first read; --baseline model=NAME chooses another",)))
     if not by_length:
         notes = (*notes, *_earlier_steps(frame))
     return _study(frame, runs, varied, grid, out, files, notes)

@@ -150,19 +150,28 @@ def _entries(read: Sequence[ResultFile], owners: Sequence[Owner], notes: Reading
 
 
 def _check_twice(entries: Sequence[_Entry]) -> None:
+    """Refuses two files of one checkpoint, and says how to tell them apart."""
     seen: dict[tuple[Any, ...], _Entry] = {}
+    twice: list[tuple[_Entry, _Entry]] = []
     for entry in entries:
         own = entry.owner
-        key = (own.run, own.seed, tuple(sorted(own.levels.items())), entry.step, entry.benchmark)
+        levels = tuple(sorted(own.levels.items()))
+        key = (own.run, own.seed or 0, own.eval_seed or 0, levels, entry.step, entry.benchmark)
         other = seen.setdefault(key, entry)
         if other is not entry:
-            one, two = other.file.path, entry.file.path
-            raise SpecError(
-                f"{entry.benchmark} of {own.run} is given twice, here and in {one}", file=two,
-                hint="leave one out, or say which is which: "
-                f"--run {one}={own.run},seed=0 --run {two}={own.run},seed=1\n"
-                f"  (the form is {RUN_FORM})",
-            )  # fmt: skip
+            twice.append((other, entry))
+    if not twice:
+        return
+    first, second = twice[0]
+    one, two, run = first.file.path, second.file.path, second.owner.run
+    more = len({entry.file.path for _, entry in twice}) - 1
+    raise SpecError(
+        f"{second.benchmark} of {run} is given twice, here and in {one}"
+        + (f"; {more} other file{'s' * (more > 1)} likewise" if more else ""),
+        file=two,
+        hint=f"another training run: --run {two}={run},seed=1; the same weights asked again: "
+        f"--run {two}={run},eval_seed=1\n  or leave it out. The form is {RUN_FORM}",
+    )
 
 
 def _figures(entries: Sequence[_Entry], choices: Choices, notes: ReadingNotes) -> list[_Figure]:
@@ -327,7 +336,28 @@ def _frame(figures: Sequence[_Figure], notes: ReadingNotes) -> pd.DataFrame:
         else:
             totals = (figure.questions, figure.samples, 100 * figure.accuracy)
             rows.append({**place, **dict(zip(_TOTAL, totals))})
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return _pooled(frame, by_question) if any(f.entry.owner.eval_seed for f in figures) else frame
+
+
+def _pooled(frame: pd.DataFrame, by_question: bool) -> pd.DataFrame:
+    """Several evaluations of a checkpoint as one of more samples a question."""
+    place = [c for c in frame.columns if c not in (*_QUESTION, *_TOTAL)]
+    if by_question:
+        return frame.groupby([*place, "question"], sort=False, as_index=False).sum()
+    own = frame.groupby(place, sort=False)
+    differ = own["questions"].nunique()
+    if int(differ.max()) > 1:
+        where = dict(zip(place, pd.Index(differ[differ > 1].index)[0]))
+        raise SpecError(
+            f"{where['benchmark']} of {where['run']} was asked with different numbers of questions",
+            hint="evaluations of one checkpoint are pooled where they asked the same questions: leave one out",
+        )
+    right = frame.assign(accuracy_percent=frame["accuracy_percent"] * frame["samples_per_question"])
+    sums = right.groupby(place, sort=False, as_index=False).agg(
+        {"questions": "first", "samples_per_question": "sum", "accuracy_percent": "sum"}
+    )
+    return sums.assign(accuracy_percent=sums["accuracy_percent"] / sums["samples_per_question"])
 
 
 def _question_names(figures: Sequence[_Figure], notes: ReadingNotes) -> dict[tuple[int, str], str]:

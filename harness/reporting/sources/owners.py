@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.reporting.sources.choices import Choices
+from harness.reporting.sources.choices import Choices, RunChoice
 from harness.reporting.sources.reading_notes import few
 from harness.reporting.sources.result_file import ResultFile
 from harness.spec.errors import SpecError
@@ -13,11 +13,12 @@ from harness.spec.errors import SpecError
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose results a file holds: a run, and the checkpoint of it."""
+    """Whose results a file holds: a run, the checkpoint of it, and which evaluation of that."""
 
     run: str
     seed: int | None
     step: int | None
+    eval_seed: int | None
     levels: Mapping[str, str]
 
 
@@ -42,8 +43,8 @@ def owners_of(read: Sequence[ResultFile], choices: Choices) -> list[Owner]:
         name = choice.name if choice and choice.name else model
         if not name:
             raise SpecError("names no model", file=file.path, hint=f"say whose it is: --run {file.path}=NAME")
-        seed, step = (choice.seed, choice.step) if choice else (None, None)
-        owners.append(Owner(name, seed, step, levels or {"model": name}))
+        said_so = choice or RunChoice("")
+        owners.append(Owner(name, said_so.seed, said_so.step, said_so.eval_seed, levels or {"model": name}))
     return owners
 
 
@@ -72,6 +73,7 @@ def owner_text(file: ResultFile, owner: Owner, steps: set[int]) -> str:
     """A file, and the run and checkpoints that it is read as."""
     said = [f"{axis}={level}" for axis, level in owner.levels.items() if level != owner.run]
     said += [f"seed {owner.seed}"] if owner.seed is not None else []
+    said += [f"evaluation {owner.eval_seed}"] if owner.eval_seed is not None else []
     if steps != {1} or owner.step is not None:
         said.append(f"step {few(str(s) for s in sorted(steps))}")
     return f"{file.path} ({file.tool}): {', '.join([owner.run, *said])}"

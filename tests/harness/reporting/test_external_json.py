@@ -315,7 +315,8 @@ def test_repeated_runs_can_be_told_apart(written, tmp_path):
     with pytest.raises(SpecError, match="aime24 of me/m is given twice") as error:
         read(first, second)
     assert len(str(error.value).splitlines()) <= 3
-    assert f"--run {first}=me/m,seed=0 --run {second}=me/m,seed=1" in str(error.value)
+    for said in (f"--run {second}=me/m,seed=1", f"--run {second}=me/m,eval_seed=1", "[,step=100]"):
+        assert said in str(error.value)
     frame, notes = read(
         first, second, runs=[parse_run(f"{p}=me/m,seed={i}") for i, p in enumerate((first, second))]
     )
@@ -331,6 +332,30 @@ def test_repeated_runs_can_be_told_apart(written, tmp_path):
     assert "axis.model" not in frame
     with pytest.raises(SpecError, match="no level of `reward`"):
         read(first, second, runs=levels[:1])
+
+
+def test_evaluations_of_one_checkpoint_are_pooled(written):
+    for totals in (True, False):
+        paths = []
+        for i, right in enumerate(([0, 1], [1, 1])):
+            paths.append(
+                written(lm_eval({"t": {"acc,none": sum(right) / 2}}, questions=2), f"{i}/results_1.json")
+            )
+            if not totals:
+                written(
+                    lines([sample(q, v, metric="acc") for q, v in enumerate(right)]), f"{i}/samples_t_1.jsonl"
+                )
+        frame, _ = read(*paths, runs=[parse_run(f"{paths[1]}=me/m,eval_seed=1")])
+        if totals:
+            assert frame[["questions", "samples_per_question", "accuracy_percent"]].values.tolist() == [
+                [2, 2, 75]
+            ]
+        else:
+            assert frame[["question", "samples", "correct"]].values.tolist() == [["0", 2, 1], ["1", 2, 2]]
+    more = written(lm_eval({"t": {"acc,none": 0.5}}, questions=3))
+    other = written(lm_eval({"t": {"acc,none": 0.5}}, questions=2))
+    with pytest.raises(SpecError, match="different numbers of questions"):
+        read(other, more, runs=[parse_run(f"{more}=me/m,eval_seed=1")])
 
 
 def test_a_folder_may_be_said_to_be_a_run(written, tmp_path):
