@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from harness.data.mix import build_benchmark
 from harness.data.problem import Problem
-from harness.data.sources import check_source, source_fingerprint
+from harness.data.references import whole_solutions
+from harness.data.sources import check_rows, check_source, source_fingerprint
 from harness.models.catalog import ModelSource, resolve_model
 from harness.spec.data import DataSpec, SumsSource
 from harness.spec.errors import SpecError
@@ -75,7 +76,7 @@ def check(session: Session) -> ModelSource:
     """Finds the model and the benchmarks, before anything is written.
 
     Raises:
-        SpecError: one of them isn't there, or the cap is beyond the model's context.
+        SpecError: one of them isn't there or cannot be used, or the cap is beyond the model's context.
     """
     source = resolve_model(session.model)
     if max(session.caps, default=0) > session.evaluate.max_completion_tokens:
@@ -91,7 +92,18 @@ def check(session: Session) -> ModelSource:
         )
     for benchmark in session.evaluate.benchmarks:
         check_source(benchmark.source)
+        _check_rows(benchmark)
     return source
+
+
+def _check_rows(benchmark: BenchmarkSpec) -> None:
+    stored = check_rows(benchmark.source)
+    if stored is None:
+        return
+    pattern = getattr(benchmark.source, "answer_pattern", None)
+    found = whole_solutions(stored.problems, column=stored.columns.answer, unit=stored.unit, pattern=pattern)
+    if found is not None and found.grave:
+        raise SpecError(f"benchmark {benchmark.name!r}: {found.effect}", hint=found.instead)
 
 
 def missing(session: Session, folder: RunFolder) -> list[tuple[EvaluateSpec, BenchmarkSpec, str]]:

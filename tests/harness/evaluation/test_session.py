@@ -365,3 +365,28 @@ def test_wrong_input_ends_in_two_lines(arguments, message, tmp_path, capsys, mon
     assert re.search(message, error), error
     assert len(error.strip().splitlines()) <= 3
     assert not list(tmp_path.rglob("runs"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"question": "1+1=", "answer": "so\n#### 2"},
+            "benchmark 'own': 1 of 1 references in column 'answer' are",
+        ),
+        ({"question": "1+1=", "answer": None}, "own.jsonl:1: 'answer' must be text or a number, got null"),
+    ],
+)
+def test_a_file_that_cannot_be_judged_is_refused_before_a_model_is_loaded(row, message, tmp_path, capsys):
+    (tmp_path / "own.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = [
+        "--model",
+        "tiny",
+        "--benchmarks",
+        str(tmp_path / "own.jsonl"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert evaluate.main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

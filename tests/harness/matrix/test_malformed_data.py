@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from harness import lint, plan
+from harness import ablate, lint, plan
 
 GRID = """\
 name: g
@@ -83,7 +83,7 @@ def told(command, arguments):
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         code = command.main(arguments)
-    return code, error.getvalue()
+    return code, out.getvalue(), error.getvalue()
 
 
 def check(folder, seed):
@@ -99,13 +99,52 @@ def check(folder, seed):
         (lint, [str(grid)]),
         (plan, ["--grid", str(grid), "--out", str(folder / "out")]),
     ):
-        code, error = told(command, arguments)
+        code, _, error = told(command, arguments)
         assert code in (0, 1, 2), (seed, error)
         assert len(error.splitlines()) <= 3, (seed, error)
         assert code != 2 or str(grid) in error, (seed, error)
         codes.append(code)
     # What the plan accepts, the linter can read.
     assert codes[1] != 0 or codes[0] != 2, (seed, codes)
+
+
+def planned(tmp_path, rows, fields="", command=plan, waive=""):
+    path, grid = tmp_path / "rows.jsonl", tmp_path / "grid.yaml"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bench = "sums, terms: [2], digits: [1]"
+    grid.write_text(GRID.format(path=path, fields=fields, bench=bench) + waive)
+    dry = ["--dry-run"] if command is ablate else []
+    code, out, error = told(command, ["--grid", str(grid), "--out", str(tmp_path / "out"), *dry])
+    assert not (tmp_path / "out").exists()
+    return code, out, error
+
+
+SOLVED = [{"question": f"{i} boxes?", "answer": f"7*{i}=<<7*{i}={7 * i}>>\n#### {7 * i}"} for i in range(8)]
+
+
+@pytest.mark.parametrize("command", [plan, ablate])
+def test_what_no_answer_can_equal_is_refused_before_anything_runs(tmp_path, command):
+    code, _, error = planned(tmp_path, SOLVED, command=command)
+    assert code == 2
+    assert (
+        "grid.yaml:5: base.data.sources[0]: 8 of 8 references in column 'answer' are whole solutions" in error
+    )
+    assert "set `answer_pattern: gsm8k`" in error
+    assert planned(tmp_path, SOLVED, ", answer_pattern: gsm8k", command)[0] == 0
+
+
+def test_the_plan_says_what_is_waived_and_what_is_dropped(tmp_path):
+    waive = "lint: {waive: {gold-solution: the reward reads the solutions itself}}\n"
+    code, out, _ = planned(tmp_path, SOLVED, waive=waive)
+    assert code == 0
+    assert "8 of 8 references in column 'answer' are whole solutions" in " ".join(out.split())
+    rows = [{"question": "1+1=", "answer": 2}, {"question": "2+2="}]
+    code, _, error = planned(tmp_path, rows)
+    assert code == 2
+    assert "rows.jsonl:2: has no 'answer'\n  mend what is wrong there, or drop" in error
+    code, out, _ = planned(tmp_path, rows, ", drop_invalid: true")
+    assert code == 0
+    assert "1 of 2 rows are dropped: 1 × has no 'answer' (line 2)" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("seeds", [range(6), range(6, 12)])
