@@ -71,7 +71,7 @@ def read_json_results(
     choices.check_runs(files)
     notes = ReadingNotes()
     read = [_read(file) for file in files]
-    owners = owners_of(read, choices)
+    owners = owners_of(read, choices, notes)
     entries = _entries(read, owners, notes)
     _check_twice(entries)
     figures = _figures(entries, choices, notes)
@@ -89,11 +89,9 @@ def read_json_results(
 def _read(file: Path) -> ResultFile:
     data = read_json(file)
     if not isinstance(data, dict) or not isinstance(data.get("results"), dict):
-        what = (
-            f"it has {few(map(str, data))}"
-            if isinstance(data, dict) and data
-            else "it is no JSON object with keys"
-        )
+        what = "it is no JSON object with keys"
+        if isinstance(data, dict) and data:
+            what = "`results` is no object" if "results" in data else f"it has {few(map(str, data))}"
         raise SpecError(
             f"is no result of lm-eval or lighteval: it has no `results`; {what}", file=file,
             hint="give the results_*.json that they write, or a long CSV",

@@ -48,7 +48,9 @@ def read_lm_eval(file: Path, data: Mapping[str, Any]) -> ResultFile:
     beside = _Samples(file, data, list(results))
     for key, row in results.items():
         if members := _members(data, key):
-            left_out[key] = f"is the mean of its {len(members)} subtasks, which are read"
+            left_out[key] = (
+                f"is the mean of {len(members)} subtask{'s' * (len(members) > 1)}, read one by one"
+            )
             continue
         own = mapping(mapping(data.get("higher_is_better")).get(key))
         values, errors, wrong = split_metrics(row, {name for name, higher in own.items() if higher is False})

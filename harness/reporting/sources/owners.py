@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.reporting.sources.choices import Choices, RunChoice
-from harness.reporting.sources.reading_notes import few
+from harness.reporting.sources.reading_notes import ReadingNotes, few
 from harness.reporting.sources.result_file import ResultFile
 from harness.spec.errors import SpecError
 
@@ -22,8 +22,11 @@ class Owner:
     levels: Mapping[str, str]
 
 
-def owners_of(read: Sequence[ResultFile], choices: Choices) -> list[Owner]:
+def owners_of(read: Sequence[ResultFile], choices: Choices, notes: ReadingNotes) -> list[Owner]:
     """The run of every file, in their order.
+
+    A file that names no step is no checkpoint of a run whose other files do, for it may be of any: it is a model of
+    its own, which is noted.
 
     Raises:
         SpecError: a file names no model, or no level of an axis that other files have.
@@ -31,7 +34,7 @@ def owners_of(read: Sequence[ResultFile], choices: Choices) -> list[Owner]:
     said = [choices.run(file.path) for file in read]
     axes = list(dict.fromkeys(axis for choice in said if choice for axis in choice.levels))
     models = _model_names(read)
-    owners = []
+    owners: list[Owner] = []
     for file, choice, model in zip(read, said, models):
         levels = dict(choice.levels) if choice else {}
         missing = [axis for axis in axes if axis not in levels]
@@ -45,7 +48,23 @@ def owners_of(read: Sequence[ResultFile], choices: Choices) -> list[Owner]:
             raise SpecError("names no model", file=file.path, hint=f"say whose it is: --run {file.path}=NAME")
         said_so = choice or RunChoice("")
         owners.append(Owner(name, said_so.seed, said_so.step, said_so.eval_seed, levels or {"model": name}))
+    with_step = [owner.step is not None or _has_step(file) for file, owner in zip(read, owners)]
+    checkpoints = {owner.run for owner, known in zip(owners, with_step) if known}
+    for i, (file, owner) in enumerate(zip(read, owners)):
+        if owner.run in checkpoints and not with_step[i]:
+            name = f"{owner.run} (no step)"
+            levels = {axis: name if level == owner.run else level for axis, level in owner.levels.items()}
+            owners[i] = replace(owner, run=name, levels=levels)
+            notes.beware.append(
+                f"{file.path} names no step, other files of {owner.run} do: it is read as a model of its own; "
+                f"--run {file.path}={owner.run},step=N makes it a checkpoint"
+            )
     return owners
+
+
+def _has_step(file: ResultFile) -> bool:
+    named = file.model is not None and file.model.step is not None
+    return named or any(task.step is not None for task in file.tasks)
 
 
 def _model_names(read: Sequence[ResultFile]) -> list[str]:

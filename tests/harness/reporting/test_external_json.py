@@ -251,6 +251,18 @@ def test_who_a_model_is(written, args):
     assert frame["axis.model"][0] == MODELS[args][0]
 
 
+def test_a_model_without_a_step_is_no_checkpoint_of_its_run(written):
+    final = written(lm_eval({"t": {"acc,none": 0.6}}, args="pretrained=me/m"))
+    early = written(lm_eval({"t": {"acc,none": 0.5}}, args="pretrained=me/m,revision=step100"))
+    frame, notes = read(final, early)
+    assert frame[["run", "axis.model", "step"]].values.tolist() == [
+        ["me/m (no step)", "me/m (no step)", 1], ["me/m", "me/m", 100],
+    ]  # fmt: skip
+    assert f"--run {final}=me/m,step=N" in notes["Beware"]
+    frame, _ = read(final, early, runs=[parse_run(f"{final}=me/m,step=300")])
+    assert frame[["run", "step"]].values.tolist() == [["me/m", 300], ["me/m", 100]]
+
+
 def test_model_arguments_may_be_a_mapping(written):
     given = {
         "pretrained": "me/base",
@@ -324,8 +336,10 @@ def test_repeated_runs_can_be_told_apart(written, tmp_path):
     assert frame["run"].nunique() == 2
     assert set(frame["axis.model"]) == {"me/m"}
     assert notes["Files read"].splitlines()[1] == f"{second} (lighteval): me/m, seed 1"
-    frame, _ = read(first, second, runs=[parse_run(f"{second.name}=,step=7")])
-    assert frame["step"].tolist() == [1, 7]
+    frame, _ = read(
+        first, second, runs=[parse_run(f"{p.name}=,step={i + 6}") for i, p in enumerate((first, second))]
+    )
+    assert frame["step"].tolist() == [6, 7]
     levels = [parse_run(f"{first}=a,reward=cosine"), parse_run(f"{second}=b,axis.reward=accuracy")]
     frame, _ = read(first, second, runs=levels)
     assert frame["axis.reward"].tolist() == ["cosine", "accuracy"]
@@ -544,7 +558,7 @@ def test_groups_and_their_subtasks_are_counted_once(written):
         frame, notes = read(written(form))
         assert percent(frame) == {("me/m", "mmlu_stem_math"): 25, ("me/m", "mmlu_stem_bio"): 75}
         assert "mmlu" in notes["Left out"]
-        assert "subtasks, which are read" in notes["Left out"]
+        assert "mean of 2 subtasks, read one by one" in notes["Left out"]
 
 
 def test_a_group_whose_subtasks_are_not_there_is_read(written):
@@ -627,6 +641,7 @@ def test_hidden_folders_are_passed_over(written, tmp_path):
         ({"metrics": 1}, "it has no `results`; it has metrics"),
         ([1], "no JSON object"),
         ({"results": {}}, "`results` is empty"),
+        ({"results": None}, "`results` is no object"),
         (
             lm_eval({"wiki": {"word_perplexity,none": 12.3}}),
             r"wiki \(word_perplexity\).*not known as an accuracy",
