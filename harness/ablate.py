@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli.run_options import add_watching
+from harness.cli.run_options import add_run_options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="H",
         help="start no run that would end more than H hours from now",
     )
-    add_watching(parser)
+    add_run_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
 
@@ -58,12 +58,13 @@ def main(argv: Sequence[str] | None = None, *, worker: Sequence[str] | None = No
 
 def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     from harness.cli.exits import DONE
-    from harness.cli.run_options import worker_options
+    from harness.cli.run_options import RunOptions
     from harness.matrix.execution.run_matrix import execute, prepare
     from harness.matrix.execution.scheduler import WORKER
     from harness.matrix.planning.render import plan_data, print_plan
 
-    options = worker_options(arguments.profile, arguments.sink)
+    options = RunOptions.from_arguments(arguments)
+    options.check()
     matrix = prepare(
         arguments.grid,
         arguments.out,
@@ -76,7 +77,7 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     if arguments.dry_run:
         print_plan(matrix.plan, plan_data(matrix.plan, matrix.estimator, matrix.slots))
         return DONE
-    return execute(matrix, [*(WORKER if worker is None else worker), *options])
+    return execute(matrix, [*(WORKER if worker is None else worker), *options.to_argv()])
 
 
 if __name__ == "__main__":

@@ -1,22 +1,57 @@
-"""The options by which a user watches runs: steps to profile, sinks. They change no run's identity."""
+"""Options of commands that execute runs: which steps to profile, and sinks of step records."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.meters.sinks import NAMES, SinkMissing, check_sinks
 from harness.spec.errors import SpecError
 
 _MOST_STEPS = 100
-"""A trace of one step takes megabytes."""
+"""At most so many steps in a range: the trace of one step takes megabytes."""
 
 
-def add_watching(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run records besides its records in the store. Changes no run's identity.
+
+    Attributes:
+        profile: 1-based steps to profile, ascending.
+        sinks: where step records are also sent, names from `harness.meters.sinks.NAMES`.
+    """
+
+    profile: tuple[int, ...] = ()
+    sinks: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> RunOptions:
+        """The options from the command line of a parser that `add_run_options` extended."""
+        return cls(arguments.profile, tuple(dict.fromkeys(arguments.sink)))
+
+    def to_argv(self) -> list[str]:
+        """The options as arguments for another command."""
+        profile = ["--profile", ",".join(map(str, self.profile))] if self.profile else []
+        return [*profile, *(word for name in self.sinks for word in ("--sink", name))]
+
+    def check(self) -> None:
+        """Checks that the sinks can be used.
+
+        Raises:
+            SpecError: a sink's package is not installed.
+        """
+        try:
+            check_sinks(self.sinks)
+        except SinkMissing as missing:
+            raise SpecError(f"--sink: {missing}") from None
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--profile` and `--sink`."""
     parser.add_argument(
         "--profile",
         type=steps,
+        default=(),
         metavar="STEPS",
         help="write a torch profiler trace of these training steps (2 or 2,5-7) beside each attempt's records",
     )
@@ -43,17 +78,3 @@ def steps(text: str) -> tuple[int, ...]:
             )
         chosen.update(range(low, high + 1))
     return tuple(sorted(chosen))
-
-
-def worker_options(profile: Sequence[int] | None, sinks: Sequence[str]) -> list[str]:
-    """What to add to a worker's command.
-
-    Raises:
-        SpecError: a sink's package is not installed.
-    """
-    try:
-        check_sinks(sinks)
-    except SinkMissing as missing:
-        raise SpecError(f"--sink: {missing}") from None
-    profiled = ["--profile", ",".join(map(str, profile))] if profile else []
-    return [*profiled, *(option for name in dict.fromkeys(sinks) for option in ("--sink", name))]

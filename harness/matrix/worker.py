@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cli.run_options import add_watching
+from harness.cli.run_options import RunOptions, add_run_options
 from harness.matrix.executors.local import PARENT_VARIABLE
 from harness.processes import die_with_parent
 from harness.spec.errors import SpecError
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     parser = argparse.ArgumentParser(prog="python -m harness.matrix.worker", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder with run.json")
     parser.add_argument("--attempt", type=int, required=True, help="number of the attempt's folder")
-    add_watching(parser)
+    add_run_options(parser)
     arguments = parser.parse_args(argv)
     run = RunFolder(arguments.run)
     attempt = run.attempt(arguments.attempt)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     status, figures = "failed", dict[str, Any]()
     try:
         _beat(attempt, stop)
-        _execute(run, attempt, stop, execute or _training(arguments.profile or (), arguments.sink))
+        _execute(run, attempt, stop, execute or _training(RunOptions.from_arguments(arguments)))
         status = "finished"
     except BaseException as raised:
         status, figures = _ending(raised, attempt, stop)
@@ -117,7 +117,7 @@ def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, work
     work(job, run, attempt, stop.is_set)
 
 
-def _training(profile: Sequence[int], sinks: Sequence[str]) -> Execute:
+def _training(options: RunOptions) -> Execute:
     """Trains in this process, or in several that it starts."""
 
     def work(job: RunJob, run: RunFolder, attempt: AttemptFolder, stop: Callable[[], bool]) -> None:
@@ -126,17 +126,16 @@ def _training(profile: Sequence[int], sinks: Sequence[str]) -> Execute:
         if processes > 1 and job.kind == "train":
             from harness.training.torchrun import launch
 
-            launch(job, run, attempt, stop, processes=processes, profile=profile, sinks=sinks)
+            launch(job, run, attempt, stop, processes=processes, options=options)
             return
         # Imported here: whatever fails on import is then told in end.json like any other failure.
         import torch
 
         from harness.training.run import execute
-        from harness.training.sinks_and_profiler import Instruments
 
         if not on_gpu:
             torch.set_num_threads(job.hardware.devices_per_run)
-        execute(job, run, attempt, stop, Instruments(frozenset(profile), tuple(sinks)))
+        execute(job, run, attempt, stop, options)
 
     return work
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from harness.cli.run_options import RunOptions
 from harness.data.mix import build_mix
 from harness.data.problem import Problem
 from harness.evaluation.evaluate import EvaluationStopped, Evaluator
@@ -36,7 +37,7 @@ from harness.training.data_parallel import Parallelism, SingleProcess
 from harness.training.errors import DamagedCheckpoint, Interrupted
 from harness.training.forking import fork, taken_over_usd
 from harness.training.rollback import handle_alarms
-from harness.training.sinks_and_profiler import Instruments, open_sinks, profiled
+from harness.training.sinks_and_profiler import open_sinks, profiled
 from harness.training.trainer import Trainer
 
 STEP_SCHEMA = 1
@@ -50,7 +51,7 @@ class _Run:
     folder: RunFolder
     attempt: AttemptFolder
     stop: Callable[[], bool]
-    instruments: Instruments
+    options: RunOptions
     parallel: Parallelism
     started: float = field(default_factory=time.perf_counter)
     earlier_seconds: float = 0.0
@@ -82,7 +83,7 @@ def execute(
     run: RunFolder,
     attempt: AttemptFolder,
     stop: Callable[[], bool],
-    instruments: Instruments | None = None,
+    options: RunOptions | None = None,
     parallel: Parallelism | None = None,
 ) -> None:
     """Trains and evaluates whatever `job` asks for and `run` does not hold yet.
@@ -92,7 +93,7 @@ def execute(
         run: its folder, with the records and checkpoints of earlier attempts.
         attempt: the folder of this attempt.
         stop: polled after each step and during evaluations; true asks for a checkpoint and an end.
-        instruments: steps to profile, and sinks of step records.
+        options: steps to profile, and sinks of step records.
         parallel: how the run is spread over processes, each of which calls this; a single one unless given.
 
     Raises:
@@ -101,7 +102,7 @@ def execute(
     """
     earlier = sum(a.wall_seconds for a in run.attempts() if a.number < attempt.number)
     parallel = parallel or SingleProcess()
-    state = _Run(job, run, attempt, stop, instruments or Instruments(), parallel, earlier_seconds=earlier)
+    state = _Run(job, run, attempt, stop, options or RunOptions(), parallel, earlier_seconds=earlier)
     device = parallel.device or choose_device(job.hardware.device)
     source = resolve_model(job.recipe.model)
     loaded = load_model(source, job.recipe.model, device=device)
@@ -174,7 +175,7 @@ def _sinks(state: _Run) -> Sinks:
     def failed(name: str, error: Exception) -> None:
         state.event("sink_failed", f"{name} gets no more records: {type(error).__name__}: {error}"[:500])
 
-    return open_sinks(state.job, state.attempt.path, state.instruments, failed)
+    return open_sinks(state.job, state.attempt.path, state.options, failed)
 
 
 def _steps(
@@ -190,7 +191,7 @@ def _steps(
     """Trains up to step `until`, writing checkpoints and evaluating step levels on the way."""
     job, keep = state.job, frozenset(state.job.steps)
     while trainer.step < until:
-        with profiled(state.attempt.path, trainer.step + 1, state.instruments):
+        with profiled(state.attempt.path, trainer.step + 1, state.options):
             record = trainer.train_step()
         every, stopping = job.recipe.training.checkpoint_every, state.parallel.on_rank0(state.stop)
         saving = trainer.step in {*keep, *job.fork_steps} or (every and trainer.step % every == 0) or stopping

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from harness.cli.run_options import RunOptions
 from harness.meters.sinks import Sinks
 from harness.store.job import RunJob
 
 
-@dataclass(frozen=True)
-class Instruments:
-    """What a worker records besides the store. These are options of the command and change no run's identity.
-
-    Attributes:
-        profile: 1-based steps that are profiled.
-        sinks: where step records are also sent, names from `harness.meters.sinks.NAMES`.
-    """
-
-    profile: frozenset[int] = frozenset()
-    sinks: tuple[str, ...] = ()
-
-
 @contextmanager
-def profiled(folder: Path, step: int, instruments: Instruments) -> Iterator[None]:
-    """Profiles the block if `step` is among `instruments.profile`.
+def profiled(folder: Path, step: int, options: RunOptions) -> Iterator[None]:
+    """Profiles the block if `step` is among `options.profile`.
 
     The trace is written to `trace-step-000003.json` in `folder`, in Chrome's trace event format.
     """
-    if step not in instruments.profile:
+    if step not in options.profile:
         yield
         return
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -44,15 +31,15 @@ def profiled(folder: Path, step: int, instruments: Instruments) -> Iterator[None
 
 
 def open_sinks(
-    job: RunJob, folder: Path, instruments: Instruments, failed: Callable[[str, Exception], None]
+    job: RunJob, folder: Path, options: RunOptions, failed: Callable[[str, Exception], None]
 ) -> Sinks:
-    """Opens the sinks that `instruments` names, under the run's label and id.
+    """Opens the sinks that `options` names, under the run's label and id.
 
     Args:
         job: the run.
         folder: where sinks that write files write them.
-        instruments: names the sinks.
+        options: names the sinks.
         failed: called with the name of a sink that fails and gets no more records, and its exception.
     """
     config = job.recipe.model_dump(mode="json")
-    return Sinks(instruments.sinks, folder, f"{job.label} {job.run_id}".strip(), config, failed)
+    return Sinks(options.sinks, folder, f"{job.label} {job.run_id}".strip(), config, failed)

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cli.run_options import RunOptions, add_run_options
 from harness.processes import die_with_parent
 from harness.spec.errors import SpecError
 from harness.store.atomic import read_json, write_json
@@ -59,8 +60,7 @@ def launch(
     stop: Callable[[], bool],
     *,
     processes: int,
-    profile: Sequence[int] = (),
-    sinks: Sequence[str] = (),
+    options: RunOptions | None = None,
 ) -> None:
     """Executes `job` in `processes` processes and waits for them.
 
@@ -73,8 +73,7 @@ def launch(
         attempt: the attempt at work.
         stop: polled; true asks the ranks for a checkpoint and an end.
         processes: number of ranks, all on this machine.
-        profile: 1-based steps that rank 0 profiles.
-        sinks: where rank 0 sends step records besides the store.
+        options: steps to profile and sinks of step records; rank 0 alone applies them.
 
     Raises:
         Interrupted: `stop` became true; the work so far is saved.
@@ -84,9 +83,7 @@ def launch(
     """
     threads = max(1, job.hardware.devices_per_run // processes) if job.hardware.device == "cpu" else 1
     command = [sys.executable, "-m", MODULE, "supervise", str(run.path), "--attempt", str(attempt.number)]
-    command += ["--processes", str(processes)]
-    command += ["--profile", ",".join(map(str, profile))] if profile else []
-    command += [word for name in sinks for word in ("--sink", name)]
+    command += ["--processes", str(processes), *(options or RunOptions()).to_argv()]
     with (attempt.path / _LOG).open("ab") as log:
         supervisor = subprocess.Popen(
             command,
@@ -172,8 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--profile", default="")
-    parser.add_argument("--sink", action="append", default=[])
+    add_run_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.role == "supervise":
         return _supervise(arguments, [*(sys.argv[1:] if argv is None else argv)])
@@ -210,17 +206,15 @@ def _rank(arguments: argparse.Namespace) -> None:
 
     from harness.training.data_parallel import DataParallel
     from harness.training.run import execute
-    from harness.training.sinks_and_profiler import Instruments
 
     folder = RunFolder(arguments.run)
     attempt, job = folder.attempt(arguments.attempt), folder.read_job()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     parallel = DataParallel("cuda" if job.hardware.device == "cuda" else "cpu")
-    steps = frozenset(int(step) for step in arguments.profile.split(",") if step)
-    instruments = Instruments(steps, tuple(arguments.sink)) if parallel.is_rank0 else Instruments()
+    options = RunOptions.from_arguments(arguments) if parallel.is_rank0 else RunOptions()
     status, error = "finished", None
     try:
-        execute(job, folder, attempt, stop_file(attempt).exists, instruments, parallel)
+        execute(job, folder, attempt, stop_file(attempt).exists, options, parallel)
     except BaseException as raised:
         status, error = outcome_of(raised)
         raise

@@ -1,5 +1,6 @@
 """Sinks hear every number of a record, say what they lack, and can do a run no harm."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from harness.cli.run_options import steps, worker_options
+from harness.cli.run_options import RunOptions, add_run_options, steps
 from harness.meters import sinks
 from harness.meters.sinks import SinkMissing, Sinks, check_sinks, numbers
 from harness.spec.errors import SpecError
@@ -106,7 +107,7 @@ def test_a_missing_package_is_told_before_anything_runs(monkeypatch):
     with pytest.raises(SinkMissing, match="pip install trackio"):
         check_sinks(["trackio"])
     with pytest.raises(SpecError, match="--sink: sink 'wandb' needs the package wandb: pip install wandb"):
-        worker_options(None, ["wandb"])
+        RunOptions(sinks=("wandb",)).check()
     with pytest.raises(SinkMissing, match="unknown sink 'paper'"):
         check_sinks(["paper"])
 
@@ -129,12 +130,16 @@ def test_the_command_says_so_with_exit_code_2():
 
 def test_steps_to_profile():
     assert steps("2,5-7,2") == (2, 5, 6, 7)
-    assert worker_options((2, 5), ["tensorboard", "tensorboard"]) == [
-        "--profile",
-        "2,5",
-        "--sink",
-        "tensorboard",
-    ]
+    parser = argparse.ArgumentParser()
+    add_run_options(parser)
+    for argv in (
+        [],
+        ["--profile", "2,5-7", "--sink", "tensorboard", "--sink", "wandb", "--sink", "tensorboard"],
+    ):
+        options = RunOptions.from_arguments(parser.parse_args(argv))
+        assert RunOptions.from_arguments(parser.parse_args(options.to_argv())) == options
+    assert options == RunOptions((2, 5, 6, 7), ("tensorboard", "wandb"))
+    assert options.to_argv() == ["--profile", "2,5,6,7", "--sink", "tensorboard", "--sink", "wandb"]
 
 
 @pytest.mark.parametrize("text", ["", "0", "x", "3-", "5-2", "-1", "1-1000"])

@@ -8,13 +8,13 @@ import time
 import pytest
 import torch
 
+from harness.cli.run_options import RunOptions
 from harness.matrix.execution.run_matrix import prepare
 from harness.meters.clock import PhaseClock
 from harness.meters.energy import EnergyMeter
 from harness.meters.memory import PeakMemory
 from harness.store.folders import RunFolder
 from harness.training.run import execute
-from harness.training.sinks_and_profiler import Instruments
 
 GRID = """
 name: watched
@@ -46,7 +46,7 @@ def runs(tmp_path_factory):
     made = []
     for name, watching in (
         ("plain", None),
-        ("watched", Instruments(frozenset({2}), ("tensorboard",))),
+        ("watched", RunOptions((2,), ("tensorboard",))),
     ):
         folder = RunFolder(base / name / job.run_id)
         folder.path.mkdir(parents=True)
