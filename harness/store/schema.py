@@ -59,4 +59,4 @@ def current(record: Any, kind: Kind, path: Path) -> Record:
             raise StoreError(f"lacks {error}, which schema {version} has", path) from None
         version += 1
         record["schema"] = version
-    return record  # type: ignore[no-any-return]
+    return record
