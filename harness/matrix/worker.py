@@ -71,11 +71,11 @@ def _ending(
     traceback.print_exc()
     error = _error(raised, traceback.format_exc())
     if isinstance(raised, Diverged):
-        return "diverged", {"error": error, "diverged_at": _diverged_at(attempt)}
+        return "diverged", {"error": error, "diverged_at": diverged_at(attempt)}
     return "failed", {"error": error}
 
 
-def _diverged_at(attempt: AttemptFolder) -> int:
+def diverged_at(attempt: AttemptFolder) -> int:
     """The step that a detector stopped, whose record says so; else the one after the last that was made."""
     records = attempt.steps()
     if not records:

@@ -107,7 +107,7 @@ def execute(
     source = resolve_model(job.recipe.model)
     loaded = load_model(source, job.recipe.model, device=device)
     engine = parallel.shared_engine(_engine(state, loaded))
-    with CompositeReward(job.recipe.reward) as rewards, AnswerChecker() as checker:
+    with AnswerChecker() as checker, CompositeReward(job.recipe.reward, checker=checker) as rewards:
         evaluator = Evaluator(
             job.evaluate,
             job.recipe.prompt,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file
@@ -11,13 +12,11 @@ from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.hardware import Machine
 from harness.matrix.planning.measurements import read_measurements
 from harness.matrix.planning.planner import grid_json, make_plan
-from harness.meters import provenance
 from harness.reporting.analysis.performance import PERFORMANCE, checkpoint_metric, spending
 from harness.spec.grid import load_grid
 from harness.store.atomic import write_json
 from harness.store.folders import Store
 from harness.store.study import load_study
-from harness.training import run as run_module
 from harness.training.errors import Interrupted
 from harness.training.run import execute
 
@@ -44,25 +43,47 @@ FORK = 2
 """The 4-step run begins to fall after so many steps."""
 
 
-@pytest.fixture
-def planned(tmp_path, monkeypatch):
-    """The plan of two lengths, the trunk's job and the fork's, its estimator; the grid lies in the output folder."""
-    monkeypatch.setattr(provenance, "collect", lambda: {"commit": "0"})
-    monkeypatch.setattr(run_module, "measured_peak", lambda **_: 1e11)
+class Planned:
+    """The plan of two lengths; what was run of it in its output folder, and of each run alone in another."""
 
-    def plan(model="tiny"):
-        file = tmp_path / "grid.yaml"
+    def __init__(self, folder, model):
+        file = folder / "grid.yaml"
         file.write_text(GRID.format(model=model))
-        found = make_plan(load_grid(file), tmp_path / "out", Machine(cores=2))
-        found.out.mkdir()
-        write_json(found.out / "grid.resolved.json", grid_json(found.grid))
-        write_json(found.out / "plan.json", found.to_json())
-        fork, trunk = found.jobs
-        assert (fork.steps, fork.fork.run_id, fork.fork.step) == ((4,), trunk.run_id, FORK)
-        assert trunk.fork_steps == (FORK,)
-        return found, trunk, fork
+        self.plan = make_plan(load_grid(file), folder / "out", Machine(cores=2))
+        self.out = self.plan.out
+        self.out.mkdir()
+        write_json(self.out / "grid.resolved.json", grid_json(self.plan.grid))
+        write_json(self.out / "plan.json", self.plan.to_json())
+        self.fork, self.trunk = self.plan.jobs
+        assert (self.fork.steps, self.fork.fork.step) == ((4,), FORK)
+        assert self.fork.fork.run_id == self.trunk.run_id
+        assert self.trunk.fork_steps == (FORK,)
+        self.trunk_run, _ = ran(self.trunk, self.out)
+        self.whole, _ = ran(alone(self.fork), folder / "alone")
 
-    return plan
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, light_runs):
+    """Both runs, and the fork's as a run of its own."""
+    made = Planned(tmp_path_factory.mktemp("tiny"), "tiny")
+    made.trunk_only = tmp_path_factory.mktemp("trunk")
+    shutil.copytree(made.out, made.trunk_only, dirs_exist_ok=True)
+    made.fork_run, made.events = ran(made.fork, made.out)
+    return made
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory, light_runs):
+    """The same of adapters."""
+    made = Planned(tmp_path_factory.mktemp("lora"), "{name: tiny, lora: {r: 2}}")
+    made.fork_run, made.events = ran(made.fork, made.out)
+    return made
+
+
+@pytest.fixture
+def trunk_alone(tiny, tmp_path):
+    """A copy of the output folder before the fork ran."""
+    return shutil.copytree(tiny.trunk_only, tmp_path / "out")
 
 
 def ran(job, out, stop=lambda: False):
@@ -107,28 +128,27 @@ def assert_same(one, other):
         assert one.samples(*key, columns).equals(other.samples(*key, columns))
 
 
-@pytest.mark.parametrize("model", ["tiny", "{name: tiny, lora: {r: 2}}"])
-def test_a_fork_ends_bit_for_bit_as_a_run_of_its_own(planned, tmp_path, model):
-    plan, trunk, fork = planned(model)
-    theirs, _ = ran(trunk, plan.out)
-    ours, events = ran(fork, plan.out)
+@pytest.mark.parametrize("planned", ["tiny", "lora"])
+def test_a_fork_ends_bit_for_bit_as_a_run_of_its_own(planned, request):
+    planned = request.getfixturevalue(planned)
+    trunk, fork, events = planned.trunk, planned.fork, planned.events
     assert (events["forked"]["step"], events["forked"]["trunk"]) == (FORK, trunk.run_id)
     assert events["resumed"]["step"] == FORK
-    whole, _ = ran(alone(fork), tmp_path / "alone")
-    assert_same(ours, whole)
-    unforked, _ = ran(alone(trunk), tmp_path / "alone")
-    assert_same(theirs, unforked)
-    records = ours.steps()
+    assert_same(planned.fork_run, planned.whole)
+    records = planned.fork_run.steps()
     assert [r.get("forked_from") for r in records] == [trunk.run_id] * FORK + [None] * 2
     assert {(r["run_id"], r["attempt"]) for r in records} == {(fork.run_id, 1)}
     # The trunk's checkpoint is still whole, for others to fork from.
-    assert (theirs.checkpoints / "step-000002" / "optimizer.safetensors").exists()
+    assert (planned.trunk_run.checkpoints / "step-000002" / "optimizer.safetensors").exists()
 
 
-def test_money_is_counted_once_and_a_cell_costs_what_it_takes(planned):
-    plan, trunk, fork = planned()
-    ran(trunk, plan.out)
-    folder, _ = ran(fork, plan.out)
+def test_a_trunk_ends_bit_for_bit_as_a_run_that_nothing_forks_from(tiny, tmp_path):
+    unforked, _ = ran(alone(tiny.trunk), tmp_path / "alone")
+    assert_same(tiny.trunk_run, unforked)
+
+
+def test_money_is_counted_once_and_a_cell_costs_what_it_takes(tiny):
+    plan, fork, folder = tiny.plan, tiny.fork, tiny.fork_run
     taken, own = folder.steps()[:FORK], folder.steps()[FORK:]
     seconds = {
         name: sum(r["timing"]["total_seconds"] for r in part)
@@ -155,26 +175,23 @@ def test_money_is_counted_once_and_a_cell_costs_what_it_takes(planned):
     assert costs[FORK] > costs[FORK - 1]
 
 
-def test_a_fork_that_was_interrupted_goes_on_and_still_knows_its_cost(planned, tmp_path):
-    plan, trunk, fork = planned()
-    ran(trunk, plan.out)
-    first, _ = ran(fork, plan.out, stop=lambda: True)
+def test_a_fork_that_was_interrupted_goes_on_and_still_knows_its_cost(tiny, trunk_alone):
+    first, _ = ran(tiny.fork, trunk_alone, stop=lambda: True)
     assert first.checkpoint_steps() == [2, 3]
-    folder, events = ran(fork, plan.out)
+    folder, events = ran(tiny.fork, trunk_alone)
     assert "forked" not in events
     assert events["resumed"]["step"] == 3
     costs = [r["cost_usd"] for r in folder.steps()]
     assert costs == sorted(costs)
-    whole, _ = ran(alone(fork), tmp_path / "alone")
-    assert_same(folder, whole)
+    assert_same(folder, tiny.whole)
 
 
 @pytest.mark.parametrize("harm", ["bit", "records", "absent"])
-def test_what_cannot_be_taken_over_is_told_and_trained(planned, tmp_path, harm):
-    plan, trunk, fork = planned()
-    if harm != "absent":
-        theirs, _ = ran(trunk, plan.out)
-    if harm == "bit":
+def test_what_cannot_be_taken_over_is_told_and_trained(tiny, trunk_alone, harm):
+    theirs = Store(trunk_alone).run(tiny.trunk.run_id)
+    if harm == "absent":
+        shutil.rmtree(theirs.path)
+    elif harm == "bit":
         file = theirs.checkpoints / "step-000002" / "optimizer.safetensors"
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
@@ -183,10 +200,9 @@ def test_what_cannot_be_taken_over_is_told_and_trained(planned, tmp_path, harm):
         (attempt,) = theirs.attempts()
         lines = attempt.steps_file.read_text().splitlines(keepends=True)
         attempt.steps_file.write_text("".join(line for line in lines if json.loads(line)["step"] != 1))
-    folder, events = ran(fork, plan.out)
+    folder, events = ran(tiny.fork, trunk_alone)
     assert "forked" not in events
     assert "resumed" not in events
     assert events["fork_failed"]["message"].endswith("; the run trains from step 0")
     assert not any("forked_from" in record for record in folder.steps())
-    whole, _ = ran(alone(fork), tmp_path / "alone")
-    assert_same(folder, whole)
+    assert_same(folder, tiny.whole)

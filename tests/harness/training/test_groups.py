@@ -92,6 +92,7 @@ def make(random_model):
         ]
         loaded = LoadedModel(copy.deepcopy(random_model), Tokens(), None)
         engine = Scripted(useful)
+        engine.policy = loaded.model
         return Trainer(recipe, 7, loaded, engine, Rewards(), problems, peak_flops=1e11), engine
 
     return begin
@@ -166,13 +167,13 @@ def test_the_bound_ends_the_drawing_and_what_there_is_is_trained_on(make):
 
 @pytest.mark.parametrize("mode", ["drop", "resample"])
 def test_a_step_without_any_spread_leaves_the_weights_alone(make, mode):
-    trainer, _ = make(mode, lambda prompt: False, max_resamples=1)
-    before = {n: p.clone() for n, p in trainer._model.named_parameters()}
+    trainer, engine = make(mode, lambda prompt: False, max_resamples=1)
+    before = {n: p.clone() for n, p in engine.policy.named_parameters()}
     record = trainer.train_step()
     assert record["drawing"]["groups_kept"] == 0
     assert record["tokens"]["trained"] == 0
     assert record["tokens"]["skipped_samples"] == record["drawing"]["groups_drawn"] * GROUP
-    assert all(torch.equal(before[n], p) for n, p in trainer._model.named_parameters())
+    assert all(torch.equal(before[n], p) for n, p in engine.policy.named_parameters())
 
 
 def test_the_data_position_is_part_of_the_checkpoint(make, tmp_path):

@@ -14,7 +14,6 @@ from harness.spec.grid import load_grid
 from harness.spec.hardware import HardwareSpec
 from harness.store.checkpoints import CheckpointFolder
 from harness.store.folders import Store
-from harness.training import run as run_module
 from harness.training.run import execute
 
 GRID = """
@@ -38,12 +37,40 @@ hardware: {device: cpu, devices_per_run: 1}
 """
 
 
-@pytest.fixture
-def job(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "measured_peak", lambda **_: 1e11)
-    file = tmp_path / "grid.yaml"
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    file = tmp_path_factory.mktemp("grid") / "grid.yaml"
     file.write_text(GRID)
-    return make_plan(load_grid(file), tmp_path / "out", Machine(cores=2)).jobs[0]
+    return make_plan(load_grid(file), file.parent / "out", Machine(cores=2)).jobs[0]
+
+
+@pytest.fixture(scope="module")
+def trained(job, tmp_path_factory, light_runs):
+    """The run, and the most bytes that its checkpoints took while it trained."""
+    out, most = tmp_path_factory.mktemp("trained"), []
+    prune = CheckpointFolder.prune
+
+    def measured(self, *arguments, **options):
+        most.append(size(Store(out).run(job.run_id)))
+        return prune(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointFolder, "prune", measured)
+        return ran(job, out), max(most)
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """A copy of the run."""
+    folder = Store(tmp_path / "out").run(trained[0].run_id)
+    shutil.copytree(trained[0].path, folder.path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def longer(job, tmp_path_factory, light_runs):
+    """The same run with a level more, trained in one go."""
+    return ran(dataclasses.replace(job, steps=(1, 6)), tmp_path_factory.mktemp("longer"))
 
 
 def ran(job, out):
@@ -74,27 +101,18 @@ def kept(job, policy):
     ("policy", "steps", "resumable"),
     [("resumable", [1, 4], [4]), ("weights", [1, 4], []), ("nothing", [], [])],
 )
-def test_what_a_finished_run_keeps_and_takes_on_disk(job, tmp_path, monkeypatch, policy, steps, resumable):
-    most = []
-
-    def measured(self, *arguments, **options):
-        most.append(size(folder))
-        return prune(self, *arguments, **options)
-
-    prune = CheckpointFolder.prune
-    monkeypatch.setattr(CheckpointFolder, "prune", measured)
-    job, folder = kept(job, policy), Store(tmp_path / "out").run(job.run_id)
-    ran(job, tmp_path / "out")
-    folder.prune_finished(job, frozenset())
-    assert (folder.checkpoint_steps(), folder.resumable_steps()) == (steps, resumable)
+def test_what_a_finished_run_keeps_and_takes_on_disk(job, trained, finished, policy, steps, resumable):
+    job = kept(job, policy)
+    finished.prune_finished(job, frozenset())
+    assert (finished.checkpoint_steps(), finished.resumable_steps()) == (steps, resumable)
     need = disk_need([(job, resolve_model(job.recipe.model))], slots=1)
     # What is reckoned leaves out tokenizers and checksums, 26 kB a checkpoint of 1.3 MB and more.
-    assert size(folder) == pytest.approx(need.kept * 2**30, rel=0.05)
-    assert max(most) == pytest.approx(need.peak * 2**30, rel=0.05)
+    assert size(finished) == pytest.approx(need.kept * 2**30, rel=0.05)
+    assert trained[1] == pytest.approx(need.peak * 2**30, rel=0.05)
 
 
-def test_a_run_that_is_not_done_or_may_be_at_work_keeps_everything(job, tmp_path):
-    folder = ran(job, tmp_path / "out")
+def test_a_run_that_is_not_done_or_may_be_at_work_keeps_everything(job, finished):
+    folder = finished
     before = folder.resumable_steps()
     nothing = kept(job, "nothing")
     folder.prune_finished(dataclasses.replace(nothing, steps=(1, 9)), frozenset())
@@ -111,20 +129,18 @@ def test_a_run_that_is_not_done_or_may_be_at_work_keeps_everything(job, tmp_path
 
 
 @pytest.mark.parametrize("policy", ["resumable", "weights", "nothing"])
-def test_a_longer_run_ends_the_same_whatever_was_kept(job, tmp_path, policy):
-    longer = dataclasses.replace(job, steps=(1, 6))
-    whole = ran(longer, tmp_path / "whole")
-    job, longer = kept(job, policy), kept(longer, policy)
-    folder = ran(job, tmp_path / "out")
+def test_a_longer_run_ends_the_same_whatever_was_kept(job, finished, longer, tmp_path, policy):
+    job = kept(job, policy)
+    more, whole, folder = dataclasses.replace(job, steps=(1, 6)), longer, finished
     folder.prune_finished(job, frozenset())
     store = Store(tmp_path / "out")
-    estimator = Estimator(store, [longer], {job.run_id: resolve_model(job.recipe.model)}, hardware())
-    to_train = estimator._steps_to_train(longer)
-    ran(longer, tmp_path / "out")
-    trained = [record["step"] for record in folder.attempt(2).steps()]
+    estimator = Estimator(store, [more], {job.run_id: resolve_model(job.recipe.model)}, hardware())
+    to_train = estimator._steps_to_train(more)
+    ran(more, tmp_path / "out")
+    made = [record["step"] for record in folder.attempt(2).steps()]
     # A step that is checkpointed is written twice, the second time with what that took.
     assert (
-        sorted(set(trained))
+        sorted(set(made))
         == list(range(7 - to_train, 7))
         == ([5, 6] if policy == "resumable" else [1, 2, 3, 4, 5, 6])
     )
@@ -135,8 +151,8 @@ def test_a_longer_run_ends_the_same_whatever_was_kept(job, tmp_path, policy):
     ]
 
 
-def test_what_a_kill_left_over_is_removed_when_the_run_goes_on(job, tmp_path):
-    folder = ran(job, tmp_path / "out")
+def test_what_a_kill_left_over_is_removed_when_the_run_goes_on(job, finished, tmp_path):
+    folder = finished
     assert folder.checkpoint_steps() == [1, 3, 4]
     third, second = (folder.checkpoints / f"step-00000{n}" for n in (3, 2))
     shutil.copytree(third, second)
@@ -146,7 +162,7 @@ def test_what_a_kill_left_over_is_removed_when_the_run_goes_on(job, tmp_path):
     assert not (folder.checkpoints / "step-000001" / "optimizer.safetensors").exists()
 
 
-def test_what_was_evaluated_stays_when_other_lengths_are_asked_for(job, tmp_path):
+def test_what_was_evaluated_stays_when_other_lengths_are_asked_for(job, tmp_path, light_runs):
     folder = ran(dataclasses.replace(job, steps=(1, 2)), tmp_path / "out")
     assert folder.checkpoint_steps() == [1, 2]
     ran(dataclasses.replace(job, steps=(5,)), tmp_path / "out")

@@ -1,5 +1,6 @@
 """Detectors, each by a fault put into a whole tiny run, under every policy; rollbacks that resume bit for bit."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -9,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from harness.matrix import worker
-from harness.meters import provenance
 from harness.rollout.engine import Completion
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
@@ -53,7 +53,9 @@ def make_job(stability, steps=(2, STEPS), **sections):
         recipe=recipe,
         seed=3,
         steps=tuple(steps),
-        evaluate=EvaluateSpec.model_validate({"benchmarks": [benchmark], "samples": 1, "base": False}),
+        evaluate=EvaluateSpec.model_validate(
+            {"benchmarks": [benchmark], "samples": 1, "base": False, "max_completion_tokens": 4}
+        ),
         evaluation_ids={"sums-2": "e" * 12},
         hardware=HardwareSpec.model_validate({"device": "cpu"}),
         usd_per_hour=0.0,
@@ -63,34 +65,62 @@ def make_job(stability, steps=(2, STEPS), **sections):
     )
 
 
+class FaultyEngine:
+    """The run's engine, whose completions are spoilt while `struck`."""
+
+    def __init__(self, engine, fault):
+        self._engine, self._fault, self.struck = engine, fault, False
+
+    def generate(self, requests, sampling):
+        completions = self._engine.generate(requests, sampling)
+        return [spoilt(self._fault, c) for c in completions] if self.struck else completions
+
+    def update_weights(self):
+        self._engine.update_weights()
+
+    def sleep(self):
+        self._engine.sleep()
+
+
+class FaultyTokenizer:
+    """The model's tokenizer, whose texts are in another script while `struck`."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer, self.struck = tokenizer, False
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def batch_decode(self, rows, **options):
+        texts = self._tokenizer.batch_decode(rows, **options)
+        return ["сумма двух чисел" for _ in texts] if self.struck else texts
+
+
 class Faulty(Trainer):
     """Goes wrong at one step: once, or again after every rollback."""
 
     fault, always = "", False
 
-    def _struck(self):
-        return self.step + 1 == FAULTY and (self.always or self.rollbacks == 0)
-
-    def _sample(self, chosen, *, first_slot):
-        found = super()._sample(chosen, first_slot=first_slot)
-        return [changed(self.fault, c) for c in found] if self._struck() else found
-
-    def _texts(self, completions):
-        texts = super()._texts(completions)
-        return ["сумма двух чисел" for _ in texts] if self.fault == "language" and self._struck() else texts
+    def __init__(self, recipe, seed, loaded, engine, *others, **options):
+        self._broken = FaultyEngine(engine, self.fault), FaultyTokenizer(loaded.tokenizer)
+        self._weight = loaded.model.get_input_embeddings().weight
+        loaded = dataclasses.replace(loaded, tokenizer=self._broken[1])
+        super().__init__(recipe, seed, loaded, self._broken[0], *others, **options)
 
     def train_step(self):
-        if self.fault != "non_finite" or not self._struck():
-            return super().train_step()
-        weight = self._model.get_input_embeddings().weight
-        handle = weight.register_hook(lambda gradient: gradient * math.nan)
+        struck = self.step + 1 == FAULTY and (self.always or self.rollbacks == 0)
+        self._broken[0].struck = struck
+        self._broken[1].struck = struck and self.fault == "language"
+        spoil = struck and self.fault == "non_finite"
+        handle = self._weight.register_hook(lambda gradient: gradient * math.nan) if spoil else None
         try:
             return super().train_step()
         finally:
-            handle.remove()
+            if handle:
+                handle.remove()
 
 
-def changed(fault, completion):
+def spoilt(fault, completion):
     tokens, logprobs = completion.token_ids, completion.logprobs
     if fault == "length":
         return Completion(tokens[:1], logprobs[:1], True)
@@ -113,11 +143,12 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def start(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "collect", lambda: {"commit": "0"})
-    monkeypatch.setattr(run_module, "measured_peak", lambda **_: 1e11)
+ACTED_ON = ("non_finite", "repetition")
+"""Faults under the policies that act: one without patience and figure, one with. Policies act on any alarm alike."""
 
+
+@pytest.fixture
+def start(tmp_path, monkeypatch, light_runs):
     def begin(fault, stability, *, always=False, name="a", stop=lambda: False, **options):
         monkeypatch.setattr(
             run_module, "Trainer", type("Case", (Faulty,), {"fault": fault, "always": always})
@@ -161,7 +192,7 @@ def test_an_alarm_is_an_event_and_training_goes_on(start, fault):
     assert len(folder.evaluated()) == 2
 
 
-@pytest.mark.parametrize("fault", SETTINGS)
+@pytest.mark.parametrize("fault", ACTED_ON)
 def test_a_rollback_returns_before_the_trouble_and_draws_anew(start, fault):
     _, folder, attempt, error = start(fault, {fault: {"policy": "rollback", **SETTINGS[fault]}})
     assert error is None
@@ -178,7 +209,7 @@ def test_a_rollback_returns_before_the_trouble_and_draws_anew(start, fault):
     assert len(folder.evaluated()) == 2
 
 
-@pytest.mark.parametrize("fault", SETTINGS)
+@pytest.mark.parametrize("fault", ACTED_ON)
 def test_a_stop_is_a_result(start, fault):
     job, folder, attempt, error = start(
         fault, {fault: {"policy": "stop", **SETTINGS[fault]}}, training={"checkpoint_every": None}
@@ -186,8 +217,8 @@ def test_a_stop_is_a_result(start, fault):
     assert isinstance(error, Diverged)
     assert str(error).startswith(f"{fault}: ")
     assert f"at step {FAULTY}" in str(error)
-    assert worker._diverged_at(attempt) == FAULTY
-    attempt.finish("diverged", diverged_at=worker._diverged_at(attempt))
+    assert worker.diverged_at(attempt) == FAULTY
+    attempt.finish("diverged", diverged_at=worker.diverged_at(attempt))
     assert folder.evaluated() == {(2, "sums-2", "e" * 12)}
     assert folder.missing(job) == []
 
@@ -315,6 +346,30 @@ def test_patience_counts_steps_in_a_row_and_an_event_is_told_once():
     assert seen[3][0].figure == 3
     assert seen[3][0].threshold == 2.0
     assert detectors.bad_steps(seen[3][0]) == 2
+
+
+BAD = {
+    "non_finite": {"non_finite": True},
+    "length": {"mean_tokens": 1.0},
+    "entropy": {"sampled_entropy": 0.0},
+    "repetition": {"loop_share": 0.9},
+    "language": {"foreign_script_share": 0.9},
+    "kl": {"kl": 9.0},
+}
+
+
+@pytest.mark.parametrize("policy", ["continue", "rollback", "stop"])
+@pytest.mark.parametrize("detector", SETTINGS)
+def test_an_alarm_carries_the_policy_of_its_detector_alone(detector, policy):
+    other = "stop" if policy == "continue" else "continue"
+    policies = {name: {"policy": policy if name == detector else other} for name in SETTINGS}
+    detectors = Detectors(StabilitySpec.model_validate({"patience": 1, "reference_steps": 1, **policies}))
+    assert detectors.check(figures()) == []
+    (alarm,) = detectors.check(figures(**BAD[detector]))
+    assert (alarm.detector, alarm.policy) == (detector, policy)
+    again = detectors.check(figures(**BAD[detector]))
+    assert [a.detector for a in again] == ([] if policy == "continue" else [detector])
+    assert detectors.bad_steps(alarm) == 2
 
 
 def test_length_is_compared_with_the_first_steps():
