@@ -314,7 +314,12 @@ class Commands:
                 )
             except OSError as error:
                 raise self._failed(role, str(error)) from None
-            _, status, used = os.wait4(process.pid, 0)
+            try:
+                _, status, used = os.wait4(process.pid, 0)
+            except BaseException:  # interrupted, as by SIGTERM, which the command does not get
+                process.kill()
+                process.wait()
+                raise
             process.returncode = os.waitstatus_to_exitcode(status)
             wall = time.perf_counter() - begin
             if process.returncode:

@@ -21,6 +21,7 @@ import pytest
 
 from harness.regress import main
 from harness.regression.measure import CANDIDATE, Trees
+from harness.regression.revisions import checked_out, interruptible, resolve
 from tests.campaigns.gate import copy_tree
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -266,43 +267,84 @@ def test_refs_are_put_away_after_a_failure(repository, tmp_path):
     assert not list(tmp_path.glob("harness-regress-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_refs_are_put_away_after_an_interruption(repository, tmp_path, number):
-    # What is measured writes who it is and never ends: the gate cannot be done before the signal comes.
-    mark = f"pathlib.Path({str(tmp_path)!r}, f'measured-{{os.getpid()}}').touch()"
-    endless = f"import os, pathlib, time\n{mark}\ntime.sleep(600)\n"
-    (repository / "kernels" / "__init__.py").write_text(endless)
-    commit(repository, "endless")
+def interrupted(arguments, folder, number, **options):
+    """Exit code of the command that gets a signal while it measures, and the processes that it measured.
+
+    What is measured writes its process id and never ends, so the gate cannot be done before the signal comes.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.regress", "--baseline", "main", "--candidate", "HEAD", "--quick"],
-        cwd=repository,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        [sys.executable, "-m", "harness.regress", *arguments, "--quick"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
         stderr=subprocess.DEVNULL,
+        **options,
     )
     end = time.monotonic() + 60
-    while not (measured := list(tmp_path.glob("measured-*"))):
+    while not (measured := list(folder.glob("measured-*"))):
         assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)
-    assert process.wait(60) == 130
+    code = process.wait(60)
     pids = [int(path.name.removeprefix("measured-")) for path in measured]
     assert process.pid not in pids
+    return code, pids
+
+
+def endless(folder):
+    mark = f"pathlib.Path({str(folder)!r}, f'measured-{{os.getpid()}}').touch()"
+    return f"import os, pathlib, time\n{mark}\ntime.sleep(600)\n"
+
+
+def test_refs_are_put_away_after_an_interruption(repository, tmp_path):
+    (repository / "kernels" / "__init__.py").write_text(endless(tmp_path))
+    commit(repository, "endless")
+    refs = ["--baseline", "main", "--candidate", "HEAD"]
+    code, pids = interrupted(refs, tmp_path, signal.SIGTERM, cwd=repository)
+    assert code == 130
     assert not any(map(psutil.pid_exists, pids))
     assert len(worktrees(repository)) == 1
     assert not list(tmp_path.glob("harness-regress-*"))
 
 
-def test_a_killed_gates_tree_is_put_away_by_the_next(repository, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_measured_command_ends_with_an_interruption(tmp_path, number):
+    (tmp_path / "endless.py").write_text(endless(tmp_path))
+    command = f"cmd:{sys.executable} {tmp_path / 'endless.py'}"
+    code, pids = interrupted(["--baseline", command, "--candidate", command], tmp_path, number)
+    assert code == 130
+    assert not any(map(psutil.pid_exists, pids))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_checkout_is_put_away_whatever_ends_its_use(repository, tmp_path, monkeypatch, number):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = signal.getsignal(number)
+    main_branch = resolve("main", role="baseline", repository=repository)
+
+    def use():
+        with interruptible(), checked_out(main_branch, repository) as tree:
+            assert (tree / "kernels" / "__init__.py").exists()
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert signal.getsignal(number) == before
+    assert len(worktrees(repository)) == 1
+    assert not list(tmp_path.glob("harness-regress-*"))
+
+
+def test_a_killed_gates_tree_is_put_away_by_the_next(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead = subprocess.Popen(["true"])
     dead.wait()
     stale = tmp_path / f"harness-regress-{dead.pid}-x"
     command = ["git", "worktree", "add", "--detach", str(stale / "tree"), "main"]
     subprocess.run(command, cwd=repository, check=True, capture_output=True)
     assert len(worktrees(repository)) == 2
-    regress("--baseline", "main", "--candidate", "HEAD", "--quick", cwd=repository, TMPDIR=str(tmp_path))
+    with checked_out(resolve("HEAD", role="candidate", repository=repository), repository):
+        assert not stale.exists()
     assert len(worktrees(repository)) == 1
-    assert not stale.exists()
 
 
 def test_an_injected_slow_down_of_a_kernel_is_caught(tmp_path):
