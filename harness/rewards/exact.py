@@ -25,6 +25,7 @@ _FRAC = re.compile(r"([+-]?)\\frac(?:\{([+-]?\d+)\}\{(\d+)\}|(\d)(\d))", re.ASCI
 _WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?i:no|if|is)(?![A-Za-z]))")
 _TOKEN = re.compile(r"\w+|[^\w\s\\${},;:?\"'`°]")
 _PRODUCT = re.compile(
+    r"\\(?:angle|triangle|overline|widehat|overrightarrow|arc|square)\s*\{?\s*[A-Z]+|"
     r"(?:[+=^]|\\frac\{|\\sqrt\{|\}\{)\s*[A-Za-z]{3,4}(?!\s*[A-Za-z])"
     r"|(?<![\\A-Za-z])(?<![A-Za-z]\s)[A-Za-z]{3,4}(?=\s*[+=^])"
 )

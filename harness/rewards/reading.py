@@ -96,6 +96,28 @@ def read(text: str, *, attached: bool = True, listed: bool = False) -> Form:
     return _Reader(attached).form(spelled(text, listed=listed), 0)
 
 
+_CONDITIONS = frozenset(
+    (
+        "all",
+        "any",
+        "some",
+        "every",
+        "each",
+        "no",
+        "not",
+        "none",
+        "if",
+        "when",
+        "for",
+        "unless",
+        "except",
+        "or",
+        "and",
+    )
+)
+"""Words that make more of the words before an equals sign than a name."""
+
+
 class _Reader:
     def __init__(self, attached: bool) -> None:
         self._attached = attached
@@ -181,6 +203,8 @@ class _Reader:
         if len(sides) < 2 or not all(side.strip() for side in sides):
             return None
         forms = tuple(self.form(side, depth + 1) for side in sides)
+        if signs == ["="] and isinstance(forms[0], Words) and not _CONDITIONS & set(forms[0].text.split()):
+            return forms[1]  # `\\text{Total cost} = 12`
         if set(signs) <= {"=", "\\in"} and len(forms) == 2:
             variable, values = forms
             plural = isinstance(values, Several) and values.brackets in ("", "{}")

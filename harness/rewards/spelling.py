@@ -100,7 +100,7 @@ _UPRIGHT = re.compile(
     r"|\{\\rm\s+([^{}]*)\}"
 )
 _FUNCTION = re.compile(
-    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|ln|log|exp|max|min|gcd|lcm|det|lim|sup|inf|arg|mod"
+    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|ln|log|exp|max|min|gcd|lcm|det|lim|sup|inf|arg"
 )
 _DEGREES = re.compile(
     r"\\degree(?:s)?(?![A-Za-z])|\\textdegree(?![A-Za-z])|\^\s*\{?\s*(?:\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|°|\\text\{\s*[o°]\s*\}|\\text\{\\circ\})\s*\}?"
@@ -123,7 +123,7 @@ _REPEATING = re.compile(
 )
 _CONTINUED = re.compile(r"(?<![\w.])(\d+)\.(\d*?)(\d+?)\3+\s*\\ldots\s*$", re.ASCII)
 _E_NOTATION = re.compile(
-    r"(?<![\w.}])(\d+(?:\.\d*)?|\.\d+)(?:[eE]|\\text\{\s*[eE]\s*\})(?:\{\s*)?([+-]?\d{1,9})(?:\s*\})?(?![\w.^])",
+    r"(?<![\w.}])(\d+(?:\.\d*)?|\.\d+)(?:[eE]|\\text\{\s*[eE]\s*\})(?:\{\s*)?([+-]?\d{1,9})(?:\s*\})?(?![\d.^_])",
     re.ASCII,
 )
 _TIMES_TEN = re.compile(
@@ -202,7 +202,9 @@ def _italic(match: re.Match[str]) -> str:
 def _upright(match: re.Match[str]) -> str:
     inside = match[1] if match[1] is not None else match[2]
     inside = re.sub(r"\\text\x01([^\x02]*)\x02", r"\1", inside)
-    if _FUNCTION.fullmatch(inside.strip()):
+    name, rest = inside.strip(), match.string[match.end() :].lstrip()
+    # Seconds and minutes are written like functions.
+    if _FUNCTION.fullmatch(name) and (name not in ("sec", "min") or re.match(r"[({\\A-Za-z^]", rest)):
         return f"\\{inside.strip()} "
     if re.fullmatch(r"[\d.,+\-/\s]*\d[\d.,+\-/\s]*", inside):
         return inside

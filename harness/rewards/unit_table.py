@@ -123,7 +123,7 @@ FACTORS = {
         "trillion": 10**12,
         "dozen": 12,
     },
-    **{"gross": 144, "mn": 10**6, "bn": 10**9},
+    **{"gross": 144, "mn": 10**6, "lakh": 10**5, "crore": 10**7, "bn": 10**9},
 }
 """Words that multiply the number before them."""
 QUALIFIERS = frozenset(

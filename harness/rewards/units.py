@@ -108,7 +108,9 @@ def _take(reading: _Reading, token: re.Match[str]) -> bool:
     if kind == "text":
         words = [
             part
-            for part in re.split(r"(/|\^\{?-?\d\}?|[\s·.,()*]+|-)", token["text"])
+            for part in re.split(
+                r"(/|\^\{?-?\d\}?|[\s·.,()*]+|-)", re.sub(r"\\(?:cdot|times)(?![a-z])", " ", token["text"])
+            )
             if part and part.strip(" ·.,()*-")
         ]
         return (bool(words) and all(_inner(reading, word) for word in words)) or not token["text"].strip()
