@@ -31,7 +31,20 @@ _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[A-Za-z])\s*°")
 _POWER_OF_FACTORIAL = re.compile(r"(\d+|[A-Za-z]|\([^()]*\))!\s*\^")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*\\%")
-_CAPITAL_I = re.compile(r"\\[A-Za-z]+|I(?!_)")
+_RENAMED = {
+    "I": "\\iota ",
+    "E": "\\Upsilon ",
+    "e": "\\upsilon ",
+    "\\gamma": "\\varrho ",
+    "\\Gamma": "\\varpi ",
+}
+"""Symbols that the parser takes for i, e (which is one where it has an index) and for Euler's constant."""
+_IS_CALL = re.compile(r"\s*\(")
+_LETTERS = re.compile(r"\\[A-Za-z]+|I|E|e(?=\s*_)")
+_ACCENTED = re.compile(r"\\(d?dot|hat|bar|vec|tilde)\s*\{\s*([A-Za-z])\s*\}\s*_\s*\{?(\w+)\}?")
+_FUNCTIONS = re.compile(
+    r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])"
+)
 _REFUSED = re.compile(
     r"(?<![A-Za-z_\\{])\d+\s*_|[)}]\s*_(?!\{?\\infty)\s*[\d{]|!\s*!|\\ldots|\\mathbb|\\[$%]|[#@\"`'°]|\\begin\{cases\}|\\approx|\.\s*\.|\\to(?![a-z])"
 )
@@ -99,11 +112,19 @@ def _cleaned(text: str) -> str:
     text = _DEGREES.sub(r"(\\frac{\1 \\pi}{180})" if in_radians else r"\1", text)
     text = _POWER_OF_FACTORIAL.sub(r"(\1!)^", text)
     text = _PERCENT.sub(r"(\\frac{\1}{100})", text)
+    text = _FUNCTIONS.sub(r"\\\1 ", _ACCENTED.sub(r"\2_{\1\3}", text))
     text = _PRIME.sub(r"\\tilde{\1}", text)
     if _REFUSED.search(text) or not text.strip():
         raise Unreadable(text)
-    text = _CAPITAL_I.sub(lambda m: m[0] if m[0] != "I" else "I_{cap}", text)
+    if any(name.strip() in text for name in _RENAMED.values()):
+        raise Unreadable(text)
+    text = _LETTERS.sub(_renamed, text)
     return latex_of(text)
+
+
+def _renamed(match: re.Match[str]) -> str:
+    is_function = match[0] == "\\Gamma" and _IS_CALL.match(match.string, match.end())
+    return match[0] if is_function else _RENAMED.get(match[0], match[0])
 
 
 def equal(gold: str, given: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from harness.rewards.forms import Choice
 from harness.rewards.spelling import unwrapped
@@ -19,6 +20,7 @@ _OTHER_CHOICE = re.compile(
 _LETTERS = frozenset("ABCDEFGHIJ")
 
 
+@lru_cache(maxsize=4096)
 def read_choice(text: str) -> Choice | None:
     """The choice that an answer names, `(C)\\ 12`, `C. 5`, `\\text{C: } 5` `C`; None where it names none or two."""
     raw = re.sub(r"\\[,;:! ]|~|\\quad", " ", unwrapped(text))

@@ -26,11 +26,15 @@ from harness.rewards.forms import (
     Span,
     Words,
     is_variable,
+    letters,
 )
 from harness.rewards.reading import read
 from harness.rewards.spelling import spelled
 from harness.rewards.unit_table import PERCENT
 from harness.rewards.units import Unit
+
+_DECIMAL = re.compile(r"[+-]?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
+"""The commonest answers, which need no reading."""
 
 
 class NeedsAlgebra(Exception):
@@ -71,6 +75,8 @@ def same(gold: str, answer: str, algebra: Algebra | None) -> bool:
         NeedsAlgebra: there is no `algebra`, and the verdict takes it.
         algebra.Unreadable: an expression cannot be read; its argument is the expression.
     """
+    if _DECIMAL.fullmatch(gold) and _DECIMAL.fullmatch(answer):
+        return Fraction(gold) == Fraction(answer)
     if (verdict := _by_choice(gold, answer, algebra)) is not None:
         return verdict
     if scattered(gold) or scattered(answer):
@@ -81,12 +87,11 @@ def same(gold: str, answer: str, algebra: Algebra | None) -> bool:
         return left != ""
     if (verdict := same_time(left, right)) is not None:
         return verdict
-    # A reference of 5m is a product: its letter is no unit in the answer either.
-    attached = not re.search(r"\d[msgL](?![A-Za-z])", gold)
     comparison = _Comparison(algebra)
     reference = read(gold, attached=False)
     listed = isinstance(reference, Several) and "," in answer
-    return comparison.same(reference, read(answer, attached=attached, listed=listed))
+    # In a reference 5m is a product, and then its letter is no unit in the answer either.
+    return comparison.same(reference, read(answer, listed=listed, symbols=letters(reference)))
 
 
 def _squashed(text: str) -> str:
@@ -212,7 +217,7 @@ class _Comparison:
             if _variable(gold.sides[0]) and gold.signs in (("=",), ("\\in",)):
                 if gold.sides[0] == given.sides[0]:
                     return self.same(gold.sides[1], given.sides[1])
-                if _variable(given.sides[0]):
+                if _variable(given.sides[0]) and not isinstance(given.sides[1], Quantity):
                     return False
             elif all(not isinstance(side, Quantity) for side in (*gold.sides, *given.sides)):
                 return self._in_order(gold.sides, given.sides)

@@ -119,3 +119,16 @@ Form = (
 
 def is_variable(text: str) -> bool:
     return bool(re.fullmatch(r"\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?|[A-Za-z]\([A-Za-z]\)", text.replace(" ", "")))
+
+
+def letters(form: Form) -> frozenset[str]:
+    """The symbols of one letter in the expressions of a form."""
+    if isinstance(form, Quantity):
+        bare = re.sub(r"\\text\{[^{}]*\}", "", form.text)
+        return frozenset(name for name in re.findall(r"\\[A-Za-z]+|[A-Za-z]", bare) if len(name) == 1)
+    parts: tuple[Form, ...] = ()
+    if isinstance(form, Several):
+        parts = form.items
+    elif isinstance(form, Relation):
+        parts = form.sides
+    return frozenset().union(*map(letters, parts))

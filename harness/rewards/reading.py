@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from harness.rewards.exact import as_words, base_of
 from harness.rewards.forms import (
@@ -85,15 +86,19 @@ _APPROXIMATE = re.compile(
 )
 
 
-def read(text: str, *, attached: bool = True, listed: bool = False) -> Form:
+@lru_cache(maxsize=4096)
+def read(
+    text: str, *, attached: bool = True, listed: bool = False, symbols: frozenset[str] = frozenset()
+) -> Form:
     """Reads an answer.
 
     Args:
         text: of the final answer or the reference.
         attached: whether a letter that touches a number may be a unit.
         listed: whether commas list entries even where they could group thousands.
+        symbols: letters that are no units, since the other side has them in expressions.
     """
-    return _Reader(attached).form(spelled(text, listed=listed), 0)
+    return _Reader(attached, symbols).form(spelled(text, listed=listed), 0)
 
 
 _CONDITIONS = frozenset(
@@ -119,8 +124,9 @@ _CONDITIONS = frozenset(
 
 
 class _Reader:
-    def __init__(self, attached: bool) -> None:
+    def __init__(self, attached: bool, symbols: frozenset[str]) -> None:
         self._attached = attached
+        self._symbols = symbols
 
     def form(self, text: str, depth: int) -> Form:
         text = _trimmed(text)
@@ -296,7 +302,7 @@ class _Reader:
         return Ratio(tuple(self.form(part, depth + 1) for part in parts))
 
     def _quantity(self, text: str) -> Quantity | None:
-        body, unit = split_unit(text, attached=self._attached)
+        body, unit = split_unit(text, attached=self._attached, symbols=self._symbols)
         if unit is None or as_words(body) is not None or "\\text" in body:
             return None
         return Quantity(_trimmed(body), unit)

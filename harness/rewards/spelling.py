@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_EXPONENT = 3000
 """Numbers with a larger power of ten are left as they stand, and are then not read."""
@@ -133,6 +134,7 @@ _TIMES_TEN = re.compile(
 _X_TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", re.ASCII)
 
 
+@lru_cache(maxsize=4096)
 def spelled(text: str, *, listed: bool = False) -> str:
     """The same answer in one spelling of LaTeX; upright and other text stands in `\\text{…}`, a degree is `°`.
 
@@ -204,7 +206,12 @@ def _upright(match: re.Match[str]) -> str:
     inside = re.sub(r"\\text\x01([^\x02]*)\x02", r"\1", inside)
     name, rest = inside.strip(), match.string[match.end() :].lstrip()
     # Seconds and minutes are written like functions.
-    if _FUNCTION.fullmatch(name) and (name not in ("sec", "min") or re.match(r"[({\\A-Za-z^]", rest)):
+    below = match.string[: match.start()].rstrip("{ ").endswith("_")
+    if (
+        not below
+        and _FUNCTION.fullmatch(name)
+        and (name not in ("sec", "min") or re.match(r"[({\\A-Za-z^]", rest))
+    ):
         return f"\\{inside.strip()} "
     if re.fullmatch(r"[\d.,+\-/\s]*\d[\d.,+\-/\s]*", inside):
         return inside
@@ -254,6 +261,7 @@ def _continued(match: re.Match[str]) -> str:
 
 def _scientific(match: re.Match[str]) -> str:
     exponent = int(match[2])
-    if abs(exponent) > MAX_EXPONENT:
+    a_sum = re.fullmatch(r"\+\d", match[2]) and "." not in match[1]  # 2e+3 is 2e + 3
+    if a_sum or abs(exponent) > MAX_EXPONENT:
         return match[0]
     return f"({match[1]} \\cdot 10^{{{exponent}}})"

@@ -226,6 +226,7 @@ def _singular(word: str) -> str:
 _START = re.compile(
     r"\\text\{|\\%|\\\$|°|\\frac\{\s*\\text|[€£¥₹¢]|(?<=[\d}\s)!.])[A-Za-zμΩÅ]|\\mu(?=\s*\\text)|\\Omega|(?<=\d)\s*/\s*\\text"
 )
+_LETTER = re.compile(r"\\text\{\s*([A-Za-z])\s*\}|([A-Za-z])")
 _UNITS = re.compile(r"units?\b")
 _ATTACHED = frozenset("msgL")
 """Bare letters that may be a unit where they touch the number."""
@@ -237,7 +238,9 @@ _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _NAMES_OF_NUMBERS = re.compile(r"\\(?:frac|sqrt|pi|cdot|times|pm|binom|ldots)(?![A-Za-z])")
 
 
-def split_unit(text: str, *, attached: bool = True) -> tuple[str, Unit | None]:
+def split_unit(
+    text: str, *, attached: bool = True, symbols: frozenset[str] = frozenset()
+) -> tuple[str, Unit | None]:
     """A spelled answer without the unit at its end, or the currency at its front; None where it has none.
 
     The longest end that is a unit is taken.
@@ -245,12 +248,16 @@ def split_unit(text: str, *, attached: bool = True) -> tuple[str, Unit | None]:
     Args:
         text: in one spelling.
         attached: whether a bare letter that touches the number may be a unit, as in `5m`; a factor otherwise.
+        symbols: letters that are no units.
     """
     text = text.strip()
     if front := _FRONT.match(text):
         return _currency(text, front, attached)
     for match in _START.finditer(text, max(0, len(text) - MAX_UNIT)):
         body, rest = text[: match.start()], text[match.start() :]
+        letter = _LETTER.fullmatch(rest.strip())
+        if letter is not None and (letter[1] or letter[2]) in symbols:
+            continue
         if not re.search(r"[\w})\]!]\s*$", body) or not _may_follow(body, rest, attached):
             continue
         unit = read_unit(rest)
