@@ -14,6 +14,7 @@ import pytest
 
 from harness.report import main
 from harness.reporting.sources.choices import Choices, parse_run
+from harness.reporting.sources.external import external_study
 from harness.reporting.sources.external_json import read_json_results
 from harness.reporting.sources.metric_names import parse_metric
 from harness.spec.errors import SpecError
@@ -696,11 +697,9 @@ def _mutated(rng, value, depth=0):
     return rng.choice(odd)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_broken_files_end_in_three_lines_at_most(written, tmp_path, capsys, monkeypatch, seed):
-    """Exit 0 or 2; 4 would be a fault of the harness. The report itself is written elsewhere."""
+def _broken(seed, written, folder):
+    """What the command is given: a folder of a broken result and broken samples, or one of the files."""
     rng = random.Random(seed)
-    monkeypatch.setattr("harness.reporting.report._write", lambda study, claims: (str(study.notes), False))
     groups = {"group_subtasks": {"g": ["t"]}, "groups": {"g": {"acc,none": 0.5}}, "n-shot": {"t": 5}}
     whole = lm_eval(
         {"t": {"acc,none": 0.5, "acc_stderr,none": 0.1}, "g": {"acc,none": 0.5}}, questions=2, **groups
@@ -728,9 +727,31 @@ def test_broken_files_end_in_three_lines_at_most(written, tmp_path, capsys, monk
     written(text, "results_1.json")
     rows = [_mutated(rng, sample(i, float(i), metric="acc", filtered_resps=[["a"]])) for i in range(2)]
     written(lines(rows)[: rng.choice([None, -5])], "samples_t_1.jsonl")
-    given = rng.choice([tmp_path, tmp_path / "results_1.json", tmp_path / "samples_t_1.jsonl"])
-    code = main(["--external", str(given), "--out", str(tmp_path / "out")])
-    told = capsys.readouterr()
-    assert code in (0, 2), told.err
-    assert len(told.err.strip().splitlines()) <= 3, told.err
-    assert (code == 2) == told.err.startswith("harness.report: ")
+    return rng.choice([folder, folder / "results_1.json", folder / "samples_t_1.jsonl"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_broken_files_are_read_or_refused_in_three_lines(written, tmp_path, seed):
+    given = _broken(seed, written, tmp_path)
+    study, said = None, ""
+    try:
+        study = external_study([given], tmp_path / "out")
+    except SpecError as error:
+        said = str(error)
+    if study is None:
+        assert len(said.splitlines()) <= 3
+        assert str(tmp_path) in said
+    else:
+        assert study.evaluations["accuracy"].between(0, 1).all()
+        assert dict(study.notes)["Files read"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_broken_files_through_the_command(written, tmp_path, capsys, seed):
+    """Exit 0 or 2; 4 would be a fault of the harness."""
+    code = main(["--external", str(_broken(seed, written, tmp_path)), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert code in (0, 2), told
+    assert len(told.strip().splitlines()) <= 3, told
+    assert (code == 2) == told.startswith("harness.report: ")
