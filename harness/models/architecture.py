@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.models.errors import ModelNotFound
+from harness.models.weights import stored_tensors
 
 _BIASED_ATTENTION = frozenset({"qwen2"})
 _NORMED_HEADS = frozenset({"qwen3"})
@@ -72,11 +70,14 @@ def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) ->
         ModelNotFound: the config lacks a dimension, or a weights file is broken.
     """
     keys = ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size", "num_attention_heads")
-    missing = [key for key in (*keys, "max_position_embeddings") if not isinstance(config.get(key), int)]
-    if missing:
-        raise ModelNotFound(
-            f"model {name!r}: its config.json has no {missing[0]!r}", "a decoder-only text model is needed"
-        )
+    for key in (*keys, "max_position_embeddings"):
+        value = config.get(key)
+        if not isinstance(value, int):
+            raise ModelNotFound(
+                f"model {name!r}: its config.json has no {key!r}", "a decoder-only text model is needed"
+            )
+        if isinstance(value, bool) or value < 1:
+            raise ModelNotFound(f"model {name!r}: its config.json says {key} is {value!r}; must be >= 1")
     hidden, layers, vocabulary, intermediate, heads = (config[key] for key in keys)
     fields: dict[str, Any] = {
         "model_type": str(config.get("model_type", "")),
@@ -86,13 +87,32 @@ def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) ->
         "vocabulary": vocabulary,
         "intermediate_size": intermediate,
         "heads": heads,
-        "kv_heads": config.get("num_key_value_heads") or heads,
-        "head_dim": config.get("head_dim") or hidden // heads,
+        "kv_heads": _positive(name, config, "num_key_value_heads", heads),
+        "head_dim": _positive(name, config, "head_dim", max(1, hidden // heads)),
         "tied": bool(config.get("tie_word_embeddings", False)),
     }
-    shards = [path for path in weights if path.suffix == ".safetensors"]
-    counted = sum(_tensor_elements(name, path) for path in shards) or _dense_parameters(config, fields)
+    counted = 0
+    for path in weights:
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            counted += sum(tensor.elements for tensor in stored_tensors(path).values())
+        except (OSError, ValueError) as error:
+            raise ModelNotFound(
+                f"model {name!r}: {path.name} is not a safetensors file, or not all of one: {error}",
+                "download it again",
+            ) from None
+    counted = counted or _dense_parameters(config, fields)
     return Architecture(**fields, parameters=counted)
+
+
+def _positive(name: str, config: dict[str, Any], key: str, default: int) -> int:
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelNotFound(f"model {name!r}: its config.json says {key} is {value!r}; must be >= 1")
+    return value
 
 
 def _dense_parameters(config: dict[str, Any], fields: dict[str, Any]) -> int:
@@ -109,18 +129,3 @@ def _dense_parameters(config: dict[str, Any], fields: dict[str, Any]) -> int:
     feed_forward = 3 * hidden * fields["intermediate_size"]
     embeddings = fields["vocabulary"] * hidden * (1 if fields["tied"] else 2)
     return embeddings + fields["layers"] * (attention + feed_forward + 2 * hidden) + hidden
-
-
-def _tensor_elements(name: str, path: Path) -> int:
-    """Elements of all tensors of a safetensors file, from its header alone."""
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > 100_000_000:
-                raise ValueError("header too long")
-            header = json.loads(stream.read(length))
-        return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
-        raise ModelNotFound(
-            f"model {name!r}: {path.name} is not a safetensors file: {error}", "download it again"
-        ) from None

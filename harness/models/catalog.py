@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from harness.models import hub, tiny
 from harness.models.architecture import Architecture, read_architecture
+from harness.models.checks import check_config, check_tokens, check_weights
 from harness.models.errors import ModelNotFound
 from harness.models.files import (
     CONFIG,
@@ -21,11 +21,15 @@ from harness.models.files import (
     weight_files,
 )
 from harness.models.packaged import PACKAGES
+from harness.models.token_files import read_json_object
 from harness.spec.recipe import ModelSpec
 
 __all__ = ["ModelNotFound", "ModelSource", "resolve_model"]
 
 EMBEDDED = "tiny"
+GGUF_HINT = (
+    "give the model it was made from, or load it with transformers' `gguf_file=` and save that as a folder"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,7 @@ class ModelSource(Architecture):
         name: as the user wrote it.
         kind: shipped with the harness, a local folder, carried by a package, or on the hub.
         path: folder of the files; None for a hub model that is not downloaded yet.
+        small_files: folder of config and tokenizer, if they are here and readable without conversion.
         gguf_file: name of the GGUF file in `path`; None for safetensors.
         revision: commit of a hub model that is not downloaded yet.
         fingerprint: sha256 over config, tokenizer and weights, the same wherever the files lie.
@@ -44,6 +49,7 @@ class ModelSource(Architecture):
     name: str
     kind: Literal["embedded", "folder", "packaged", "hub"]
     path: Path | None
+    small_files: Path | None = None
     gguf_file: str | None = None
     revision: str | None = None
     fingerprint: str
@@ -60,15 +66,22 @@ def resolve_model(spec: ModelSpec) -> ModelSource:
     """
     if spec.name == EMBEDDED:
         return _from_folder(spec.name, tiny.FOLDER, "embedded")
-    if Path(spec.name).is_dir():
+    if _is_folder(spec.name):
         return _from_folder(spec.name, Path(spec.name).resolve(), "folder")
+    if spec.name.endswith(".gguf"):
+        raise ModelNotFound(
+            f"model {spec.name!r}: a GGUF file alone is no model folder",
+            GGUF_HINT,
+        )
     if not hub.is_hub_id(spec.name):
         raise _not_found(spec.name, "no such folder, and not a hub id (owner/name)")
     if (snapshot := hub.cached_snapshot(spec.name, spec.revision)) is not None:
         return _from_folder(spec.name, snapshot, "hub")
     answer = hub.described(spec.name, spec.revision)
     if isinstance(answer, hub.Described):
+        check_config(spec.name, answer.folder, answer.config)
         architecture = read_architecture(spec.name, answer.config, [])
+        check_tokens(spec.name, answer.folder, answer.config, architecture.vocabulary)
         if answer.parameters is not None:
             architecture = dataclasses.replace(architecture, parameters=answer.parameters)
         return ModelSource(
@@ -76,6 +89,7 @@ def resolve_model(spec: ModelSpec) -> ModelSource:
             name=spec.name,
             kind="hub",
             path=None,
+            small_files=answer.folder,
             revision=answer.commit,
             fingerprint=answer.fingerprint,
         )
@@ -86,30 +100,56 @@ def resolve_model(spec: ModelSpec) -> ModelSource:
 
 def _from_folder(name: str, folder: Path, kind: Literal["embedded", "folder", "hub"]) -> ModelSource:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelNotFound(
-            f"model {name!r}: no config.json in {folder}", "give a Hugging Face model folder"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelNotFound(f"model {name!r}: {folder / CONFIG} cannot be read: {error}") from None
+        config = read_json_object(folder / CONFIG)
+        shard = missing_shard(folder)
+    except ValueError as error:
+        raise ModelNotFound(f"model {name!r}: {error}", "download it again") from None
+    if not config:
+        raise _no_config(name, folder)
+    check_config(name, folder, config)
     weights = weight_files(folder)
+    if shard is not None:
+        raise ModelNotFound(f"model {name!r}: {shard} is missing in {folder}", "download it again")
     if not weights:
         raise ModelNotFound(f"model {name!r}: no *.safetensors weights in {folder}", "give a complete folder")
-    if (shard := missing_shard(folder)) is not None:
-        raise ModelNotFound(f"model {name!r}: {shard} is missing in {folder}", "download it again")
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelNotFound(
             f"model {name!r}: no tokenizer in {folder}", "save the tokenizer beside the model"
         )
     architecture = read_architecture(name, config, weights)
+    check_weights(name, config, architecture, weights)
+    check_tokens(name, folder, config, architecture.vocabulary)
+    try:
+        fingerprint = folder_fingerprint(folder)
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"model {name!r}: {error}") from None
     return ModelSource(
         **dataclasses.asdict(architecture),
         name=name,
         kind=kind,
         path=folder,
-        fingerprint=folder_fingerprint(folder),
+        small_files=folder,
+        fingerprint=fingerprint,
     )
+
+
+def _no_config(name: str, folder: Path) -> ModelNotFound:
+    """What a folder without `config.json` is, as far as that can be told."""
+    message = f"model {name!r}: no config.json in {folder}"
+    if (folder / "adapter_config.json").exists():
+        return ModelNotFound(
+            f"{message}: it holds an adapter (adapter_config.json)",
+            "merge it into its base model first: peft's `merge_and_unload`, then `save_pretrained`",
+        )
+    if list(folder.glob("*.gguf")):
+        return ModelNotFound(
+            f"{message}: it holds a GGUF file",
+            GGUF_HINT,
+        )
+    inner = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    if inner:
+        return ModelNotFound(message, "did you mean " + " or ".join(f'"{path}"' for path in inner[-2:]) + "?")
+    return ModelNotFound(message, "give a Hugging Face model folder")
 
 
 def _from_package(name: str) -> ModelSource | None:
@@ -128,10 +168,17 @@ def _from_package(name: str) -> ModelSource | None:
     )
 
 
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # longer than a file system admits, or with a NUL
+        return False
+
+
 def _not_found(name: str, reason: str) -> ModelNotFound:
     known = [EMBEDDED, *PACKAGES, *hub.cached_models()]
     parent = Path(name).parent
-    if parent.is_dir():
+    if _is_folder(str(parent)):
         known += [
             str(folder.parent / folder.name) for folder in parent.iterdir() if (folder / CONFIG).is_file()
         ]

@@ -11,17 +11,23 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from harness.models.token_files import end_list, read_json_object, stated_ends
+
 TOKENIZER_FILES = (
     "added_tokens.json",
+    "additional_chat_templates/default.jinja",
     "chat_template.jinja",
     "merges.txt",
+    "sentencepiece.bpe.model",
     "special_tokens_map.json",
+    "spiece.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
 )
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -30,12 +36,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def missing_shard(folder: Path) -> str | None:
-    """A shard that the folder's index names but that isn't there."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
+    """A shard that the folder's index names but that isn't there.
+
+    Raises:
+        ValueError: the index is malformed.
+    """
+    index = read_json_object(folder / "model.safetensors.index.json")
+    if not index:
         return None
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return next((shard for shard in sorted(shards) if not (folder / shard).exists()), None)
+    shards = index.get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ValueError("model.safetensors.index.json has no `weight_map` of tensors to files")
+    return next((shard for shard in sorted(set(shards.values())) if not (folder / shard).exists()), None)
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -53,8 +65,29 @@ def combined_fingerprint(hashes: Iterable[tuple[str, str]]) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Fingerprint of a model folder's content: the same for two copies, whatever their path."""
-    return combined_fingerprint((path.name, file_sha256(path)) for path in model_files(folder))
+    """Fingerprint of a model folder's content: the same for two copies, whatever their path.
+
+    Raises:
+        ValueError: a file that decides where completions end is malformed.
+    """
+    hashes = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in model_files(folder)]
+    return combined_fingerprint([*hashes, *ends_hash(folder)])
+
+
+def ends_hash(folder: Path) -> list[tuple[str, str]]:
+    """What `generation_config.json` adds to a fingerprint: its end tokens, where `config.json` names others.
+
+    Nothing else of it is used: sampling settings are the recipe's. Where both say the same it adds nothing, so that
+    such models have the fingerprint that they had before the file was looked at.
+
+    Raises:
+        ValueError: one of the two is malformed.
+    """
+    config = read_json_object(folder / CONFIG)
+    ends = stated_ends(folder, config)
+    if ends == end_list(config.get("eos_token_id"), CONFIG):
+        return []
+    return [(f"{GENERATION}:eos_token_id", hashlib.sha256(json.dumps(ends).encode()).hexdigest())]
 
 
 def file_sha256(path: Path) -> str:

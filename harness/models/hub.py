@@ -10,7 +10,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.models.files import CONFIG, TOKENIZER_FILES, combined_fingerprint, file_sha256, missing_shard
+from harness.models.cache import unwritable
+from harness.models.errors import ModelNotFound
+from harness.models.files import (
+    CONFIG,
+    GENERATION,
+    TOKENIZER_FILES,
+    combined_fingerprint,
+    ends_hash,
+    file_sha256,
+    missing_shard,
+)
 from harness.models.files import weight_files as cached_weight_files
 
 TIMEOUT_SECONDS = 3.0
@@ -45,7 +55,10 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
     snapshot = repository / "snapshots" / commit
     tokenizer = any((snapshot / file).exists() for file in ("tokenizer.json", "tokenizer.model"))
     complete = (snapshot / CONFIG).exists() and tokenizer and cached_weight_files(snapshot)
-    return snapshot if complete and missing_shard(snapshot) is None else None
+    try:
+        return snapshot if complete and missing_shard(snapshot) is None else None
+    except ValueError:  # a torn index: it is downloaded again
+        return None
 
 
 @dataclass(frozen=True)
@@ -57,12 +70,14 @@ class Described:
         commit: the revision's commit.
         fingerprint: over config, tokenizer and weights, the same as of a local copy.
         parameters: number of parameters, if the hub knows it.
+        folder: where its config and tokenizer lie in the cache.
     """
 
     config: dict[str, Any]
     commit: str
     fingerprint: str
     parameters: int | None
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -88,15 +103,18 @@ def described(name: str, revision: str | None) -> Described | Unreachable:
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         hashes = []
         for file in info.siblings or []:
-            if file.rfilename in (CONFIG, *TOKENIZER_FILES):
+            if file.rfilename == GENERATION:
+                hf_hub_download(name, GENERATION, revision=info.sha, etag_timeout=TIMEOUT_SECONDS)
+            elif file.rfilename in (CONFIG, *TOKENIZER_FILES):
                 path = hf_hub_download(name, file.rfilename, revision=info.sha, etag_timeout=TIMEOUT_SECONDS)
                 hashes.append((file.rfilename, file_sha256(Path(path))))
             elif re.fullmatch(r"[^/]+\.safetensors", file.rfilename) and file.lfs is not None:
                 hashes.append((file.rfilename, file.lfs.sha256))
-        config = hf_hub_download(name, CONFIG, revision=info.sha, etag_timeout=TIMEOUT_SECONDS)
+        config = Path(hf_hub_download(name, CONFIG, revision=info.sha, etag_timeout=TIMEOUT_SECONDS))
         total = info.safetensors.total if info.safetensors is not None else None
-        parsed = json.loads(Path(config).read_text(encoding="utf-8"))
-        return Described(parsed, str(info.sha), combined_fingerprint(hashes), total)
+        parsed = json.loads(config.read_text(encoding="utf-8"))
+        fingerprint = combined_fingerprint([*hashes, *ends_hash(config.parent)])
+        return Described(parsed, str(info.sha), fingerprint, total, config.parent)
     except GatedRepoError:
         return Unreachable("the hub gates it: accept its terms and log in with `hf auth login`")
     except RevisionNotFoundError:
@@ -104,18 +122,35 @@ def described(name: str, revision: str | None) -> Described | Unreachable:
     except RepositoryNotFoundError:
         return Unreachable("the hub has no such model, or it is private")
     except Exception as error:  # whatever the transport raises: its errors share no base
+        if (reason := unwritable(error)) is not None:
+            return Unreachable(f"its files cannot be kept in {cache_folder()}: {reason}; {MOVES}")
         return Unreachable(f"the hub cannot be reached ({type(error).__name__})")
 
 
+MOVES = "HF_HUB_CACHE or HF_HOME moves it"
+"""How the user moves the hub's cache."""
+
+
 def download(name: str, revision: str | None) -> Path:
-    """Downloads a model's config, tokenizer and safetensors weights; returns the snapshot folder."""
+    """Downloads a model's config, tokenizer and safetensors weights; returns the snapshot folder.
+
+    Raises:
+        ModelNotFound: the cache cannot be written.
+    """
     from huggingface_hub import snapshot_download
 
     patterns = [
         CONFIG,
-        "generation_config.json",
+        GENERATION,
         "*.safetensors",
         "*.safetensors.index.json",
         *TOKENIZER_FILES,
     ]
-    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        if (reason := unwritable(error)) is None:
+            raise
+        raise ModelNotFound(
+            f"model {name!r}: it cannot be downloaded to {cache_folder()}: {reason}", MOVES
+        ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from transformers import (
 )
 
 from harness.models import hub
+from harness.models.cache import cannot_convert, unwritable
 from harness.models.catalog import ModelSource
+from harness.models.converted import converted_folder, is_whole
 from harness.models.errors import ModelNotFound
 from harness.models.liger import apply_liger
+from harness.models.special_ids import SpecialIds, special_ids
 from harness.spec.recipe import ModelSpec
 
 
@@ -34,13 +39,15 @@ class LoadedModel:
 
     Attributes:
         model: float32 master weights, in evaluation mode.
-        tokenizer: with a padding token, padding on the left.
+        tokenizer: padding on the left.
         source: where it came from.
+        special: which tokens end, pad and may be sampled.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: ModelSource
+    special: SpecialIds
 
 
 def load_model(source: ModelSource, spec: ModelSpec, *, device: str | torch.device = "cpu") -> LoadedModel:
@@ -54,26 +61,78 @@ def load_model(source: ModelSource, spec: ModelSpec, *, device: str | torch.devi
         device: where to put the weights.
 
     Raises:
-        ModelNotFound: transformers cannot load the files.
+        ModelNotFound: transformers cannot load the files, or no token ends a completion.
     """
     folder = model_folder(source)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        _without_dropout(config)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            attn_implementation=spec.attention,
-            local_files_only=True,
-        )
-    except (ImportError, OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelNotFound(f"model {source.name!r} cannot be loaded: {first}") from error
+    model = _read(source.name, folder, spec)
+    tokenizer = load_tokenizer(source.name, folder)
+    special = special_ids(source.name, folder, model, tokenizer)
     torch.nn.Module.to(model, device)
     if spec.liger:
         apply_liger(model)
-    return LoadedModel(model.eval(), load_tokenizer(folder), source)
+    return LoadedModel(model.eval(), tokenizer, source, special)
+
+
+def _read(name: str, folder: Path, spec: ModelSpec) -> PreTrainedModel:
+    try:
+        with _quiet():
+            model, report = _from_folder(folder, spec)
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers meets a broken folder with whatever its code stumbles over
+        raise ModelNotFound(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+    if missing := sorted(report["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelNotFound(
+            f"model {name!r}: {missing[0]}{more} missing in its weights: transformers would draw it at random",
+            "download or save the model again",
+        )
+    return model
+
+
+def _from_folder(folder: Path, spec: ModelSpec) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and transformers' report of what the weights lack."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    _without_dropout(config)
+    _without_stray_padding(config)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        attn_implementation=spec.attention,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    return model, report
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and tables: what is wrong is told in the error."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _without_stray_padding(config: PretrainedConfig) -> None:
+    """Embeddings freeze the row of the padding id. One outside them, -1 of older configs too, names no row."""
+    text = config.get_text_config()
+    padding = getattr(text, "pad_token_id", None)
+    if padding is not None and not 0 <= padding < text.vocab_size:
+        text.pad_token_id = None
 
 
 def _without_dropout(config: PretrainedConfig) -> None:
@@ -84,9 +143,19 @@ def _without_dropout(config: PretrainedConfig) -> None:
             setattr(text, name, 0.0)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a plain folder, with a padding token and padding on the left."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+def load_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a plain folder, padding on the left.
+
+    Raises:
+        ModelNotFound: transformers cannot load it.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as of a model
+        raise ModelNotFound(
+            f"model {name!r}: its tokenizer cannot be loaded: {_first_line(error)}",
+            "download or save it again",
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
@@ -107,28 +176,38 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     tokenizer.save_pretrained(folder)
 
 
-def cache_root() -> Path:
-    """The user's cache folder of the harness."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grpo-ablation-harness"
-
-
 def _dequantised(source: ModelSource) -> Path:
-    """The GGUF file as a plain bfloat16 folder in the user's cache, converted by whoever comes first."""
+    """The GGUF file as a plain bfloat16 folder in the user's cache, converted by whoever comes first.
+
+    Raises:
+        ModelNotFound: the cache cannot be written, or is full.
+    """
     assert source.path is not None
-    target = cache_root() / "models" / source.fingerprint[:16]
-    if target.is_dir():
+    target = converted_folder(source)
+    if is_whole(target):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if target.is_dir():
-            return target
-        work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-        try:
-            save_model(*_from_gguf(source.path, source.gguf_file), work)
-            os.replace(work, target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not is_whole(target):
+                _convert(source.path, source.gguf_file, target)
+    except Exception as error:  # safetensors reports a full disk in an exception of its own
+        if (reason := unwritable(error)) is None:
+            raise
+        raise cannot_convert(source.name, target.parent, reason) from error
     return target
+
+
+def _convert(folder: Path, gguf_file: str | None, target: Path) -> None:
+    """Under the lock, so that whatever else has the target's name was left by a process that was killed."""
+    for left in [target, *target.parent.glob(f"{target.name}.*/")]:
+        shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    try:
+        save_model(*_from_gguf(folder, gguf_file), work)
+        os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _from_gguf(folder: Path, gguf_file: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -36,7 +36,8 @@ def build_engine(
         longest = max(recipe.rollout.max_completion_tokens, completion_tokens)
         return VllmEngine(
             loaded.model,
-            end_ids=end_ids(loaded),
+            end_ids=loaded.special.end_ids,
+            vocabulary=loaded.special.vocabulary,
             spec=recipe.rollout.vllm,
             bf16=bf16,
             context_tokens=min(recipe.prompt.max_tokens + longest, loaded.source.context_tokens),
@@ -44,15 +45,8 @@ def build_engine(
         )
     return TransformersEngine(
         loaded.model,
-        end_ids=end_ids(loaded),
-        pad_id=loaded.tokenizer.pad_token_id,
+        end_ids=loaded.special.end_ids,
+        pad_id=loaded.special.pad_id,
+        vocabulary=loaded.special.vocabulary,
         bf16=compute_dtype(bf16=bf16, device=loaded.model.device) == torch.bfloat16,
     )
-
-
-def end_ids(loaded: LoadedModel) -> list[int]:
-    """Tokens that end a completion: the tokenizer's and those of the model's generation settings."""
-    settings = getattr(loaded.model, "generation_config", None)
-    extra = getattr(settings, "eos_token_id", None)
-    several = extra if isinstance(extra, list) else [] if extra is None else [extra]
-    return sorted({loaded.tokenizer.eos_token_id, *several})

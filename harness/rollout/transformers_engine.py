@@ -29,6 +29,8 @@ class TransformersEngine:
         model: the policy, on its device.
         end_ids: tokens that end a completion.
         pad_id: any valid token, for padding.
+        vocabulary: rows of the head that are tokens; those from there on are padding and are never sampled. None
+            for all.
         bf16: decode with a bfloat16 copy of the weights, which `update_weights` refreshes. Under autocast, casting
             the weights for every token would cost more than the token.
         max_rows: completions decoded together.
@@ -40,6 +42,7 @@ class TransformersEngine:
         *,
         end_ids: Sequence[int],
         pad_id: int,
+        vocabulary: int | None = None,
         bf16: bool = False,
         max_rows: int = TRANSFORMERS_ROWS,
     ) -> None:
@@ -50,6 +53,7 @@ class TransformersEngine:
             torch.nn.Module.to(self._model, torch.bfloat16)
         self._end_ids = torch.tensor(sorted(end_ids), device=model.device)
         self._pad_id = pad_id
+        self._vocabulary = vocabulary
         self._max_rows = max_rows
 
     @torch.no_grad()
@@ -138,7 +142,7 @@ class TransformersEngine:
         return logits[repeats], cache, mask[repeats]
 
     def _forward(self, ids: Tensor, mask: Tensor, cache: PreallocatedCache) -> Tensor:
-        """Logits [B, V] after the last of `ids` [B, q]; `mask` [B, cached + q] is 0 on the left padding."""
+        """Logits [B, V] of what follows the last of `ids` [B, q]; `mask` [B, cached + q] is 0 on the left padding."""
         positions = (mask.cumsum(-1) - 1).clamp_(min=0)[:, -ids.shape[1] :]
         output = self._model(
             input_ids=ids,
@@ -148,7 +152,7 @@ class TransformersEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        return output.logits[:, -1]
+        return output.logits[:, -1, : self._vocabulary]
 
 
 def _completions(tokens: Tensor, logprobs: Tensor, lengths: Tensor, ended: Tensor) -> list[Completion]:

@@ -51,6 +51,7 @@ class CoreOptions:
         cuda_graphs: capture CUDA graphs.
         sleep: whether the core may be put to sleep.
         end_ids: tokens that end a completion.
+        vocabulary: rows of the head that are tokens; those from there on are padding and are never sampled.
     """
 
     folder: str
@@ -63,6 +64,7 @@ class CoreOptions:
     cuda_graphs: bool
     sleep: bool
     end_ids: tuple[int, ...]
+    vocabulary: int
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
@@ -114,6 +116,7 @@ class VllmCore:
                 **placed,
             )
         self._llm.collective_rpc(_score_before_filters)
+        self._llm.collective_rpc(_mask_padding, args=(options.vocabulary,))
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Samples one completion per request in one call, in the order of the requests."""
@@ -227,6 +230,26 @@ def _score_before_filters(worker: Any) -> None:
     sampler = worker.model_runner.sampler
     sampler.topk_topp_sampler.logprobs_mode = "raw_logprobs"  # its own would be computed for nothing
     sampler.topk_topp_sampler = _BeforeFilters(sampler.topk_topp_sampler)
+
+
+def _mask_padding(worker: Any, vocabulary: int) -> None:
+    """Gives rows of the head that are no tokens probability 0, in sampling and in the scores of a prompt.
+
+    vLLM's own parameters can name tokens to allow, request by request and at a cost by their number; and its greedy
+    sampling passes by the sampler's filters.
+    """
+    model = worker.model_runner.get_model()
+    if vocabulary >= model.config.get_text_config().vocab_size:
+        return
+    compute = model.compute_logits
+
+    def masked(*args: Any, **kwargs: Any) -> Tensor | None:
+        logits: Tensor | None = compute(*args, **kwargs)
+        if logits is not None:  # of a rank that does not gather them
+            logits[..., vocabulary:] = -torch.inf
+        return logits
+
+    model.compute_logits = masked
 
 
 def _repack_tied_head(worker: Any) -> None:

@@ -60,6 +60,8 @@ class VllmEngine:
     Args:
         model: the policy, on its device.
         end_ids: tokens that end a completion.
+        vocabulary: rows of the head that are tokens; those from there on are padding and are never sampled. None
+            for all.
         spec: placement and memory.
         bf16: compute in bfloat16, where the device has it.
         context_tokens: longest prompt and completion together; more makes the engine start anew.
@@ -71,6 +73,7 @@ class VllmEngine:
         model: PreTrainedModel,
         *,
         end_ids: Sequence[int],
+        vocabulary: int | None = None,
         spec: VllmSpec,
         bf16: bool,
         context_tokens: int,
@@ -101,9 +104,11 @@ class VllmEngine:
             cuda_graphs=spec.cuda_graphs,
             sleep=self._sleeps > 0,
             end_ids=tuple(sorted(end_ids)),
+            vocabulary=vocabulary or config.vocab_size,
         )
-        step = max(1, config.vocab_size // PROBE_TOKENS)
-        self.probe = tuple((17 + i * step) % config.vocab_size for i in range(PROBE_TOKENS))
+        known = self._options.vocabulary
+        step = max(1, known // PROBE_TOKENS)
+        self.probe = tuple((17 + i * step) % known for i in range(PROBE_TOKENS))
         self.restarts = 0
         self.mismatch = float("nan")
         """Mean absolute difference of the probe's log-probs, trainer to engine, after the last `update_weights`."""
@@ -174,7 +179,7 @@ class VllmEngine:
         device = self._policy.device
         ids = torch.tensor([self.probe], device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
-            logits = self._policy(input_ids=ids, use_cache=False).logits[0, :-1]
+            logits = self._policy(input_ids=ids, use_cache=False).logits[0, :-1, : self._options.vocabulary]
         self._policy.train(was_training)
         return logits.float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].cpu()
 

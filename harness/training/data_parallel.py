@@ -73,7 +73,13 @@ class Parallelism(Protocol):
         """A sharded copy of `model`; the model itself in a single process."""
 
     def logprobs(
-        self, model: PreTrainedModel, batch: MicroBatch, *, temperature: float, bf16: bool
+        self,
+        model: PreTrainedModel,
+        batch: MicroBatch,
+        *,
+        temperature: float,
+        bf16: bool,
+        vocab_size: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`completion_logprobs` of a model that `shard` returned."""
 
@@ -123,10 +129,18 @@ class SingleProcess:
         return model
 
     def logprobs(
-        self, model: PreTrainedModel, batch: MicroBatch, *, temperature: float, bf16: bool
+        self,
+        model: PreTrainedModel,
+        batch: MicroBatch,
+        *,
+        temperature: float,
+        bf16: bool,
+        vocab_size: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `completion_logprobs`; large gradients are added in place."""
-        return completion_logprobs(model, batch, temperature=temperature, bf16=bf16, in_place=True)
+        return completion_logprobs(
+            model, batch, temperature=temperature, bf16=bf16, vocab_size=vocab_size, in_place=True
+        )
 
     def microbatch_tokens(self, tokens: int, budget_tokens: int) -> int:
         """`budget_tokens`."""
@@ -235,10 +249,16 @@ class DataParallel:
         return sharded
 
     def logprobs(
-        self, model: PreTrainedModel, batch: MicroBatch, *, temperature: float, bf16: bool
+        self,
+        model: PreTrainedModel,
+        batch: MicroBatch,
+        *,
+        temperature: float,
+        bf16: bool,
+        vocab_size: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Body and head in one forward call of the FSDP module, which gathers the weights of both."""
-        return self._wrapped[id(model)](batch, temperature=temperature, bf16=bf16)
+        return self._wrapped[id(model)](batch, temperature=temperature, bf16=bf16, vocab_size=vocab_size)
 
     def microbatch_tokens(self, tokens: int, budget_tokens: int) -> int:
         """At most an even share of the tokens."""
@@ -279,8 +299,12 @@ class _BodyAndHead(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: MicroBatch, *, temperature: float, bf16: bool) -> tuple[Tensor, Tensor]:
-        return completion_logprobs(self.model, batch, temperature=temperature, bf16=bf16)
+    def forward(
+        self, batch: MicroBatch, *, temperature: float, bf16: bool, vocab_size: int | None
+    ) -> tuple[Tensor, Tensor]:
+        return completion_logprobs(
+            self.model, batch, temperature=temperature, bf16=bf16, vocab_size=vocab_size
+        )
 
 
 class _SharedEngine:

@@ -112,7 +112,13 @@ def logit_divisor(model: PreTrainedModel) -> float:
 
 
 def completion_logprobs(
-    model: PreTrainedModel, batch: MicroBatch, *, temperature: float, bf16: bool, in_place: bool = False
+    model: PreTrainedModel,
+    batch: MicroBatch,
+    *,
+    temperature: float,
+    bf16: bool,
+    vocab_size: int | None = None,
+    in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of the completion tokens and entropies of their distributions, at the given temperature.
 
@@ -124,6 +130,8 @@ def completion_logprobs(
         batch: a micro-batch.
         temperature: divides the output of the head. Give the sampling temperature times `logit_divisor`.
         bf16: compute in bfloat16 over fp32 weights.
+        vocab_size: rows of the head that are tokens; those from there on are padding, which is never sampled and
+            has no part in the softmax. None for all.
         in_place: whether the backward pass may accumulate large gradients of embedding and head directly in `grad`,
             which saves a tensor of their size per micro-batch. Must be False under FSDP, which reduces gradients
             through autograd.
@@ -149,6 +157,7 @@ def completion_logprobs(
         bias=getattr(head, "bias", None),
         temperature=temperature,
         softcap=softcap(model),
+        vocab_size=vocab_size,
         return_entropy=True,
         accumulate_in_place=in_place and _large_leaf(head.weight),
     )

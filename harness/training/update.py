@@ -78,6 +78,7 @@ class Updater:
         clock: measures the phases `logprob`, `update` and `optimizer`.
         parallel: how training is spread over processes; a single one unless given.
         logit_divisor: what the model itself divides its logits by (see `policy.logit_divisor`).
+        vocab_size: rows of the head that are tokens; None for all.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class Updater:
         clock: PhaseClock,
         parallel: Parallelism | None = None,
         logit_divisor: float = 1.0,
+        vocab_size: int | None = None,
     ) -> None:
+        self._vocab_size = vocab_size
         self._temperature = recipe.logprob_temperature * logit_divisor
         self._parallel = parallel or SingleProcess()
         self._model = model
@@ -178,13 +181,16 @@ class Updater:
         """Index, log-probs [T] and entropies [T] of each sample at `rows`; every rank gets all of them."""
         batches, found = self._batches(samples, rows), []
         for batch, _ in self._parallel.local_batches(batches):
-            logprob, entropy = self._parallel.logprobs(
-                model, batch, temperature=self._temperature, bf16=self._bf16
-            )
+            logprob, entropy = self._logprobs(model, batch)
             found.append((batch.rows, logprob, entropy))
         for of_batch, logprob, entropy in self._parallel.gather_batches(found, len(batches)):
             device = self._model.device
             yield from zip(of_batch, logprob.to(device), entropy.to(device))
+
+    def _logprobs(self, model: PreTrainedModel, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        return self._parallel.logprobs(
+            model, batch, temperature=self._temperature, bf16=self._bf16, vocab_size=self._vocab_size
+        )
 
     def _backward(
         self, samples: Sequence[Sample], chosen: Sequence[int], fixed: _FrozenLogprobs
@@ -213,9 +219,7 @@ class Updater:
     def _loss(
         self, batch: MicroBatch, fixed: _FrozenLogprobs, normalizer: Normalizer, threshold: Tensor | None
     ) -> GrpoLoss:
-        logprob, entropy = self._parallel.logprobs(
-            self._model, batch, temperature=self._temperature, bf16=self._bf16
-        )
+        logprob, entropy = self._logprobs(self._model, batch)
         return grpo_loss(
             logprob,
             batch.advantages,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -30,6 +29,8 @@ from harness.models.files import file_sha256
 from harness.models.packaged import PACKAGES
 from harness.models.tiny import FOLDER
 from harness.spec.recipe import ModelSpec
+from tests.harness.models import folders
+from tests.harness.models.folders import copy_tiny
 
 SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMALL = {
@@ -50,14 +51,6 @@ def offline(monkeypatch, tmp_path):
     hub.described.cache_clear()
     yield
     hub.described.cache_clear()
-
-
-def copy_tiny(target):
-    files = [path for path in FOLDER.iterdir() if path.suffix in (".json", ".safetensors", ".jinja")]
-    target.mkdir(parents=True)
-    for path in files:
-        shutil.copy(path, target)
-    return target
 
 
 def resolve(name, revision=None):
@@ -108,9 +101,52 @@ def test_a_copy_has_the_same_fingerprint_and_a_change_another(tmp_path):
             stream.write("\n")
         assert resolve(changed).fingerprint != original, name
     weights = copy_tiny(tmp_path / "weights")
-    save_file({"w": torch.zeros(3)}, weights / "model.safetensors")
+    tensors = load_file(weights / "model.safetensors")
+    save_file({**tensors, "w": torch.zeros(3)}, weights / "model.safetensors")
     assert resolve(weights).fingerprint != original
-    assert resolve(weights).parameters == 3
+    assert resolve(weights).parameters == 822_528 + 3
+
+
+def test_another_list_of_end_tokens_is_another_model(tmp_path):
+    """What decides where completions end decides every figure; what nobody reads decides nothing."""
+    original = resolve("tiny").fingerprint
+
+    def of(name, file="generation_config.json", **fields):
+        return resolve(folders.edit(copy_tiny(tmp_path / name), file, **fields)).fingerprint
+
+    two = of("two", eos_token_id=[2, 33])
+    assert two != original
+    assert two == of("turned", eos_token_id=[33, 2])
+    assert len({original, two, of("other", eos_token_id=[2, 34]), of("none", eos_token_id=None)}) == 4
+    # The same ends, and settings of sampling, which are the recipe's.
+    assert of("same", eos_token_id=[2]) == of("warm", temperature=0.6, top_p=0.95) == original
+    without = copy_tiny(tmp_path / "without")
+    (without / "generation_config.json").unlink()
+    assert resolve(without).fingerprint == original
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "added_tokens.json",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+        "merges.txt",
+        "vocab.json",
+        "additional_chat_templates/default.jinja",
+    ],
+)
+def test_every_file_that_decides_text_counts(tmp_path, name):
+    folder = copy_tiny(tmp_path / "m")
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(path.read_text() + " " if path.exists() else "{}")
+    assert resolve(folder).fingerprint != resolve("tiny").fingerprint
+
+
+def test_the_fingerprint_of_tiny_stays():
+    """Finished work on it would be done again."""
+    assert resolve("tiny").fingerprint == "6763abeb8a7bc1d91850f374ef730a0596c4bb5e88c3e6d7b0a2487b5ef3f9d4"
 
 
 def test_a_changed_file_is_hashed_again(tmp_path):
@@ -147,7 +183,13 @@ def test_the_hubs_cache(tmp_path):
 
 def test_a_model_on_the_hub_is_described_without_its_weights(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    small = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+    small = [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ]
     weights = SimpleNamespace(
         rfilename="model.safetensors",
         lfs=SimpleNamespace(sha256=file_sha256(FOLDER / "model.safetensors")),
@@ -286,7 +328,7 @@ def missing_shard(folder):
     ("damage", "message"),
     [
         (lambda f: (f / "config.json").unlink(), "no config.json in"),
-        (break_json, "config.json cannot be read"),
+        (break_json, "config.json is not JSON"),
         (no_width, "its config.json has no 'hidden_size'"),
         (lambda f: (f / "model.safetensors").unlink(), "no *.safetensors weights in"),
         (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "is not a safetensors file"),

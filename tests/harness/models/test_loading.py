@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.models import loading
 from harness.models.catalog import ModelNotFound, resolve_model
+from harness.models.converted import check_convertible
 from harness.models.loading import load_model, save_model
 from harness.spec.recipe import ModelSpec
 
@@ -116,6 +120,89 @@ def test_a_conversion_that_fails_leaves_nothing_behind(packaged, tmp_path, monke
     models = tmp_path / "cache" / "grpo-ablation-harness" / "models"
     assert [path.name for path in models.iterdir() if path.is_dir()] == []
     assert load_model(source, SPEC, device="cpu").model is not None
+
+
+def test_a_half_written_copy_of_a_killed_process_is_made_anew(packaged, tmp_path):
+    source, conversions = packaged
+    target = tmp_path / "cache" / "grpo-ablation-harness" / "models" / ("f" * 16)
+    target.mkdir(parents=True)
+    (target / "config.json").write_text("{}")
+    stray = target.with_name(target.name + ".dead")
+    stray.mkdir()
+    (stray / "model.safetensors").write_bytes(b"x")
+    assert load_model(source, SPEC, device="cpu").model is not None
+    assert not stray.exists()
+    weights = target / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    load_model(source, SPEC, device="cpu")
+    (target / "tokenizer.json").write_text("{")
+    load_model(source, SPEC, device="cpu")
+    load_model(source, SPEC, device="cpu")
+    assert len(conversions) == 3
+
+
+@pytest.mark.parametrize("place", ["a file", "a file above", "/proc/nowhere", "a loop"])
+def test_a_cache_that_cannot_be_written_is_named(packaged, tmp_path, monkeypatch, place):
+    source, conversions = packaged
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    places = {"a file": "file", "a file above": "file/below", "a loop": "loop"}
+    cache = tmp_path / places[place] if place in places else place
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    for work in (check_convertible, lambda s: load_model(s, SPEC, device="cpu")):
+        with pytest.raises(ModelNotFound, match="its converted copy cannot be written in") as told:
+            work(source)
+        assert str(cache) in told.value.message
+        assert "XDG_CACHE_HOME" in told.value.hint
+    assert conversions == []
+
+
+def test_without_a_home_there_is_no_cache(packaged, monkeypatch):
+    source, _ = packaged
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", nobody)
+    with pytest.raises(ModelNotFound, match="set XDG_CACHE_HOME"):
+        check_convertible(source)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_disk_that_fills_up_while_converting(packaged, tmp_path, monkeypatch, error):
+    source, _ = packaged
+
+    def full(model, tokenizer, folder):
+        (folder / "config.json").write_text("{}")
+        raise error
+
+    monkeypatch.setattr(loading, "save_model", full)
+    with pytest.raises(ModelNotFound, match="no space left on device\n  set XDG_CACHE_HOME"):
+        load_model(source, SPEC, device="cpu")
+    models = tmp_path / "cache" / "grpo-ablation-harness" / "models"
+    assert [path.name for path in models.iterdir() if path.is_dir()] == []
+
+
+def test_a_disk_without_room_is_told_before_converting(packaged, monkeypatch):
+    source, _ = packaged
+    check_convertible(source)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(ModelNotFound, match=r"it takes 0\.00 GiB, 0\.00 are free"):
+        check_convertible(source)
+
+
+def test_other_errors_of_a_conversion_are_not_the_caches(packaged, monkeypatch):
+    source, _ = packaged
+    monkeypatch.setattr(loading, "save_model", lambda *a: (_ for _ in ()).throw(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        load_model(source, SPEC, device="cpu")
 
 
 def _folder(source, results):
