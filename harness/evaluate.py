@@ -41,6 +41,14 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--seed", type=int, metavar="S", help="seed of the samples (default: 0)")
     how.add_argument("--system", metavar="TEXT", help="system message (default: none)")
     how.add_argument("--template", metavar="TEXT", help="user message, {question} stands for the question")
+    how.add_argument(
+        "--format",
+        choices=("chat", "raw"),
+        help="raw: --template itself is the prompt, as base models want it (default: chat)",
+    )
+    how.add_argument(
+        "--chat-template", metavar="FILE", help="chat template in place of the model's own, a file or text"
+    )
     how.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     how.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     how.add_argument("--part-rows", type=int, default=256, metavar="N", help="completions kept at a time")

@@ -11,7 +11,9 @@ from filelock import FileLock, Timeout
 from harness.curation.account import write_account
 from harness.curation.funnel import benchmarks_of, run_funnel
 from harness.data.sources import check_rows, check_source
+from harness.data.templates import prompt_facts
 from harness.models.catalog import resolve_model
+from harness.models.converted import check_convertible
 from harness.reporting.formats import text_table
 from harness.spec.curation import CurationRecipe, DecontaminateStage, DifficultyStage, JudgeStage
 from harness.spec.errors import SpecError
@@ -38,7 +40,9 @@ def load_recipe(file: Path) -> CurationRecipe:
                     check_source(entry.source)
                     check_rows(entry.source)
             if isinstance(stage, DifficultyStage | JudgeStage):
-                resolve_model(stage.model)
+                source = resolve_model(stage.model)
+                prompt_facts(stage.prompt, source)
+                check_convertible(source)
     return recipe
 
 

@@ -13,14 +13,14 @@ import pandas as pd
 import torch
 
 from harness.curation.items import KEEP, Decision, Item
-from harness.data.prompts import encode_prompt
+from harness.data.prompts import PromptEncoder
 from harness.evaluation.evaluate import Evaluator
 from harness.evaluation.parts import Parts
 from harness.models.catalog import resolve_model
 from harness.models.loading import LoadedModel, load_model
 from harness.rewards.answers import AnswerChecker
-from harness.rollout.build import end_ids
 from harness.rollout.engine import Request, Sampling
+from harness.rollout.texts import completion_texts
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.curation import DifficultyStage, JudgeStage
 from harness.spec.data import SumsSource
@@ -35,8 +35,9 @@ def _opened(spec: ModelSpec) -> tuple[LoadedModel, TransformersEngine]:
     loaded = load_model(resolve_model(spec), spec, device=device)
     engine = TransformersEngine(
         loaded.model,
-        end_ids=end_ids(loaded),
-        pad_id=loaded.tokenizer.pad_token_id,
+        end_ids=loaded.special.end_ids,
+        pad_id=loaded.special.pad_id,
+        vocabulary=loaded.special.vocabulary,
         bf16=spec.dtype == "bfloat16",
     )
     return loaded, engine
@@ -60,7 +61,8 @@ def by_difficulty(
     """
     loaded, engine = _opened(spec.model)
     longest = loaded.source.context_tokens - spec.max_completion_tokens
-    fits = [i for i, item in enumerate(items) if _length(loaded, spec, item) <= longest]
+    encoder = PromptEncoder(loaded.tokenizer, spec.prompt, rows=loaded.special.vocabulary)
+    fits = [i for i, item in enumerate(items) if len(encoder.encode(item.problem().question)) <= longest]
     sampling = EvaluateSpec(
         benchmarks=(BenchmarkSpec(name="pool", source=SumsSource(source="sums")),),
         samples=spec.samples,
@@ -88,10 +90,6 @@ def by_difficulty(
         means = samples.groupby("question_index", sort=True)["correct"].mean()
         rates = {fits[int(str(index))]: float(rate) for index, rate in means.items()}
     return [_by_rate(rates.get(i), spec) for i in range(len(items))]
-
-
-def _length(loaded: LoadedModel, spec: DifficultyStage, item: Item) -> int:
-    return len(encode_prompt(loaded.tokenizer, spec.prompt, item.problem()))
 
 
 def _by_rate(rate: float | None, spec: DifficultyStage) -> Decision:
@@ -127,7 +125,8 @@ def by_judge(
         return decisions
     loaded, engine = _opened(spec.model)
     room = loaded.source.context_tokens - max(spec.max_completion_tokens, 16)
-    prompts = {i: tuple(encode_prompt(loaded.tokenizer, spec.prompt, items[i].problem())) for i in asked}
+    encoder = PromptEncoder(loaded.tokenizer, spec.prompt, rows=loaded.special.vocabulary)
+    prompts = {i: tuple(encoder.encode(items[i].problem().question)) for i in asked}
     for i in [i for i in asked if len(prompts[i]) > room]:
         decisions[i] = Decision("prompt beyond the judge's context", f"{len(prompts[i])} tokens")
         asked.remove(i)
@@ -184,7 +183,7 @@ def _by_logprob(
 def _next_logprobs(rows: Sequence[tuple[int, ...]], places: int, loaded: LoadedModel) -> list[torch.Tensor]:
     """Log-probs [places, V] of what follows each of a row's last `places` tokens."""
     width = max(map(len, rows))
-    ids = torch.full((len(rows), width), loaded.tokenizer.pad_token_id)
+    ids = torch.full((len(rows), width), loaded.special.pad_id)
     mask = torch.zeros((len(rows), width), dtype=torch.int64)
     for number, row in enumerate(rows):
         ids[number, width - len(row) :] = torch.tensor(row)
@@ -204,9 +203,7 @@ def _by_reply(
     """1 where a greedy reply names `bad` first, −1 where `good`, NaN where neither."""
     requests = [Request(prompt, 0) for prompt in prompts]
     completions = engine.generate(requests, Sampling(spec.max_completion_tokens, 0.0))
-    replies = loaded.tokenizer.batch_decode(
-        [list(c.token_ids) for c in completions], skip_special_tokens=True
-    )
+    replies = completion_texts(loaded.tokenizer, completions, loaded.special.end_ids)
     pattern = re.compile(rf"\b(?:({re.escape(spec.bad)})|({re.escape(spec.good)}))\b", re.IGNORECASE)
     found = [pattern.search(reply) for reply in replies]
     scores = [np.nan if match is None else 1.0 if match[1] else -1.0 for match in found]

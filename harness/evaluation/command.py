@@ -16,7 +16,8 @@ from harness.models.catalog import resolve_model
 from harness.reporting.formats import text_table
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import EvaluateSpec
-from harness.spec.recipe import ModelSpec, PromptSpec
+from harness.spec.prompt import PromptSpec
+from harness.spec.recipe import ModelSpec
 from harness.spec.source import Located, read_yaml
 from harness.spec.validate import validated
 
@@ -91,7 +92,13 @@ def build(arguments: argparse.Namespace, default_out: Path) -> Session:
         fields["max_completion_tokens"] = max(
             1, min(LONGEST, resolve_model(model).context_tokens - PROMPT_ROOM)
         )
-    prompt = {"system": arguments.system, "template": arguments.template or "{question}"}
+    stated: dict[str, Any] = {
+        "system": arguments.system,
+        "template": arguments.template,
+        "format": arguments.format,
+        "chat_template": arguments.chat_template,
+    }
+    prompt = {name: value for name, value in stated.items() if value is not None}
     if arguments.part_rows < 1 or min(arguments.caps, default=1) < 1:
         raise SpecError("--part-rows and --caps: must be >= 1")
     try:
@@ -101,11 +108,10 @@ def build(arguments: argparse.Namespace, default_out: Path) -> Session:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise SpecError(f"{where}: {first['msg']}, got {first['input']!r}"[:300]) from None
-    own = arguments.system is not None or arguments.template is not None
     return Session(
         model=model,
         evaluate=spec.model_copy(update={"prompt": None}),
-        prompt=asked if own or spec.prompt is None else spec.prompt,
+        prompt=asked if prompt or spec.prompt is None else spec.prompt,
         caps=tuple(arguments.caps),
         engine=arguments.engine,
         out=arguments.out or default_out,

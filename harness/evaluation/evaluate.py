@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from harness.data.problem import Problem
-from harness.data.prompts import encode_prompt
+from harness.data.prompts import PromptEncoder
 from harness.evaluation.parts import Parts
 from harness.evaluation.scoring import figures, scored
 from harness.evaluation.truncation import truncated_to
@@ -19,9 +19,10 @@ from harness.meters.memory import PeakMemory
 from harness.models.loading import LoadedModel
 from harness.rewards.answers import AnswerChecker
 from harness.rollout.engine import Engine, Request, Sampling
+from harness.rollout.texts import completion_texts
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
-from harness.spec.recipe import PromptSpec
+from harness.spec.prompt import PromptSpec
 from harness.spec.seeds import derive_seed
 
 PART_ROWS = 1024
@@ -161,7 +162,8 @@ class Evaluator:
         progress: Callable[[int, int], None],
     ) -> tuple[pd.DataFrame, int, float]:
         """Samples in order, tokens of the prompts, and the seconds that earlier attempts took."""
-        prompts = [tuple(encode_prompt(self._tokenizer, self._prompt, p)) for p in problems]
+        encoder = PromptEncoder(self._tokenizer, self._prompt, rows=self._loaded.special.vocabulary)
+        prompts = [tuple(encoder.encode(p.question)) for p in problems]
         # Questions of like length together: left padding costs time.
         order = sorted(range(len(problems)), key=lambda i: (len(prompts[i]), i))
         self._check_room(problems[order[-1]], len(prompts[order[-1]]))
@@ -205,9 +207,7 @@ class Evaluator:
         requests = [Request(prompts[i], seed) for (i, _), seed in zip(places, seeds)]
         sampling = Sampling(spec.max_completion_tokens, spec.temperature, spec.top_p)
         completions = self._engine.generate(requests, sampling)
-        texts = self._tokenizer.batch_decode(
-            [list(c.token_ids) for c in completions], skip_special_tokens=True
-        )
+        texts = completion_texts(self._tokenizer, completions, self._loaded.special.end_ids)
         return pd.DataFrame(
             {
                 "question_index": np.array([i for i, _ in places], dtype=np.int64),

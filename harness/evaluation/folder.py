@@ -14,7 +14,7 @@ from harness.evaluation.evaluate import Evaluator
 from harness.evaluation.parts import parts_for
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.identity import evaluation_identity
-from harness.spec.recipe import PromptSpec
+from harness.spec.prompt import PromptSpec
 from harness.store.atomic import utc_now
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder

@@ -14,16 +14,26 @@ from harness.data.mix import build_benchmark
 from harness.data.problem import Problem
 from harness.data.references import whole_solutions
 from harness.data.sources import check_rows, check_source, source_fingerprint
+from harness.data.templates import PromptRefused, prompt_facts
 from harness.models.catalog import ModelSource, resolve_model
+from harness.models.converted import check_convertible
 from harness.spec.data import DataSpec, SumsSource
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.identity import base_identity, evaluation_identity
-from harness.spec.recipe import ModelSpec, PromptSpec, Recipe, RewardFunctionSpec, RewardSpec, RolloutSpec
+from harness.spec.prompt import PromptSpec
+from harness.spec.recipe import ModelSpec, Recipe, RewardFunctionSpec, RewardSpec, RolloutSpec
 from harness.store.atomic import make_folder
 from harness.store.folders import RunFolder, Store
 
 Say = Callable[[str], None]
+
+OPTIONS = {
+    "`prompt.format: raw`": "`--format raw`",
+    "`prompt.template`": "`--template`",
+    "`prompt.chat_template`": "`--chat-template`",
+}
+"""What fields of a prompt are called on the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +86,8 @@ def check(session: Session) -> ModelSource:
     """Finds the model and the benchmarks, before anything is written.
 
     Raises:
-        SpecError: one of them isn't there or cannot be used, or the cap is beyond the model's context.
+        SpecError: one of them isn't there or cannot be used, the cap is beyond the model's context, or its chat
+            template does not render the prompt as it was meant.
     """
     source = resolve_model(session.model)
     if max(session.caps, default=0) > session.evaluate.max_completion_tokens:
@@ -93,6 +104,15 @@ def check(session: Session) -> ModelSource:
     for benchmark in session.evaluate.benchmarks:
         check_source(benchmark.source)
         _check_rows(benchmark)
+    try:
+        prompt_facts(session.prompt, source)
+    except PromptRefused as error:
+        option = {"system": "--system: ", "chat_template": "--chat-template: "}.get(error.field, "")
+        hint = error.hint or ""
+        for field, written in OPTIONS.items():
+            hint = hint.replace(field, written)
+        raise SpecError(f"{option}{error.message}", hint=hint or None) from None
+    check_convertible(source)
     return source
 
 

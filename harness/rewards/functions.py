@@ -46,9 +46,10 @@ def format_strict(batch: Sequence[RewardInput], context: RewardContext) -> list[
     """1 for a match of `^<think>\\n.*?\\n</think>\\n<answer>\\n.*?\\n</answer>$`, else 0 (open-r1).
 
     As there, `.` matches newlines and `$` the end of any line, so text may follow on further lines. Decided in
-    linear time, which the expression itself is not.
+    linear time, which the expression itself is not. A `<think>` that the prompt opened counts as the completion's:
+    no completion could earn anything otherwise.
     """
-    return [float(_strictly_formatted(item.text)) for item in batch]
+    return [float(_strictly_formatted(item.opened + item.text)) for item in batch]
 
 
 def _strictly_formatted(text: str) -> bool:
@@ -65,9 +66,9 @@ def _strictly_formatted(text: str) -> bool:
 
 
 def tag_count(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
-    """A quarter for each tag that occurs exactly once in its place (open-r1)."""
+    """A quarter for each tag that occurs exactly once in its place (open-r1), one that the prompt opened included."""
     tags = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
-    return [sum(0.25 for tag in tags if item.text.count(tag) == 1) for item in batch]
+    return [sum(0.25 for tag in tags if (item.opened + item.text).count(tag) == 1) for item in batch]
 
 
 def repetition(
@@ -152,6 +153,12 @@ FUNCTIONS: dict[str, Callable[..., list[float]]] = {
     "tag_count": tag_count,
 }
 """Built-in rewards by the name that recipes use."""
+
+READ_OPENED = frozenset({"format_strict", "tag_count"})
+"""Rewards that read what the prompt opened together with the completion."""
+
+WANT_THOUGHT = frozenset({"format", *READ_OPENED})
+"""Rewards for a completion that ends its thought in words."""
 
 DIRECTIONS: dict[str, tuple[int, int]] = {
     "cosine": (-1, 1),

@@ -12,7 +12,7 @@ class RewardInput:
     """One completion, as reward functions get it.
 
     Attributes:
-        text: the completion without special tokens; what the chat template opened (`<think>`) is not part of it.
+        text: the completion without special tokens; what the prompt opened of it is not part of it.
         answer: reference answer.
         tokens: length in tokens, the end-of-sequence token included.
         cap: the run's length cap, in tokens.
@@ -21,6 +21,8 @@ class RewardInput:
         group: number of its group: completions of one prompt share it.
         columns: the other columns of the question's row, as far as JSON can hold them, by name. Each source of a
             mix has its own columns; a source that has none leaves this empty.
+        opened: what the prompt opened of the completion: `<think>` and the white space after it, in which the chat
+            templates of some reasoning models end. `opened + text` is what stands in the assistant's turn.
     """
 
     text: str
@@ -31,6 +33,7 @@ class RewardInput:
     question: str = ""
     group: int = 0
     columns: Mapping[str, Any] = field(default_factory=dict)
+    opened: str = ""
 
 
 @dataclass(frozen=True)

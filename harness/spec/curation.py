@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from harness.spec.data import SourceSpec
 from harness.spec.evaluation import BenchmarkSpec
-from harness.spec.recipe import ModelSpec, PromptSpec
+from harness.spec.prompt import PromptSpec
+from harness.spec.recipe import ModelSpec
 from harness.spec.section import (
     Fraction,
     Listed,

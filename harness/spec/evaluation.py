@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from harness.spec.data import SourceSpec
-from harness.spec.recipe import PromptSpec
+from harness.spec.prompt import PromptSpec
 from harness.spec.section import Listed, NonNegativeFloat, NonNegativeInt, PositiveInt, Section
 
 

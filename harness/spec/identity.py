@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
-from harness.spec.recipe import PromptSpec, Recipe
+from harness.spec.prompt import PromptSpec
+from harness.spec.recipe import Recipe
 
 VERSION = 1
 """Raised when the same recipe would train differently than before."""
@@ -39,6 +40,9 @@ IDENTITY_FIELDS = frozenset(
         "data.sources[].difficulty_range",
         "data.size",
         "data.seed",
+        "prompt.format",
+        "prompt.chat_template",
+        "prompt.template_args",
         "prompt.system",
         "prompt.template",
         "prompt.max_tokens",
@@ -143,6 +147,9 @@ RUNTIME_FIELDS = frozenset(
 
 LATER_FIELDS: dict[str, Any] = {
     "data.sources[].answer_pattern": None,
+    "prompt.format": "chat",
+    "prompt.chat_template": None,
+    "prompt.template_args": {},
     "data.sources[].quota": None,
     "data.sources[].difficulty": None,
     "data.sources[].difficulty_column": None,
@@ -298,9 +305,13 @@ def run_identity(
     )
 
 
+def _prompt_fields(prompt: PromptSpec) -> dict[str, Any]:
+    return flattened(_experimental({"prompt": prompt.model_dump(mode="json")}))
+
+
 def base_identity(recipe: Recipe, *, model_fingerprint: str) -> Identity:
     """Identity of an untrained model under a prompt: what step-0 evaluations of all its runs share."""
-    fields = flattened(recipe.prompt.model_dump(mode="json"), "prompt")
+    fields = _prompt_fields(recipe.prompt)
     fields |= {"model.content": model_fingerprint, "model.dtype": recipe.model.dtype}
     # Another engine draws other samples; named only then, so that evaluations made before keep their identity.
     if recipe.rollout.engine != "transformers":
@@ -313,9 +324,11 @@ def evaluation_identity(
 ) -> Identity:
     """Identity of what is measured, apart from on which checkpoint."""
     settings = evaluate.model_dump(mode="json", exclude={"benchmarks", "base", "prompt"})
+    asked = _prompt_fields(evaluate.prompt or prompt)
+    del asked["prompt.max_tokens"]
     fields = {
         **settings,
-        **flattened((evaluate.prompt or prompt).model_dump(mode="json", exclude={"max_tokens"}), "prompt"),
+        **asked,
         "benchmark.source": _experimental([benchmark.source.model_dump(mode="json")], "data.sources")[0],
         "benchmark.questions": benchmark.questions,
         "benchmark.seed": benchmark.seed,

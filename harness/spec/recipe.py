@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness.spec.data import DataSpec
+from harness.spec.prompt import PromptSpec
 from harness.spec.section import (
     Fraction,
     Listed,
@@ -66,24 +67,6 @@ class ModelSpec(Section):
     """Train low-rank adapters alone, the model without them being the reference policy; null trains all weights."""
     liger: bool = False
     """Liger's kernels for RMSNorm, SwiGLU and rotary embeddings; needs a GPU and liger-kernel."""
-
-
-class PromptSpec(Section):
-    """How a question becomes a prompt, through the model's chat template."""
-
-    system: str | None = None
-    """System message; none if null."""
-    template: str = "{question}"
-    """The user message; `{question}` stands for the question."""
-    max_tokens: PositiveInt = 512
-    """Training questions whose prompt is longer are dropped, and counted."""
-
-    @field_validator("template")
-    @classmethod
-    def _has_question(cls, value: str) -> str:
-        if "{question}" not in value:
-            raise ValueError(f"must contain {{question}}, got {value!r}")
-        return value
 
 
 VLLM_MAX_TEMPERATURE = 2.0

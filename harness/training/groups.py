@@ -109,7 +109,12 @@ class SampledGroups:
 
 
 def reward_inputs(
-    problems: Sequence[Problem], completions: Sequence[Completion], texts: Sequence[str], *, cap: int
+    problems: Sequence[Problem],
+    completions: Sequence[Completion],
+    texts: Sequence[str],
+    *,
+    cap: int,
+    opened: Sequence[str],
 ) -> list[RewardInput]:
     """What the reward functions see of P·G completions.
 
@@ -118,6 +123,7 @@ def reward_inputs(
         completions: G for each problem, group by group.
         texts: the completions as text.
         cap: the length cap that they were sampled with, in tokens.
+        opened: what the prompt of each problem opened of the completion (see `PromptEncoder.opened`).
     """
     size = len(completions) // max(1, len(problems))
     return [
@@ -130,6 +136,7 @@ def reward_inputs(
             question=problems[row // size].question,
             group=row // size,
             columns=problems[row // size].columns,
+            opened=opened[row // size],
         )
         for row, (text, completion) in enumerate(zip(texts, completions))
     ]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from harness.data.order import problems_from
 from harness.data.problem import Problem
-from harness.data.prompts import encode_prompt
+from harness.data.prompts import PromptEncoder
 from harness.meters.clock import PhaseClock
 from harness.meters.energy import EnergyMeter, visible_gpus
 from harness.meters.flops import FlopsModel
@@ -22,6 +22,7 @@ from harness.models.loading import LoadedModel
 from harness.models.lora import adapter_tensors, add_adapters, set_adapters
 from harness.rewards.composite import CompositeReward, Scores
 from harness.rollout.engine import Completion, Engine, Request, Sampling
+from harness.rollout.texts import completion_texts
 from harness.spec.recipe import Recipe
 from harness.spec.schedule import learning_rate
 from harness.spec.seeds import derive_seed
@@ -80,6 +81,7 @@ class Trainer:
         self._seed = seed
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
+        self._special = loaded.special
         self._engine = engine
         self._rewards = rewards
         self.peak_flops = peak_flops
@@ -99,19 +101,28 @@ class Trainer:
         self._policy = self._parallel.shard(self._model)
         self._optimizer = build_optimizer(self._policy, recipe.optimizer)
         self._updater = Updater(
-            self._policy, reference, self._optimizer, recipe, self.clock, self._parallel, divisor
+            self._policy,
+            reference,
+            self._optimizer,
+            recipe,
+            self.clock,
+            self._parallel,
+            divisor,
+            self._special.vocabulary,
         )
         self._problems, self._prompts = self._encode(problems)
         self._scripts = scripts_of(p.question for p in self._problems)
 
     def _encode(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[tuple[int, ...]]]:
-        encoded = [(p, tuple(encode_prompt(self._tokenizer, self.recipe.prompt, p))) for p in problems]
+        encoder = PromptEncoder(self._tokenizer, self.recipe.prompt, rows=self._special.vocabulary)
+        encoded = [(p, tuple(encoder.encode(p.question))) for p in problems]
         kept = [(p, ids) for p, ids in encoded if len(ids) <= self.recipe.prompt.max_tokens]
         self.dropped_prompts = len(encoded) - len(kept)
         if not kept:
             raise ValueError(
                 f"no training question has a prompt of at most {self.recipe.prompt.max_tokens} tokens"
             )
+        self._opened = [encoder.opened(ids) for _, ids in kept]
         return [p for p, _ in kept], [ids for _, ids in kept]
 
     def save(self, checkpoints: Checkpoints) -> None:
@@ -264,9 +275,7 @@ class Trainer:
         return self._engine.generate(requests, sampling)
 
     def _texts(self, completions: Sequence[Completion]) -> list[str]:
-        return self._tokenizer.batch_decode(
-            [list(c.token_ids) for c in completions], skip_special_tokens=True
-        )
+        return completion_texts(self._tokenizer, completions, self._special.end_ids)
 
     def _text_record(self, groups: SampledGroups) -> dict[str, float]:
         size = self.recipe.stability.repetition.ngram_tokens
@@ -279,8 +288,9 @@ class Trainer:
         self, chosen: Sequence[int], completions: Sequence[Completion], texts: Sequence[str]
     ) -> Scores:
         problems = [self._problems[index] for index in chosen]
+        opened = [self._opened[index] for index in chosen]
         cap = self.recipe.rollout.max_completion_tokens
-        return self._rewards.score(reward_inputs(problems, completions, texts, cap=cap))
+        return self._rewards.score(reward_inputs(problems, completions, texts, cap=cap, opened=opened))
 
     def _forward_flops(self, samples: Sequence[Sample]) -> float:
         """FLOPs of one forward pass over the samples in the updater's layout."""

@@ -17,13 +17,14 @@ import numpy as np
 
 from harness.data.mix import build_mix
 from harness.data.order import step_problems
-from harness.data.prompts import encode_prompt
+from harness.data.prompts import PromptEncoder
 from harness.models.catalog import resolve_model
 from harness.models.device import choose_device
 from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward, has_own_functions
 from harness.rollout.build import build_engine
 from harness.rollout.engine import Request, Sampling
+from harness.rollout.texts import completion_texts
 from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.recipe import Recipe
@@ -42,20 +43,19 @@ def record(recipe: Recipe, *, seed: int, prompts: int, completions: int, cap: in
     problems = build_mix(recipe.data, extra=has_own_functions(recipe.reward)).problems
     chosen = step_problems(len(problems), seed=seed, step=0, prompts_per_step=prompts)
     asked = [problems[index] for index in chosen]
+    encoder = PromptEncoder(loaded.tokenizer, recipe.prompt, rows=loaded.special.vocabulary)
     requests = [
-        Request(
-            tuple(encode_prompt(loaded.tokenizer, recipe.prompt, problem)),
-            derive_seed(seed, "rollout", 0, slot, number),
-        )
+        Request(tuple(encoder.encode(problem.question)), derive_seed(seed, "rollout", 0, slot, number))
         for slot, problem in enumerate(asked)
         for number in range(completions)
     ]
     engine = build_engine(recipe, loaded)
     sampled = engine.generate(requests, Sampling(cap, recipe.rollout.temperature, recipe.rollout.top_p))
     engine.close()
-    texts = loaded.tokenizer.batch_decode([list(c.token_ids) for c in sampled], skip_special_tokens=True)
+    texts = completion_texts(loaded.tokenizer, sampled, loaded.special.end_ids)
+    opened = [encoder.opened(request.prompt_ids) for request in requests[::completions]]
     with CompositeReward(recipe.reward) as rewards:
-        scores = rewards.score(reward_inputs(asked, sampled, texts, cap=cap))
+        scores = rewards.score(reward_inputs(asked, sampled, texts, cap=cap, opened=opened))
     total = rewards_of(scores, completions)
     mask = np.zeros((len(sampled), cap), dtype=np.uint8)
     for row, completion in enumerate(sampled):

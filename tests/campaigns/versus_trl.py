@@ -129,7 +129,7 @@ def theirs(arguments, steps):
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from harness.data.prompts import encode_prompt
+    from harness.data.prompts import PromptEncoder
     from harness.models.catalog import resolve_model
     from harness.models.loading import load_model
     from harness.rewards.composite import CompositeReward
@@ -139,7 +139,8 @@ def theirs(arguments, steps):
     loaded = load_model(resolve_model(made.model), made.model)
     _, per_step = questions(made, steps)
     flat = [p for chosen in per_step for p in chosen]
-    encoded = [encode_prompt(loaded.tokenizer, made.prompt, p) for p in flat]
+    encoder = PromptEncoder(loaded.tokenizer, made.prompt)
+    encoded = [encoder.encode(p.question) for p in flat]
     dataset = Dataset.from_dict(
         {
             "prompt": [loaded.tokenizer.decode(ids) for ids in encoded],

@@ -16,7 +16,6 @@ from harness.data.mix import build_mix
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward
-from harness.rollout.build import end_ids
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.store.folders import Store
 from harness.training.trainer import Trainer
@@ -122,7 +121,7 @@ def test_tokens_per_second_in_the_table_are_tokens_counted_in_the_samples_over_t
             counted.append((prompts, sum(len(c.token_ids) for c in completions)))
             return completions
 
-    engine = Counting(loaded.model, end_ids=end_ids(loaded), pad_id=loaded.tokenizer.pad_token_id)
+    engine = Counting(loaded.model, end_ids=loaded.special.end_ids, pad_id=loaded.tokenizer.pad_token_id)
     with CompositeReward(job.recipe.reward) as rewards:
         problems = build_mix(job.recipe.data).problems
         trainer = Trainer(job.recipe, job.seed, loaded, engine, rewards, problems, peak_flops=1e11)

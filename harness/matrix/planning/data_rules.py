@@ -12,6 +12,7 @@ from harness.data.mix import build_benchmark, build_mix
 from harness.data.references import FEW, listed_rows, shortened, solution_mark, whole_solutions
 from harness.data.sources import Loaded, SourceNotFound, Split, UnusableData, read_source, usable
 from harness.matrix.planning.preflight import SOLUTION_RULE
+from harness.matrix.planning.prompt_rules import prompt_findings
 from harness.models.architecture import Architecture
 from harness.models.catalog import ModelSource, resolve_model
 from harness.models.errors import ModelNotFound
@@ -123,6 +124,7 @@ def _linted(grid: Grid) -> Linted:
         contexts={name: model.context_tokens for name, model in known.items()},
         parameters={name: model.parameters for name, model in known.items()},
     )
+    found += prompt_findings(grid)
     found += _golds(grid, notes)
     found += _overlaps(grid, notes)
     place = Place(key="lint.waive", line=grid.located.line(("lint", "waive")))
@@ -171,7 +173,8 @@ def _architectures(grid: Grid, notes: list[str]) -> dict[str, Architecture | Mod
         try:
             architectures[spec.name] = known_architecture(spec.name) or resolve_model(spec)
         except ModelNotFound as error:
-            notes.append(f"{error.message}; its context was not looked at")
+            told = f"{error.message} ({error.hint})" if error.hint else error.message
+            notes.append(f"{told}; its context and prompts were not looked at")
     return architectures
 
 

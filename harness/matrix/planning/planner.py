@@ -12,6 +12,7 @@ from harness.matrix.planning.hardware import Hardware, Machine, resolve_hardware
 from harness.matrix.planning.offline_fallback import assumption
 from harness.matrix.planning.preflight import ResolvedInputs, check_output, resolve_inputs
 from harness.models.catalog import ModelSource
+from harness.rewards.functions import READ_OPENED
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import (
     Identity,
@@ -145,6 +146,7 @@ def make_plan(
         warnings=[
             *filter(None, [assumption(world.assumed_models, world.assumed_data)]),
             *world.data_warnings,
+            *world.prompt_notes(),
             *_duplicates(cells),
         ],
     )
@@ -165,6 +167,11 @@ def _cells(grid: Grid, world: ResolvedInputs) -> tuple[list[PlannedCell], dict[s
 def identity_of(cell: Cell, world: ResolvedInputs, fields: dict[str, Any] | None = None) -> Identity:
     """Identity of the run that a cell lies on; `fields` are its recipe's `experiment_fields`, where at hand."""
     content = [world.fingerprint(source) for source in cell.recipe.data.sources]
+    fields = experiment_fields(cell.recipe) if fields is None else fields
+    facts = world.prompt(cell.recipe.prompt, cell.recipe.model)
+    if facts and facts.opened and READ_OPENED & {f.name for f in cell.recipe.reward.functions}:
+        # Such rewards gave nothing before they read what the prompt opened.
+        fields = {**fields, "reward.opened": facts.opened}
     return run_identity(
         cell.recipe,
         cell.seed,

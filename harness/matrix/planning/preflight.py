@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from harness.data.errors import SourceNotFound
 from harness.data.mix import build_benchmark
 from harness.data.references import WholeSolutions, whole_solutions
 from harness.data.sources import check_rows, check_source, source_fingerprint
+from harness.data.templates import PromptFacts, PromptRefused, prompt_facts
 from harness.matrix.planning.offline_fallback import PREFIX, assumed_fingerprint, assumed_model
 from harness.models.catalog import ModelSource, resolve_model
+from harness.models.converted import check_convertible
 from harness.models.errors import ModelNotFound
 from harness.rewards.composite import UnknownReward, validate_rewards
 from harness.spec.data import FileSource, SourceSpec
@@ -21,6 +24,7 @@ from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import Identity
+from harness.spec.prompt import PromptSpec
 from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec
 from harness.spec.source import Path_, dotted
 from harness.store.atomic import read_json
@@ -50,6 +54,7 @@ class ResolvedInputs:
     _solutions: dict[str, WholeSolutions | None] = field(default_factory=dict)
     _models: dict[str, ModelSource] = field(default_factory=dict)
     _data: dict[str, str] = field(default_factory=dict)
+    _prompts: dict[tuple[str, str], PromptFacts | None] = field(default_factory=dict)
     _passed: set[str] = field(default_factory=set)
     _evaluations: dict[str, dict[str, Identity]] = field(default_factory=dict)
 
@@ -65,6 +70,30 @@ class ResolvedInputs:
                 self._models[key] = assumed
                 self.assumed_models.append(spec.name)
         return self._models[key]
+
+    def prompt(self, prompt: PromptSpec, spec: ModelSpec) -> PromptFacts | None:
+        """What a model's chat template makes of a prompt; None where that is not known yet.
+
+        Raises:
+            PromptRefused: the template does not render it as it was meant.
+        """
+        key = prompt.model_dump_json(), spec.model_dump_json()
+        if key not in self._prompts:
+            self._prompts[key] = prompt_facts(prompt, self.model(spec))
+        return self._prompts[key]
+
+    def prompt_notes(self) -> list[str]:
+        """What is worth knowing of the prompts that were looked at."""
+        moved = sorted(
+            {
+                json.loads(spec)["name"]
+                for (_, spec), facts in self._prompts.items()
+                if facts is not None and facts.system_moved
+            }
+        )
+        return [
+            f"The chat template of {name} puts the system message into the user's turn." for name in moved
+        ]
 
     def fingerprint(self, source: SourceSpec) -> str:
         """Digest of a source's content; raises `SourceNotFound`."""
@@ -170,6 +199,8 @@ def _check_cell(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
         _check_extras(grid, cell)
     try:
         model = world.model(recipe.model)
+        if not world.planning:
+            world.once(f"convert {recipe.model.name}", lambda: check_convertible(model))
     except ModelNotFound as error:
         raise located(grid, cell, ("model", "name"), *_told(error)) from None
     for index, source in enumerate(recipe.data.sources):
@@ -182,7 +213,24 @@ def _check_cell(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
         world.once(recipe.reward.model_dump_json(), lambda: validate_rewards(recipe.reward))
     except UnknownReward as error:
         raise located(grid, cell, _reward_path(cell, str(error)), *_told(error)) from None
+    _check_prompts(grid, world, cell)
     _check_lengths(grid, cell, model)
+
+
+def _check_prompts(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
+    """The prompt of training, and the one that is evaluated under where it is another."""
+    recipe, own = cell.recipe, grid.head.evaluate.prompt
+    try:
+        world.prompt(recipe.prompt, recipe.model)
+    except PromptRefused as error:
+        raise located(grid, cell, ("prompt", error.field), *_told(error)) from None
+    try:
+        if own is not None:
+            world.prompt(own, recipe.model)
+    except PromptRefused as error:
+        message, hint = _told(error)
+        at = ("evaluate", "prompt", error.field)
+        raise grid.located.error(at, f"{dotted(at)}: {message}", hint) from None
 
 
 def _check_extras(grid: Grid, cell: Cell) -> None:

@@ -11,6 +11,7 @@ import pytest
 from harness import curate
 from harness.curation import models
 from harness.curation.items import Item
+from harness.data.prompts import PromptEncoder
 from harness.evaluation.parts import Parts
 from harness.rewards.answers import AnswerChecker
 from harness.spec.curation import DifficultyStage, JudgeStage
@@ -207,7 +208,7 @@ def test_the_judge_by_logprob_is_the_models_own_odds(tmp_path):
     scores = [s for n in range(3) for s in Parts(tmp_path / "parts").read(n)["score"]]
     loaded, _ = models._opened(spec.model)
     for item, decision, score in zip(items, decisions, scores):
-        prompt = models.encode_prompt(loaded.tokenizer, spec.prompt, item.problem())
+        prompt = PromptEncoder(loaded.tokenizer, spec.prompt).encode(item.problem().question)
         logprobs = []
         for text in ("12", "7"):
             answer = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]

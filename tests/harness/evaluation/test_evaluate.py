@@ -9,11 +9,11 @@ from harness.evaluation.evaluate import Evaluator
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.rewards.answers import AnswerChecker
-from harness.rollout.build import end_ids
 from harness.rollout.engine import Completion
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.evaluation import EvaluateSpec
-from harness.spec.recipe import ModelSpec, PromptSpec
+from harness.spec.prompt import PromptSpec
+from harness.spec.recipe import ModelSpec
 
 PROBLEMS = [
     Problem(id=f"q{i}", question=f"{'1+' * i}1+1=", answer=str(i + 2), source="test", difficulty="")
@@ -104,7 +104,7 @@ def test_the_same_evaluation_twice_gives_the_same_samples(tiny):
             "benchmarks": [{"name": "b", "questions": 12, "source": {"source": "sums", "terms": [2]}}],
         }
     )
-    engine = TransformersEngine(tiny.model, end_ids=end_ids(tiny), pad_id=tiny.tokenizer.pad_token_id)
+    engine = TransformersEngine(tiny.model, end_ids=tiny.special.end_ids, pad_id=tiny.tokenizer.pad_token_id)
     with AnswerChecker() as checker:
         evaluator = Evaluator(spec, PromptSpec(), tiny, engine, checker, model_fingerprint="f")
         problems = build_benchmark(spec.benchmarks[0])

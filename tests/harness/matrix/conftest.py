@@ -54,7 +54,7 @@ hardware: {{device: cpu, devices_per_run: 1}}
 
 @pytest.fixture
 def model(tmp_path):
-    """A folder with a config, a tokenizer file and weights: enough for planning."""
+    """A folder with a config, a tokenizer file, a chat template and weights: enough for planning."""
     folder = tmp_path / "model"
     folder.mkdir()
     config = {
@@ -71,9 +71,13 @@ def model(tmp_path):
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    save_file(
-        {"model.embed_tokens.weight": np.zeros((19, 8), dtype=np.float32)}, folder / "model.safetensors"
-    )
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    shapes = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8)}
+    shapes |= {"self_attn.o_proj": (8, 8), "mlp.gate_proj": (16, 8), "mlp.up_proj": (16, 8)}
+    shapes |= {"mlp.down_proj": (8, 16)}
+    tensors = {f"model.layers.0.{name}.weight": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    tensors["model.embed_tokens.weight"] = np.zeros((19, 8), np.float32)
+    save_file(tensors, folder / "model.safetensors")
     return folder
 
 

@@ -15,7 +15,6 @@ from scipy import stats
 
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
-from harness.rollout.build import end_ids
 from harness.rollout.engine import Request, Sampling
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.rollout.vllm_core import vllm_available
@@ -34,7 +33,7 @@ class Setup:
         self.loaded = load_model(resolve_model(spec), spec)
         self.policy = self.loaded.model
         self.untrained = copy.deepcopy(self.policy.state_dict())
-        self.end_ids = end_ids(self.loaded)
+        self.end_ids = self.loaded.special.end_ids
         self.events = []
         self.engine = self.build(VllmSpec(cache_gib=0.25))
         encode = self.loaded.tokenizer.encode
@@ -343,7 +342,7 @@ def test_a_colocated_engine_on_a_gpu_rests_and_wakes_with_its_weights(level):
     loaded = load_model(resolve_model(spec), spec, device="cuda")
     engine = VllmEngine(
         loaded.model,
-        end_ids=end_ids(loaded),
+        end_ids=loaded.special.end_ids,
         spec=VllmSpec(sleep_level=level, memory_utilization=0.2, cuda_graphs=False),
         bf16=True,
         context_tokens=128,

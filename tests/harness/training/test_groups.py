@@ -16,10 +16,13 @@ class Tokens:
     """As much of a tokenizer as a trainer needs: a token is a digit."""
 
     pad_token_id = 0
-    chat_template = "x"
+    chat_template = "{{ messages[-1].content }}"
 
     def apply_chat_template(self, messages, **_):
         return [1 + int(c) for c in messages[-1]["content"] if c.isdigit()]
+
+    def decode(self, row):
+        return "".join(map(str, row))
 
     def batch_decode(self, rows, **_):
         return ["".join(map(str, row)) for row in rows]
@@ -69,6 +72,7 @@ def make(random_model):
 
     from harness.data.problem import Problem
     from harness.models.loading import LoadedModel
+    from harness.models.special_ids import SpecialIds
 
     def begin(mode, useful, **rollout):
         recipe = Recipe.model_validate(
@@ -90,7 +94,7 @@ def make(random_model):
             Problem(question=f"{n:02d}", answer="0", id=str(n), difficulty="", source="test")
             for n in range(10)
         ]
-        loaded = LoadedModel(copy.deepcopy(random_model), Tokens(), None)
+        loaded = LoadedModel(copy.deepcopy(random_model), Tokens(), None, SpecialIds((30,), 0, 31))
         engine = Scripted(useful)
         engine.policy = loaded.model
         return Trainer(recipe, 7, loaded, engine, Rewards(), problems, peak_flops=1e11), engine

@@ -13,7 +13,6 @@ from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.models.lora import add_adapters, has_adapters, merged_weights, without_adapters
 from harness.rewards.composite import CompositeReward
-from harness.rollout.build import end_ids
 from harness.rollout.engine import Request, Sampling
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.errors import SpecError
@@ -172,7 +171,9 @@ def test_what_cannot_be_adapted_is_told(random_model):
 
 def trainer(recipe, rewards):
     loaded = load_model(resolve_model(recipe.model), recipe.model)
-    engine = TransformersEngine(loaded.model, end_ids=end_ids(loaded), pad_id=loaded.tokenizer.pad_token_id)
+    engine = TransformersEngine(
+        loaded.model, end_ids=loaded.special.end_ids, pad_id=loaded.tokenizer.pad_token_id
+    )
     return Trainer(
         recipe, 0, loaded, engine, rewards, build_mix(recipe.data).problems, peak_flops=1e11
     ), loaded

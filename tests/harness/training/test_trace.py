@@ -16,7 +16,6 @@ from harness.data.mix import build_mix
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward
-from harness.rollout.build import end_ids
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.recipe import Recipe
 from harness.training.checkpoints import Checkpoints
@@ -46,7 +45,9 @@ def recipe(reward, **sections):
 
 def trainer(recipe, rewards):
     loaded = load_model(resolve_model(recipe.model), recipe.model)
-    engine = TransformersEngine(loaded.model, end_ids=end_ids(loaded), pad_id=loaded.tokenizer.pad_token_id)
+    engine = TransformersEngine(
+        loaded.model, end_ids=loaded.special.end_ids, pad_id=loaded.tokenizer.pad_token_id
+    )
     return Trainer(recipe, 0, loaded, engine, rewards, build_mix(recipe.data).problems, peak_flops=1e11)
 
 
