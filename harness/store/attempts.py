@@ -92,9 +92,12 @@ class AttemptFolder:
 
         A step with a checkpoint has two lines. Steps that a rollback left behind and training has not reached again
         are no part of the run.
+
+        Raises:
+            StoreError: a line is no record of this harness, or a newer version wrote it.
         """
         latest: dict[int, dict[str, Any]] = {}
-        for record in read_lines(self.steps_file)[0]:
+        for record in self._lines(self.steps_file):
             latest.pop(record["step"], None)
             latest[record["step"]] = record
         records = list(latest.values())
@@ -110,7 +113,10 @@ class AttemptFolder:
 
     def events(self) -> list[dict[str, Any]]:
         """The events, without a torn last one."""
-        return read_lines(self.path / "events.jsonl")[0]
+        return self._lines(self.path / "events.jsonl")
+
+    def _lines(self, path: Path) -> list[dict[str, Any]]:
+        return [current(record, "line", path) for record in read_lines(path)[0]]
 
     def finish(self, status: str, **figures: Any) -> None:
         """Writes `end.json`.

@@ -40,8 +40,6 @@ from harness.training.rollback import handle_alarms
 from harness.training.sinks_and_profiler import open_sinks, profiled
 from harness.training.trainer import Trainer
 
-STEP_SCHEMA = 1
-
 
 @dataclass
 class _Run:
@@ -217,7 +215,6 @@ def _append(state: _Run, record: dict[str, Any]) -> None:
         return
     state.attempt.append_step(
         {
-            "schema": STEP_SCHEMA,
             "run_id": state.job.run_id,
             "attempt": state.attempt.number,
             **record,

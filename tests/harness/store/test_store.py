@@ -99,6 +99,22 @@ def test_a_foreign_or_newer_record_is_named(run, content, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["steps", "events"])
+def test_a_line_of_a_newer_version_is_refused(run, name):
+    attempt = run.reserve_attempt()
+    attempt.append_step({"step": 1})
+    attempt.append_event({"kind": "data", "message": "x"})
+    path = attempt.path / f"{name}.jsonl"
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["schema"] == 1
+    read = getattr(attempt, name)
+    assert len(read()) == 1
+    with path.open("a") as file:
+        file.write(json.dumps({**json.loads(line), "schema": 99}) + "\n")
+    with pytest.raises(StoreError, match="has schema 99, this version reads up to 1: update the harness"):
+        read()
+
+
 def test_missing_follows_evaluations_and_their_settings(run, job):
     everything = [(2, "easy"), (2, "hard.er"), (4, "easy"), (4, "hard.er")]
     assert run.missing(job) == everything
