@@ -45,7 +45,7 @@ from harness.store.atomic import make_folder, read_json, write_json
 VERSION = 2
 """Raised when a stage would decide otherwise than before from the same input and settings."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 INVALID, REPEATED = POOL_STAGES
 """Stages before those of the recipe: rows that cannot be used, and rows whose question an earlier row has."""
@@ -106,7 +106,7 @@ class Funnel:
         ]
 
 
-def run_funnel(recipe: CurationRecipe, out: Path, say: Say) -> Funnel:
+def run_funnel(recipe: CurationRecipe, out: Path, log: Log) -> Funnel:
     """Runs the stages that are not on file under `out/stages`; takes the others from there.
 
     A stage is done again where its settings, its input, a model or a benchmark is not what it was.
@@ -116,7 +116,7 @@ def run_funnel(recipe: CurationRecipe, out: Path, say: Say) -> Funnel:
     """
     folder = out / "stages"
     make_folder(folder)
-    sources, pool, untaken = _pool(recipe, folder, say)
+    sources, pool, untaken = _pool(recipe, folder, log)
     stages: list[StageResult] = []
     items = pool
     for name in POOL_STAGES:
@@ -125,10 +125,10 @@ def run_funnel(recipe: CurationRecipe, out: Path, say: Say) -> Funnel:
     with AnswerChecker() as checker:
         for number, (spec, name) in enumerate(zip(recipe.stages, recipe.stage_names()), 1):
             stem = folder / f"{number:02d}-{name}"
-            result = _stage(spec, name, items, stem, checker, say)
+            result = _stage(spec, name, items, stem, checker, log)
             stages.append(result)
             items = result.left
-            say(f"{name}: {len(items):,} of {len(result.entered):,} kept")
+            log(f"{name}: {len(items):,} of {len(result.entered):,} kept")
     return Funnel(recipe, sources, pool, stages)
 
 
@@ -137,7 +137,7 @@ _Untaken = dict[str, dict[str, Decision]]
 
 
 def _pool(
-    recipe: CurationRecipe, folder: Path, say: Say
+    recipe: CurationRecipe, folder: Path, log: Log
 ) -> tuple[list[dict[str, Any]], list[Item], _Untaken]:
     described = [
         {**s.model_dump(mode="json"), "fingerprint": source_fingerprint(s.source)} for s in recipe.sources
@@ -159,7 +159,7 @@ def _pool(
         row["invalid_rows"], row["repeated_rows"] = len(loaded.invalid), len(loaded.repeats)
         items += [Item.of(problem) for problem in loaded.problems]
         items += _untaken_items(loaded, untaken)
-        say(f"pool: {len(items):,} candidates")
+        log(f"pool: {len(items):,} candidates")
     write_lines(path, item_lines(items))
     decided = {
         stage: {id_: [d.reason, d.detail] for id_, d in decisions.items()}
@@ -199,7 +199,7 @@ def _pool_stage(name: str, items: list[Item], untaken: _Untaken) -> StageResult:
 
 
 def _stage(
-    spec: StageSpec, name: str, items: list[Item], stem: Path, checker: AnswerChecker, say: Say
+    spec: StageSpec, name: str, items: list[Item], stem: Path, checker: AnswerChecker, log: Log
 ) -> StageResult:
     settings = _settings(spec)
     identity = _identity({"stage": settings, "input": content_sha256(items)})
@@ -208,7 +208,7 @@ def _stage(
         decisions = read_decisions(path)
         if _sha(decision_lines(items, decisions)) == known["sha256"]:
             return StageResult(name, settings, identity, items, decisions)
-    decisions = _decide(spec, items, stem, checker, lambda done, total: say(f"{name}: {done:,} of {total:,}"))
+    decisions = _decide(spec, items, stem, checker, lambda done, total: log(f"{name}: {done:,} of {total:,}"))
     lines = decision_lines(items, decisions)
     write_lines(path, lines)
     write_json(mark, {"identity": identity, "sha256": _sha(lines)})

@@ -26,7 +26,7 @@ from harness.spec.recipe import ModelSpec, Recipe, RewardFunctionSpec, RewardSpe
 from harness.store.atomic import make_folder
 from harness.store.folders import RunFolder, Store
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 OPTIONS = {
     "`prompt.format: raw`": "`--format raw`",
@@ -138,7 +138,7 @@ def missing(session: Session, folder: RunFolder) -> list[tuple[EvaluateSpec, Ben
     return wanted
 
 
-def evaluate(session: Session, source: ModelSource, say: Say) -> None:
+def evaluate(session: Session, source: ModelSource, log: Log) -> None:
     """Makes the evaluations that are missing; continues one that was interrupted.
 
     Raises:
@@ -147,7 +147,7 @@ def evaluate(session: Session, source: ModelSource, say: Say) -> None:
     folder = run_folder(session, source)
     todo = missing(session, folder)
     if not todo:
-        say("nothing to sample: every evaluation is on file")
+        log("nothing to sample: every evaluation is on file")
         return
     problems = {b.name: build_benchmark(b) for _, b, _ in todo}
     make_folder(folder.path)
@@ -159,7 +159,7 @@ def evaluate(session: Session, source: ModelSource, say: Say) -> None:
             f"{folder.path}: another process evaluates this model here", hint="wait for it"
         ) from None
     try:
-        _evaluate(session, source, folder, todo, problems, say)
+        _evaluate(session, source, folder, todo, problems, log)
     finally:
         lock.release()
 
@@ -170,7 +170,7 @@ def _evaluate(
     folder: RunFolder,
     todo: Sequence[tuple[EvaluateSpec, BenchmarkSpec, str]],
     problems: dict[str, list[Problem]],
-    say: Say,
+    log: Log,
 ) -> None:
     from harness.evaluation.evaluate import Evaluator
     from harness.evaluation.folder import evaluate_into
@@ -182,7 +182,7 @@ def _evaluate(
 
     loaded = load_model(source, session.model, device=choose_device("auto"))
     provenance = {"run_id": folder.run_id, "model": session.model.name, "provenance": collect()}
-    engine = build_engine(session.recipe(), loaded, on_event=lambda kind, message: say(f"{kind}: {message}"))
+    engine = build_engine(session.recipe(), loaded, on_event=lambda kind, message: log(f"{kind}: {message}"))
     with AnswerChecker() as checker, closing(engine):
         for spec, benchmark, identity in todo:
             evaluator = Evaluator(
@@ -206,19 +206,19 @@ def _evaluate(
                 prompt=session.prompt,
                 provenance=provenance,
                 problems=problems[benchmark.name],
-                progress=_progress(say, name),
+                progress=_progress(log, name),
             )
             how = "by truncation" if record.get("truncated_from") else "sampled"
-            say(f"{name}: avg@{record['samples']} {100 * record['accuracy']:.1f} % ({how})")
+            log(f"{name}: avg@{record['samples']} {100 * record['accuracy']:.1f} % ({how})")
             if (record.get("repeats") or {}).get("flagged"):
-                say(f"warning: {name}: samples repeat beyond chance; are the seeds used?")
+                log(f"warning: {name}: samples repeat beyond chance; are the seeds used?")
 
 
-def _progress(say: Say, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: say(f"{name}: {done} of {total} questions")
+def _progress(log: Log, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: log(f"{name}: {done} of {total} questions")
 
 
-def rescore(folder: Path, say: Say) -> int:
+def rescore(folder: Path, log: Log) -> int:
     """Scores every completion under `folder` again, from its text alone; returns how many verdicts changed.
 
     Records and samples are rewritten where a verdict changed; otherwise they stay as they are.
@@ -240,7 +240,7 @@ def rescore(folder: Path, say: Say) -> int:
             if record.get("truncated_from"):
                 made["repeats"] = record.get("repeats")
             differ = int((before["correct"] != after["correct"]).sum())
-            say(f"{record['benchmark']} at {record['settings']['max_completion_tokens']} tokens: "
+            log(f"{record['benchmark']} at {record['settings']['max_completion_tokens']} tokens: "
                 f"{len(after):,} completions scored again, {differ} differ")  # fmt: skip
             changed += differ
             new: dict[str, Any] = {**record, **made}
