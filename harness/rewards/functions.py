@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -71,15 +72,45 @@ def tag_count(batch: Sequence[RewardInput], context: RewardContext) -> list[floa
     return [sum(0.25 for tag in tags if (item.opened + item.text).count(tag) == 1) for item in batch]
 
 
+_LONGEST_WORD = 64
+"""Characters. A longer stretch without a space is no word: a formula, digits without end, text in a loop."""
+
+# Scripts written without spaces between words: Thai, Lao, Tibetan, Myanmar, Khmer, kana and Han.
+_UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_PIECE = re.compile(rf"[{_UNSPACED}]|\\[a-z]+|(?:(?![{_UNSPACED}\d_])\w)+|\d+|.", re.DOTALL)
+
+
+def _units(text: str) -> list[str]:
+    """What n-grams of a lower-case text are made of: words, and where there are no spaces pieces of them."""
+    units: list[str] = []
+    for word in text.split():
+        if len(word) <= _LONGEST_WORD and _HAS_UNSPACED.search(word) is None:
+            units.append(word)
+            continue
+        for piece in _PIECE.findall(word):
+            units.extend([piece] if len(piece) <= _LONGEST_WORD else piece)
+    return units
+
+
 def repetition(
     batch: Sequence[RewardInput], context: RewardContext, *, ngram_size: int = 3, max_penalty: float = -1.0
 ) -> list[float]:
-    """(1 − distinct/all word n-grams) · max_penalty, in [max_penalty, 0] (arXiv 2502.03373, appendix).
+    """(1 − distinct/all n-grams) · max_penalty, in (max_penalty, 0] (arXiv 2502.03373, appendix C.2).
+
+    As open-r1's `get_repetition_penalty_reward`, n-grams are of the words between spaces, in lower case. open-r1
+    asks for the language and cuts Chinese into words by a dictionary; here every text decides for itself. A word with
+    characters of a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan), and one of more
+    than 64 characters, is cut into single characters of such a script, LaTeX commands, runs of letters or digits, and
+    symbols; a run of more than 64 into its characters.
 
     Args:
         batch: the completions.
         context: unused.
-        ngram_size: words in an n-gram.
+        ngram_size: words, or pieces of them, in an n-gram.
         max_penalty: for a completion that says one thing over and over.
 
     Raises:
@@ -91,12 +122,12 @@ def repetition(
         raise ValueError(f"`max_penalty` must be <= 0, got {max_penalty}")
     rewards = []
     for item in batch:
-        words = item.text.lower().split()
-        total = len(words) - ngram_size + 1
+        units = _units(item.text.lower())
+        total = len(units) - ngram_size + 1
         if total < 1:
             rewards.append(0.0)
             continue
-        distinct = len({tuple(words[i : i + ngram_size]) for i in range(total)})
+        distinct = len({tuple(units[i : i + ngram_size]) for i in range(total)})
         rewards.append((total - distinct) / total * max_penalty + 0.0)
     return rewards
 

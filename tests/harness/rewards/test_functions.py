@@ -183,10 +183,67 @@ def test_repetition_by_hand():
     assert rewards("repetition", texts, ngram_size=1, max_penalty=-3.0)[0] == pytest.approx(-2.0)
 
 
-@given(st.text(alphabet="ab ", max_size=80), st.integers(1, 5))
+@given(st.one_of(st.text(alphabet="ab ", max_size=80), st.text(max_size=200)), st.integers(1, 5))
 def test_repetition_is_bounded(text, size):
     value = rewards("repetition", [scored(text)], ngram_size=size)[0]
     assert -1.0 < value <= 0.0
+
+
+@given(st.lists(st.text(alphabet="abcXYZ,.$\\\\{}=+0123456789é", min_size=1, max_size=64)), st.integers(1, 5))
+def test_repetition_of_text_with_spaces_is_that_of_its_words(words, size):
+    words = [word.lower() for word in words]
+    grams = [tuple(words[i:][:size]) for i in range(len(words) - size + 1)]
+    expected = len(set(grams)) / len(grams) - 1 if grams else 0.0
+    assert rewards("repetition", [scored(" ".join(words))], ngram_size=size) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "我们需要计算这个数的平方，",
+        "この数を計算すると",
+        "คำตอบคือสอง",
+        "ຄຳຕອບແມ່ນ",
+        "ចម្លើយគឺ",
+        r"\frac{1}{2}=",
+        "1+1=2,",
+        "0",
+        "ha",
+        "wait",
+        "答案是x=12。",
+        "x²",
+    ],
+)
+def test_a_loop_is_a_loop_without_spaces_too(loop):
+    looped, inside = scored(loop * 200), scored("The answer is " + loop * 200 + " as we have seen.")
+    for value in rewards("repetition", [looped, inside]):
+        assert -1.0 < value < -0.9
+    # As much as a loop with spaces: an n-gram of each kind, once.
+    spaced = rewards("repetition", [scored("so " * 200)])
+    assert rewards("repetition", [scored("的" * 200), scored("で" * 200), scored("7" * 200)]) == spaced * 3
+
+
+@given(
+    st.text(
+        alphabet=st.characters(exclude_categories=["Zs", "Zl", "Zp", "Cc", "Cs"]), min_size=1, max_size=12
+    )
+)
+def test_whatever_is_said_two_hundred_times_is_a_loop(pattern):
+    if not pattern.split():
+        return
+    assert -1.0 < rewards("repetition", [scored(pattern * 200)])[0] < -0.85
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "设这个三角形的三条边长分别为三、四、五，由勾股定理可知它是直角三角形，因此面积等于六。",
+        "三辺の長さが三、四、五である三角形は直角三角形なので、その面積は六になります。",
+        "รูปสามเหลี่ยมที่มีด้านยาวสาม สี่ และห้า เป็นรูปสามเหลี่ยมมุมฉาก ดังนั้นพื้นที่จึงเท่ากับหก",
+    ],
+)
+def test_a_sentence_without_spaces_is_no_loop(text):
+    assert rewards("repetition", [scored(text)])[0] > -0.2
 
 
 @pytest.mark.parametrize(
