@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.cli.run_options import RunOptions, add_run_options
 from harness.matrix.executors.local import PARENT_VARIABLE
-from harness.processes import die_with_parent
+from harness.processes import StopFlag, die_with_parent, stop_on
 from harness.spec.errors import SpecError
 from harness.store.attempts import AttemptFolder
 from harness.store.errors import Fenced
@@ -62,9 +62,7 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     return {"failed": FAILED, "interrupted": INTERRUPTED}.get(status, FINISHED)
 
 
-def _ending(
-    raised: BaseException, attempt: AttemptFolder, stop: threading.Event
-) -> tuple[str, dict[str, Any]]:
+def _ending(raised: BaseException, attempt: AttemptFolder, stop: StopFlag) -> tuple[str, dict[str, Any]]:
     """How an attempt ends that an exception ended, and what `end.json` says of it."""
     if isinstance(raised, Fenced) or (stop.is_set() and isinstance(raised, Interrupted)):
         return "interrupted", {}
@@ -90,7 +88,7 @@ def _earlier_steps(attempt: AttemptFolder) -> int:
     return max((r["step"] for a in run.attempts() for r in a.steps()), default=0)
 
 
-def _beat(attempt: AttemptFolder, stop: threading.Event) -> None:
+def _beat(attempt: AttemptFolder, stop: StopFlag) -> None:
     """Renews the lease; stops this worker when a later attempt has taken the run over."""
 
     def beat() -> None:
@@ -107,7 +105,7 @@ def _beat(attempt: AttemptFolder, stop: threading.Event) -> None:
     threading.Thread(target=beat, daemon=True).start()
 
 
-def _execute(run: RunFolder, attempt: AttemptFolder, stop: threading.Event, work: Execute) -> None:
+def _execute(run: RunFolder, attempt: AttemptFolder, stop: StopFlag, work: Execute) -> None:
     from harness.meters.provenance import collect
 
     attempt.begin(collect())
@@ -163,18 +161,16 @@ def seconds_by_phase(run: RunFolder, attempt: AttemptFolder) -> dict[str, float]
     return seconds
 
 
-def _stop_flag() -> threading.Event:
-    """An event that SIGTERM, SIGINT and the parent's death set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+def _stop_flag() -> StopFlag:
+    """A flag that SIGTERM, SIGINT and the parent's death set."""
+    stop = stop_on((signal.SIGTERM, signal.SIGINT))
     parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
     die_with_parent(signal.SIGTERM)
     threading.Thread(target=_watch_parent, args=(parent, stop), daemon=True).start()
     return stop
 
 
-def _watch_parent(parent: int, stop: threading.Event) -> None:
+def _watch_parent(parent: int, stop: StopFlag) -> None:
     """Stops this worker when its parent is gone, at last by force: the next runner must not wait for ever."""
     while os.getppid() == parent:
         time.sleep(1)

@@ -135,7 +135,7 @@ def test_a_stopped_scheduler_is_continued(grid, tmp_path, ablate, number):
         assert "the same command continues" in text
         study = load_study(out)
         assert "interrupted" in set(study.attempts["status"])
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=120)  # twice what an orphan is given to save its work
     assert not alive, "a worker outlived its runner"
     rest = ablate("--grid", grid, "--out", out)
     assert rest.returncode == 0, rest.stderr
