@@ -71,7 +71,7 @@ class GrpoLoss:
     weights as applied, over tokens or sequences by their level; `masked_fraction`, the share of completion
     tokens whose policy term was dropped (truncated, importance-masked, below the entropy quantile);
     `padding_fraction` of the B·T positions; `tokens`, `sequences`; `non_finite`, the loss tokens at which an
-    input or the loss itself is NaN or infinite.
+    input or the loss itself is NaN or infinite, and 1 where only their sum is.
     """
     partials: Partials
     """Sums and counts behind the metrics: `metrics_of(merge_partials([a.partials, b.partials]))` are the
@@ -97,7 +97,9 @@ def grpo_loss(
     """GRPO loss of B completions of up to T tokens, and its gradient in the log-probs.
 
     NaN and infinite inputs are not replaced: the loss shows them, `metrics["non_finite"]` counts them, and
-    the caller decides.
+    the caller decides. Finite inputs may be far apart (e^89 overflows fp32): a token whose loss does not depend on
+    its ratio (clipped, dropped by a mask, saturated) has the gradient 0, what cancels between two powers is
+    multiplied as one, and a token whose loss is then no finite number is counted.
 
     Args:
         logprob: [B, T] log-probs of the sampled tokens under the policy, fp16, bf16, fp32 or fp64.
@@ -141,6 +143,10 @@ def grpo_loss(
     partials = counts(loss_mask, mask != 0, by_sequence=o.importance.startswith("sequence"))
     loss, sums = _dispatch(inputs, o, weights, entropy_weight, implementation)
     partials |= sums
+    # The sum may overflow although no token does.
+    partials["non_finite"] = torch.where(
+        loss.detach().isfinite(), partials["non_finite"], partials["non_finite"].clamp(min=1)
+    )
     partials["dropped"] = partials["dropped"] + partials["completion_tokens"] - partials["tokens"]
     return GrpoLoss(loss, metrics_of(partials), partials)
 

@@ -18,6 +18,10 @@ from .objective import Objective
 VESPO_LOG_MAX = 20.0
 VESPO_FLOOR = 1e-8
 VESPO_LOG_MIN = math.log(VESPO_FLOOR)
+# From here on a power is multiplied as a logarithm: fp32 ends at e^88.7, and loses digits below e^−87.3.
+FAR = 64.0
+# From here below the reference k3 is all e^(−Δ), to the last digits of fp32.
+K3_FAR = 16.0
 
 
 class Inputs(NamedTuple):
@@ -45,6 +49,7 @@ class Terms(NamedTuple):
     ratio: Tensor
     kl: Tensor | None
     importance: Tensor | None
+    """The weight as applied: 0 where the token or sequence was dropped."""
     clipped_low: Tensor
     clipped_high: Tensor
     capped: Tensor
@@ -55,25 +60,75 @@ def log_ratio(x: Inputs) -> Tensor:
     return x.logprob - (x.logprob.detach() if x.old is None else x.old)
 
 
-def ratio(x: Inputs, objective: Objective) -> Tensor:
-    """ρ: [B, T] by token, or [B, 1], the geometric mean over the sequence (GSPO, arXiv 2507.18071, eq. 7)."""
+def applied_log_ratio(x: Inputs, objective: Objective) -> Tensor:
+    """log ρ: [B, T] by token, or [B, 1], its mean over the sequence (GSPO, arXiv 2507.18071, eq. 7)."""
     delta = log_ratio(x)
     if objective.ratio_level == "token":
-        return delta.exp()
+        return delta
     length = x.mask.sum(1, keepdim=True).clamp(min=1)
-    return (delta.sum(1, keepdim=True) / length).exp()
+    return delta.sum(1, keepdim=True) / length
 
 
-def importance_weight(x: Inputs, objective: Objective) -> Tensor | None:
-    """π_old / π_rollout, truncated or masked: [B, T] by token, [B, 1] for the product over the sequence."""
+class _Exp(torch.autograd.Function):
+    """e^x whose derivative is 0 where the loss does not depend on it, even if e^x overflows.
+
+    A clipped or dropped token hands back an upstream gradient of exactly 0, and 0 · ∞ would make it NaN.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        power = _Exp.apply(x)  # of the input, so that it can be derived again
+        return torch.where((upstream == 0) & power.isinf(), 0.0, upstream * power)
+
+
+class Importance(NamedTuple):
+    """The weight π_old / π_rollout: [B, T] by token, [B, 1] for the product over the sequence."""
+
+    weight: Tensor
+    """As applied: truncated, or 0 where dropped."""
+    log: Tensor
+    """Logarithm of the weight; where it was dropped, of what it was before."""
+    dropped: Tensor
+    """bool: the mask took it, which a weight that underflows to 0 is not."""
+
+
+def importance_weight(x: Inputs, objective: Objective) -> Importance | None:
+    """The importance weight by `objective.importance`, or None without one."""
     if objective.importance == "none" or x.rollout is None:
         return None
     level, action = objective.importance.split("_")
     mismatch = (x.logprob if x.old is None else x.old).detach() - x.rollout
-    weight = (mismatch.sum(1, keepdim=True) if level == "sequence" else mismatch).exp()
-    cap = objective.importance_cap
-    # Written so that NaN, which compares false, stays NaN.
-    return torch.where(weight > cap, cap if action == "truncate" else 0.0, weight)
+    log = mismatch.sum(1, keepdim=True) if level == "sequence" else mismatch
+    weight, cap = log.exp(), objective.importance_cap
+    over = weight > cap  # NaN compares false, and so stays NaN
+    if action == "truncate":
+        return Importance(
+            torch.where(over, cap, weight), torch.where(over, math.log(cap), log), torch.zeros_like(over)
+        )
+    return Importance(torch.where(over, 0.0, weight), log, over)
+
+
+def _weighted(policy: Tensor, importance: Importance) -> Tensor:
+    """The policy term times the importance weight; a dropped token is 0 whatever its ratio, and NaN stays NaN."""
+    return torch.where(importance.dropped & ~policy.isnan(), 0.0, policy * importance.weight)
+
+
+def _weighted_far(
+    policy: Tensor, importance: Importance, log_rho: Tensor, advantage: Tensor, far: Tensor
+) -> Tensor:
+    """As `_weighted` for a term −ρA, with ρ and the weight multiplied as logarithms where `far` says so.
+
+    ρ may overflow there and the weight vanish: an old log-prob that is far off cancels between the two.
+    """
+    product = _Exp.apply(torch.where(far, log_rho + importance.log, 0.0))
+    weighted = _weighted(torch.where(far, 0.0, policy), importance)
+    return torch.where(far & ~importance.dropped, -product * advantage, weighted)
 
 
 def _choose(condition: Tensor, yes: float, no: float, dtype: torch.dtype) -> Tensor:
@@ -82,7 +137,7 @@ def _choose(condition: Tensor, yes: float, no: float, dtype: torch.dtype) -> Ten
     return torch.where(condition, chosen, other)
 
 
-def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> Tensor:
+def vespo_weight(x: Inputs, objective: Objective, importance: Importance | None) -> Tensor:
     """φ(w) = e^λ w^k e^(−λw), detached; w is the product of ratios over the sequence (arXiv 2602.10693).
 
     The importance weight enters w rather than multiplying the loss.
@@ -90,7 +145,7 @@ def vespo_weight(x: Inputs, objective: Objective, importance: Tensor | None) -> 
     bounded = log_ratio(x).detach().clamp(-VESPO_LOG_MAX, VESPO_LOG_MAX)
     log_w = bounded.sum(1, keepdim=True)
     if importance is not None:
-        logs = importance.clamp(min=VESPO_FLOOR).log().clamp(max=VESPO_LOG_MAX)
+        logs = importance.weight.clamp(min=VESPO_FLOOR).log().clamp(max=VESPO_LOG_MAX)
         if objective.importance.startswith("token"):  # a cap below 1 changes the weight of padding too
             logs = torch.where(x.mask, logs, 0.0)
         log_w = log_w + logs.sum(1, keepdim=True)
@@ -131,6 +186,26 @@ def kl_estimate(logprob: Tensor, reference: Tensor, kind: str) -> Tensor:
     return delta.abs()
 
 
+def _kl_times_ratio(x: Inputs, kl: Tensor, objective: Objective, rho: Tensor) -> Tensor:
+    """KL · ρ; by token also where one of the two overflows and the other vanishes.
+
+    Far below the reference k3 takes ρ · e^(−Δ) as one power: π_ref / π_old, a constant, which in both parts of the
+    derivative would cancel all digits. At Δ = 0 every estimate but k1 is 0, and so is its derivative, whatever ρ is.
+    """
+    if objective.kl == "k1" or objective.ratio_level == "sequence":
+        return kl * rho
+    assert x.reference is not None
+    delta = x.logprob - x.reference
+    flat = (delta == 0) & rho.isinf()
+    if objective.kl != "k3":
+        return torch.where(flat, 0.0, kl * rho)
+    far = delta < -K3_FAR
+    near = kl_estimate(torch.where(far, x.reference, x.logprob), x.reference, objective.kl)
+    constant = x.reference - (x.logprob.detach() if x.old is None else x.old)
+    power = torch.where(far, constant, 0.0).exp() + torch.where(far, delta - 1, 0.0) * rho
+    return torch.where(far, power, torch.where(flat, 0.0, near * rho))
+
+
 def kept(x: Inputs) -> Tensor | None:
     """[B, T] bool: tokens above the entropy threshold, or None without one."""
     if x.threshold is None or x.entropy is None:
@@ -140,7 +215,8 @@ def kept(x: Inputs) -> Tensor | None:
 
 def token_terms(x: Inputs, objective: Objective) -> Terms:
     """Loss and diagnostics of each token; `objective` is resolved (no `auto`)."""
-    rho, advantage = ratio(x, objective), x.advantage
+    log_rho, advantage = applied_log_ratio(x, objective), x.advantage
+    rho = _Exp.apply(log_rho)
     importance = importance_weight(x, objective)
     never = torch.zeros_like(advantage, dtype=torch.bool)
     low, high, capped = never, never, never
@@ -163,15 +239,21 @@ def token_terms(x: Inputs, objective: Objective) -> Terms:
     else:
         policy = -vespo_weight(x, objective, importance) * advantage * x.logprob
     if importance is not None and surrogate != "vespo":
-        policy = policy * importance
+        if surrogate == "clip":
+            far = (log_rho > FAR) & (bounded == rho)
+            policy = _weighted_far(policy, importance, log_rho, advantage, far)
+        else:
+            policy = _weighted(policy, importance)
     keep = kept(x)
     if keep is not None:
         policy = torch.where(keep, policy, 0.0)
     kl = None if x.reference is None else kl_estimate(x.logprob, x.reference, objective.kl)
     loss = policy
     if kl is not None and objective.beta > 0:
-        loss = loss + objective.beta * (kl * rho if objective.kl_ratio else kl)
-    return Terms(loss, rho, kl, importance, low, high, capped)
+        penalty = _kl_times_ratio(x, kl, objective, rho) if objective.kl_ratio else kl
+        loss = loss + objective.beta * penalty
+    applied = None if importance is None else importance.weight
+    return Terms(loss, rho, kl, applied, low, high, capped)
 
 
 def row_weights(

@@ -4,8 +4,7 @@ One program owns one sequence, or several short ones, and walks them in blocks: 
 sequence-level quantity needs them, then values and gradients together. The launch grid counts sequences, in
 its first dimension alone, so no length can exceed it; there are no atomics, so a result never varies.
 
-Every formula here is the one in `formulas.py` with its derivative beside it. Constants reach the kernel as
-constexpr: as run-time arguments Triton may take Python floats as fp64.
+Constants reach the kernel as constexpr: as run-time arguments Triton may take Python floats as fp64.
 
 Shapes: B sequences, T positions.
 """
@@ -16,96 +15,7 @@ Shapes: B sequences, T positions.
 import triton
 import triton.language as tl
 
-LARGEST = tl.constexpr(3.4028234663852886e38)
-
-
-@triton.jit
-def _expm1(x):
-    # exp(x) − 1 loses every digit near 0; the series to x⁸ is exact to fp32 below ½.
-    series = 1 + x / 6 * (1 + x / 7 * (1 + x / 8))
-    series = x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * series))))
-    return tl.where(tl.abs(x) < 0.5, series, tl.exp(x) - 1)
-
-
-@triton.jit
-def _capped_importance(weight, CAP: tl.constexpr, MASKS: tl.constexpr):
-    # NaN compares false and so stays NaN.
-    if MASKS:
-        return tl.where(weight > CAP, 0.0, weight)
-    else:
-        return tl.where(weight > CAP, CAP, weight)
-
-
-@triton.jit
-def _bounded_log(weight, LOG_MAX: tl.constexpr, FLOOR: tl.constexpr):
-    log_weight = tl.log(tl.where(weight < FLOOR, FLOOR, weight))
-    return tl.where(log_weight > LOG_MAX, LOG_MAX, log_weight)
-
-
-@triton.jit
-def _kl(logprob, reference, KL: tl.constexpr):
-    """Estimate and its derivative in `logprob`."""
-    delta = logprob - reference
-    if KL == "k1":
-        return delta, tl.full(delta.shape, 1.0, tl.float32)
-    elif KL == "k2":
-        return delta * delta / 2, delta
-    elif KL == "k3":
-        shrink = _expm1(-delta)
-        return shrink + delta, -shrink
-    else:
-        sign = tl.where(delta > 0, 1.0, tl.where(delta < 0, -1.0, 0.0))
-        return tl.abs(delta), sign
-
-
-@triton.jit
-def _policy(
-    rho,
-    logprob,
-    advantage,
-    log_w,
-    SURROGATE: tl.constexpr,
-    LOWER: tl.constexpr,
-    UPPER: tl.constexpr,
-    DELTA: tl.constexpr,
-    CISPO_MAX: tl.constexpr,
-    TAU_POS: tl.constexpr,
-    TAU_NEG: tl.constexpr,
-    K_POS: tl.constexpr,
-    RATE_POS: tl.constexpr,
-    K_NEG: tl.constexpr,
-    RATE_NEG: tl.constexpr,
-):
-    """Token loss, its derivatives in ρ and in log π, and whether it was clipped low, high or capped."""
-    zero = tl.zeros(rho.shape, tl.float32)
-    never = zero > 0
-    low, high, capped = never, never, never
-    if SURROGATE == "clip":
-        raised = tl.where(rho < LOWER, LOWER, rho)
-        inside_negative = rho >= LOWER
-        if DELTA is not None:
-            raised = tl.where(rho > DELTA, DELTA, raised)
-            inside_negative = inside_negative & (rho <= DELTA)
-            capped = (rho > DELTA) & (advantage < 0)
-        positive = advantage >= 0
-        bounded = tl.where(positive, tl.where(rho > UPPER, UPPER, rho), raised)
-        inside = (positive & (rho <= UPPER)) | ((advantage < 0) & inside_negative)
-        low = (rho < LOWER) & (advantage < 0)
-        high = (rho > UPPER) & (advantage > 0)
-        return -bounded * advantage, tl.where(inside, -advantage, 0.0), zero, low, high, capped
-    elif SURROGATE == "cispo":
-        weight = tl.where(rho > CISPO_MAX, CISPO_MAX, rho) * advantage
-        high = (rho > CISPO_MAX) & (advantage != 0)
-        return -weight * logprob, zero, -weight, low, high, capped
-    elif SURROGATE == "sapo":
-        tau = tl.where(advantage > 0, TAU_POS, TAU_NEG)
-        gate = tl.sigmoid(tau * (rho - 1))
-        return -gate * 4 / tau * advantage, -4 * gate * (1 - gate) * advantage, zero, low, high, capped
-    else:
-        k = tl.where(advantage >= 0, K_POS, K_NEG)
-        rate = tl.where(advantage >= 0, RATE_POS, RATE_NEG)
-        weight = tl.exp(rate + k * log_w - rate * tl.exp(log_w)) * advantage
-        return -weight * logprob, zero, -weight, low, high, capped
+from .fused_terms import LARGEST, bounded_log, capped_importance, kl_estimate, kl_times_ratio, policy_term
 
 
 @triton.jit
@@ -140,12 +50,15 @@ def grpo_loss_kernel(
     LOG_MIN: tl.constexpr,
     LOG_MAX: tl.constexpr,
     FLOOR: tl.constexpr,
+    FAR: tl.constexpr,
+    K3_FAR: tl.constexpr,
     BETA: tl.constexpr,
     KL: tl.constexpr,
     KL_RATIO: tl.constexpr,
     IMPORTANCE: tl.constexpr,
     SEQUENCE_IMPORTANCE: tl.constexpr,
     IMPORTANCE_CAP: tl.constexpr,
+    LOG_IMPORTANCE_CAP: tl.constexpr,
     IMPORTANCE_MASKS: tl.constexpr,
     WITH_GRAD: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -186,28 +99,30 @@ def grpo_loss_kernel(
                 gap = old - tl.load(rollout_ptr + at, mask=valid, other=0).to(tl.float32)
                 gaps += gap
                 if VESPO and not SEQUENCE_IMPORTANCE:
-                    weight = _capped_importance(tl.exp(gap), IMPORTANCE_CAP, IMPORTANCE_MASKS)
-                    log_weight = _bounded_log(weight, LOG_MAX, FLOOR)
+                    weight = capped_importance(tl.exp(gap), IMPORTANCE_CAP, IMPORTANCE_MASKS)
+                    log_weight = bounded_log(weight, LOG_MAX, FLOOR)
                     importance_logs += tl.where(valid, log_weight, 0.0)
     if SEQUENCE_RATIO or SEQUENCE_IMPORTANCE:
         length = tl.sum(lengths, axis=1)
         length = tl.where(length > 0, length, 1.0)
     if SEQUENCE_RATIO:
-        sequence_rho = tl.exp(tl.sum(log_ratios, axis=1) / length)
+        sequence_log_rho = tl.sum(log_ratios, axis=1) / length
+        sequence_rho = tl.exp(sequence_log_rho)
     if SEQUENCE_IMPORTANCE:
-        sequence_importance = tl.exp(tl.sum(gaps, axis=1))
-        sequence_importance = _capped_importance(sequence_importance, IMPORTANCE_CAP, IMPORTANCE_MASKS)
+        sequence_gap = tl.sum(gaps, axis=1)
+        sequence_weight = tl.exp(sequence_gap)
+        sequence_importance = capped_importance(sequence_weight, IMPORTANCE_CAP, IMPORTANCE_MASKS)
     log_w = zeros
     if VESPO:
         log_w_sum = tl.sum(bounded_log_ratios, axis=1)
         if SEQUENCE_IMPORTANCE:
-            log_w_sum += _bounded_log(sequence_importance, LOG_MAX, FLOOR)
+            log_w_sum += bounded_log(sequence_importance, LOG_MAX, FLOOR)
         elif IMPORTANCE:
             log_w_sum += tl.sum(importance_logs, axis=1)
         log_w_sum = tl.where(log_w_sum < LOG_MIN, LOG_MIN, log_w_sum)
         log_w += tl.where(log_w_sum > LOG_MAX, LOG_MAX, log_w_sum)[:, None]
 
-    rho_grads = zeros
+    log_rho_grads = zeros
     losses = zeros
     lows = zeros
     highs = zeros
@@ -222,11 +137,11 @@ def grpo_loss_kernel(
     bads = zeros
     ratio_mins = zeros + float("inf")
     ratio_maxs = zeros + float("-inf")
-    # With a shared ratio the first walk gathers d loss / d ρ and every sum, the second writes gradients.
+    # With a shared ratio the first walk gathers d loss / d log ρ and every sum, the second writes gradients.
     WALKS: tl.constexpr = 2 if SEQUENCE_RATIO and RHO_HAS_GRAD and WITH_GRAD else 1
     for walk in tl.static_range(WALKS):
         if walk == 1:
-            shared_rho_grad = tl.sum(rho_grads, axis=1) * sequence_rho / length
+            shared_log_rho_grad = tl.sum(log_rho_grads, axis=1) / length
         for start in range(0, T, BLOCK):
             at = base + start + steps
             inside = in_rows & (start + steps < T)
@@ -235,17 +150,20 @@ def grpo_loss_kernel(
             advantage_at = rows[:, None] * advantage_row_stride + (start + steps) * advantage_column_stride
             advantage = tl.load(advantage_ptr + advantage_at, mask=valid, other=0).to(tl.float32)
             total = logprob + advantage
+            log_rho = zeros
             rho = zeros + 1.0
             if SEQUENCE_RATIO:
+                log_rho = zeros + sequence_log_rho[:, None]
                 rho = zeros + sequence_rho[:, None]
             old = logprob
             if old_ptr is not None:
                 old = tl.load(old_ptr + at, mask=valid, other=0).to(tl.float32)
                 total += old
                 if not SEQUENCE_RATIO:
-                    rho = tl.exp(logprob - old)
+                    log_rho = logprob - old
+                    rho = tl.exp(log_rho)
 
-            policy, d_rho, d_logprob, low, high, capped = _policy(
+            policy, d_log_rho, d_logprob, low, high, capped = policy_term(
                 rho,
                 logprob,
                 advantage,
@@ -268,38 +186,56 @@ def grpo_loss_kernel(
                 total += rollout
                 if IMPORTANCE:
                     if SEQUENCE_IMPORTANCE:
+                        gap = zeros + sequence_gap[:, None]
+                        weight = zeros + sequence_weight[:, None]
                         importance = zeros + sequence_importance[:, None]
                     else:
-                        importance = _capped_importance(
-                            tl.exp(old - rollout), IMPORTANCE_CAP, IMPORTANCE_MASKS
-                        )
+                        gap = old - rollout
+                        weight = tl.exp(gap)
+                        importance = capped_importance(weight, IMPORTANCE_CAP, IMPORTANCE_MASKS)
                     if not VESPO:
+                        # A dropped token is 0 whatever its ratio; NaN stays NaN.
+                        dropped = (weight > IMPORTANCE_CAP) & (policy == policy)
+                        far = (log_rho > FAR) & (d_log_rho != 0)
                         policy *= importance
-                        d_rho *= importance
+                        d_log_rho *= importance
                         d_logprob *= importance
+                        if SURROGATE == "clip":
+                            # ρ may overflow where the weight vanishes: their product is one power.
+                            gap = tl.where(gap > LOG_IMPORTANCE_CAP, LOG_IMPORTANCE_CAP, gap)
+                            product = -tl.exp(log_rho + gap) * advantage
+                            policy = tl.where(far, product, policy)
+                            d_log_rho = tl.where(far, product, d_log_rho)
+                        if IMPORTANCE_MASKS:
+                            policy = tl.where(dropped, 0.0, policy)
+                            d_log_rho = tl.where(dropped, 0.0, d_log_rho)
+                            d_logprob = tl.where(dropped, 0.0, d_logprob)
             if entropy_ptr is not None:
                 entropy = tl.load(entropy_ptr + at, mask=valid, other=0).to(tl.float32)
                 total += entropy
                 if threshold_ptr is not None:
                     keep = keep & (entropy >= tl.load(threshold_ptr))
                     policy = tl.where(keep, policy, 0.0)
-                    d_rho = tl.where(keep, d_rho, 0.0)
+                    d_log_rho = tl.where(keep, d_log_rho, 0.0)
                     d_logprob = tl.where(keep, d_logprob, 0.0)
             if reference_ptr is not None:
                 reference = tl.load(reference_ptr + at, mask=valid, other=0).to(tl.float32)
                 total += reference
-                kl, d_kl = _kl(logprob, reference, KL)
+                kl, d_kl = kl_estimate(logprob, reference, KL)
                 if BETA > 0:
                     if KL_RATIO:
-                        policy += BETA * kl * rho
-                        d_rho += BETA * kl
-                        d_logprob += BETA * d_kl * rho
+                        kl_rho, kl_d_log_rho, kl_d_logprob = kl_times_ratio(
+                            kl, d_kl, logprob, reference, log_rho, rho, KL, K3_FAR, SEQUENCE_RATIO
+                        )
+                        policy += BETA * kl_rho
+                        d_log_rho += BETA * kl_d_log_rho
+                        d_logprob += BETA * kl_d_logprob
                     else:
                         policy += BETA * kl
                         d_logprob += BETA * d_kl
 
             if walk == 0:
-                rho_grads += tl.where(valid, d_rho, 0.0)
+                log_rho_grads += tl.where(valid, d_log_rho, 0.0)
                 losses += tl.where(valid, policy, 0.0)
                 if SURROGATE == "clip":
                     lows += (valid & low).to(tl.float32)
@@ -329,9 +265,9 @@ def grpo_loss_kernel(
             if WITH_GRAD and walk == WALKS - 1:
                 grad = d_logprob
                 if WALKS == 2:
-                    grad += shared_rho_grad[:, None]
+                    grad += shared_log_rho_grad[:, None]
                 elif RHO_HAS_GRAD:
-                    grad += d_rho * rho
+                    grad += d_log_rho
                 tl.store(grad_ptr + at, tl.where(valid, grad * row_weight[:, None], 0.0), mask=inside)
 
     out = sums_ptr + rows * COLUMNS

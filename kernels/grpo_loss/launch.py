@@ -5,6 +5,7 @@ Shapes: B sequences, T positions.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from kernels.autograd import differentiable_once
 
-from .formulas import VESPO_FLOOR, VESPO_LOG_MAX, VESPO_LOG_MIN, Inputs
+from .formulas import FAR, K3_FAR, VESPO_FLOOR, VESPO_LOG_MAX, VESPO_LOG_MIN, Inputs
 from .fused import grpo_loss_kernel
 from .objective import Objective
 from .statistics import ROW_SUMS, Partials, reduce_rows
@@ -44,12 +45,15 @@ def launch_constants(objective: Objective, *, with_grad: bool) -> dict[str, Any]
         "LOG_MIN": VESPO_LOG_MIN,
         "LOG_MAX": VESPO_LOG_MAX,
         "FLOOR": VESPO_FLOOR,
+        "FAR": FAR,
+        "K3_FAR": K3_FAR,
         "BETA": float(o.beta),
         "KL": o.kl,
         "KL_RATIO": o.kl_ratio,
         "IMPORTANCE": o.importance != "none",
         "SEQUENCE_IMPORTANCE": level == "sequence",
         "IMPORTANCE_CAP": o.importance_cap,
+        "LOG_IMPORTANCE_CAP": math.log(o.importance_cap),
         "IMPORTANCE_MASKS": action == "mask",
         "WITH_GRAD": with_grad,
         "COLUMNS": COLUMNS,

@@ -120,7 +120,12 @@ def truth(
                 value = value * 0
             if s.beta > 0:
                 kl = _kl(logp[i], reference[b, t], s.kl)
-                value = value + s.beta * (kl * ratios[i] if s.kl_ratio else kl)
+                if s.kl_ratio and s.kl == "k3":
+                    # ρ·(r − 1 − log r): r far from 1 cancels in the gradient of ρ·r, which by token is a constant.
+                    log_r = reference[b, t] - logp[i]
+                    joint = reference[b, t] - before[i] if level == "token" else mean + log_r
+                    kl = torch.exp(joint) - (1 + log_r) * ratios[i]
+                value = value + s.beta * (kl * ratios[i] if s.kl_ratio and s.kl != "k3" else kl)
             losses.append(value)
             if entropy is not None:
                 bonus.append(entropy[b, t])
