@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from kernels.token_logprob import plan, token_logprob
 
-HIDDEN = 64
+HIDDEN = 16
 TILE_ROWS = 128
 TILE_ELEMENTS = 1 << 15
 TILE_BYTES = TILE_ELEMENTS * 4
