@@ -9,23 +9,25 @@ Exit codes: 0 fine, 1 a regression or a kernel that does not compile, 2 the inpu
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import importlib
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kernels.architectures import ARCHITECTURES, DEVICES, blocks_per_sm, roofline_milliseconds
 
 if TYPE_CHECKING:
     from kernels.cases import KernelCase
 
+T = TypeVar("T")
 SCHEMA = 1
 CASE_MODULES = ("kernels.grpo_loss.cases", "kernels.token_logprob.cases")
 """Modules that hold the `FOOTPRINT_CASES` of each operator."""
@@ -163,9 +165,14 @@ Results = dict[str, dict[str, dict[str, Any] | str]]
 """`op/name` → architecture → footprint, or the compiler's message."""
 
 
-def measure(modules: Sequence[str], architectures: Sequence[int], workers: int | None = None) -> Results:
-    """Compile every case for every architecture, in fresh processes."""
-    names = sorted(load_cases(modules))
+def measure(
+    modules: Sequence[str],
+    architectures: Sequence[int],
+    workers: int | None = None,
+    names: Iterable[str] | None = None,
+) -> Results:
+    """Compile cases for every architecture, in fresh processes: those called `op/name` in `names`, None for all."""
+    names = sorted(load_cases(modules) if names is None else names)
     jobs = [(name, architecture) for name in names for architecture in architectures]
     count = workers or min(len(jobs), os.cpu_count() or 1, 8)
     with ProcessPoolExecutor(
@@ -345,9 +352,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cases", default=",".join(CASE_MODULES), help="modules with FOOTPRINT_CASES (default: %(default)s)"
     )
+    parser.add_argument(
+        "--only", default="*", help="kernels to compile: patterns of op/name, comma-separated (default: all)"
+    )
     parser.add_argument("--workers", type=int, help="compiler processes (default: one per core, at most 8)")
     parser.add_argument("--quiet", action="store_true", help="print failures only")
     return parser.parse_args(arguments)
+
+
+def _matching(by_name: Mapping[str, T], patterns: str) -> dict[str, T]:
+    return {
+        name: value
+        for name, value in by_name.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns.split(","))
+    }
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -362,8 +380,12 @@ def _run(options: argparse.Namespace) -> int:
         raise WrongInput(f"`--workers` must be >= 1, got {options.workers}")
     baseline = _read_baseline(options.check) if options.check else None
     modules = options.cases.split(",")
-    cases = load_cases(modules)
-    results = measure(modules, architectures, options.workers)
+    cases = _matching(load_cases(modules), options.only)
+    if not cases:
+        raise WrongInput(f"`--only` must match a kernel (the first column of the output), got {options.only}")
+    if baseline is not None:
+        baseline = _matching(baseline, options.only)
+    results = measure(modules, architectures, options.workers, cases)
     rows = estimates(results, cases)
     if not options.quiet:
         _print_tables(results, rows)
