@@ -13,16 +13,16 @@ import fnmatch
 import importlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kernels.architectures import ARCHITECTURES, DEVICES, blocks_per_sm, roofline_milliseconds
+from kernels.architectures import ARCHITECTURES, DEVICES, roofline_milliseconds
+from kernels.machine_code import Footprint, read_footprint
 
 if TYPE_CHECKING:
     from kernels.cases import KernelCase
@@ -33,73 +33,10 @@ CASE_MODULES = ("kernels.grpo_loss.cases", "kernels.token_logprob.cases")
 """Modules that hold the `FOOTPRINT_CASES` of each operator."""
 REFERENCE_ARCHITECTURE = 86
 """Of the A40, which the launch configurations are chosen for: no kernel may spill there."""
-_TENSOR = ("HMMA", "HGMMA", "IMMA", "QGMMA", "BGMMA", "DMMA")
-_ASYNC_COPY = ("LDGSTS", "UTMALDG", "UBLKCP")
-_SPILLS = ("STL", "LDL")
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@\S+\s+)?([A-Z0-9_]+)", re.MULTILINE)
-"""Address, optional predicate, opcode up to its first modifier."""
 
 
 class WrongInput(Exception):
     """The command line, a case module or a baseline cannot be used; the message says how to mend it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Footprint:
-    """Resources of an SM that one compiled kernel takes."""
-
-    registers: int
-    """Per thread."""
-    spill_instructions: int
-    """Loads from and stores to local memory."""
-    stack_bytes: int
-    """Per thread."""
-    shared_bytes: int
-    """Per block."""
-    warps: int
-    """Per block."""
-    blocks_per_sm: int
-    occupancy: float
-    """Resident warps over the most that an SM holds."""
-    tensor_core_instructions: int
-    async_copy_instructions: int
-    instructions: int
-    uses_fp64: bool
-    """Whether the Triton IR holds fp64 values: Python floats that are no constexpr become fp64, 24 times slower."""
-
-
-def read_footprint(
-    resources: str, sass: str, *, shared_bytes: int, warps: int, architecture: int, uses_fp64: bool = False
-) -> Footprint:
-    """Parse cuobjdump's `--dump-resource-usage` and `-sass`; `shared_bytes` is the dynamic part."""
-    usage = {
-        key: int(value)
-        for key, _, value in (field.partition(":") for field in resources.split("Function")[1].split())
-        if value.isdigit()
-    }
-    names = _INSTRUCTION.findall(sass)
-    limits = ARCHITECTURES[architecture]
-    # sm_90 reports the driver's kilobyte as the kernel's own.
-    reserved = limits.reserved_bytes_per_block if architecture >= 90 else 0
-    shared = shared_bytes + max(usage["SHARED"] - reserved, 0)
-    resident = blocks_per_sm(limits, registers=usage["REG"], shared_bytes=shared, warps=warps)
-    return Footprint(
-        registers=usage["REG"],
-        spill_instructions=_count(names, _SPILLS),
-        stack_bytes=usage["STACK"],
-        shared_bytes=shared,
-        warps=warps,
-        blocks_per_sm=resident,
-        occupancy=round(resident * warps / limits.warps, 4),
-        tensor_core_instructions=_count(names, _TENSOR),
-        async_copy_instructions=_count(names, _ASYNC_COPY),
-        instructions=len(names),
-        uses_fp64=uses_fp64,
-    )
-
-
-def _count(names: Sequence[str], wanted: Sequence[str]) -> int:
-    return sum(name in wanted for name in names)
 
 
 def load_cases(modules: Sequence[str]) -> dict[str, KernelCase]:

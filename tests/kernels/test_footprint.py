@@ -12,7 +12,8 @@ import pytest
 
 from kernels import footprint
 from kernels.architectures import ARCHITECTURES, DEVICES, blocks_per_sm, roofline_milliseconds
-from kernels.footprint import read_footprint, regressions
+from kernels.footprint import regressions
+from kernels.machine_code import read_footprint
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "results" / "baselines" / "footprint.json"
