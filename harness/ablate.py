@@ -17,7 +17,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 done, 1 finished with failed runs, 2 the input is wrong, 4 the harness itself failed, "
         "130 stopped by Ctrl-C (once: runs save their work; twice: at once)",
     )
-    parser.add_argument("--grid", required=True, metavar="FILE", help="the grid, a YAML file")
+    parser.add_argument(
+        "--grid",
+        required=True,
+        metavar="FILE",
+        help="the grid: a YAML file, or the name of a shipped one, such as quickstart",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="output folder (default: results/runs/<grid name>)"
     )
@@ -58,6 +63,7 @@ def main(argv: Sequence[str] | None = None, *, worker: Sequence[str] | None = No
 
 def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     from harness.cli.exits import DONE
+    from harness.cli.grids import grid_file
     from harness.cli.run_options import RunOptions
     from harness.matrix.execution.run_matrix import execute, prepare
     from harness.matrix.execution.scheduler import WORKER
@@ -66,7 +72,7 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     options = RunOptions.from_arguments(arguments)
     options.check()
     matrix = prepare(
-        arguments.grid,
+        grid_file(arguments.grid),
         arguments.out,
         workers=arguments.workers,
         executor=arguments.executor,

@@ -10,7 +10,12 @@ from pathlib import Path
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.plan", description=__doc__)
-    parser.add_argument("--grid", required=True, metavar="FILE", help="the grid, a YAML file")
+    parser.add_argument(
+        "--grid",
+        required=True,
+        metavar="FILE",
+        help="the grid: a YAML file, or the name of a shipped one, such as quickstart",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="output folder (default: results/runs/<grid name>)"
     )
@@ -39,16 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from harness.cli.exits import DONE
+    from harness.cli.grids import grid_file
     from harness.matrix.execution.run_matrix import prepare
     from harness.matrix.planning.explain import explain, find_cell
     from harness.matrix.planning.render import plan_data, print_plan
     from harness.store.atomic import to_json
 
+    grid = grid_file(arguments.grid)
     if arguments.probe:
         from harness.matrix.execution.probe import run_probe
 
-        run_probe(prepare(arguments.grid, arguments.out, workers=arguments.workers))
-    matrix = prepare(arguments.grid, arguments.out, workers=arguments.workers, planning=True)
+        run_probe(prepare(grid, arguments.out, workers=arguments.workers))
+    matrix = prepare(grid, arguments.out, workers=arguments.workers, planning=True)
     if arguments.why is not None:
         print("\n".join(explain(matrix.plan, find_cell(matrix.plan, arguments.why))))
         return DONE

@@ -109,7 +109,7 @@ def _plain(trainer: GRPOTrainer, model: Any) -> PreTrainedModel:
     plain: Any = trainer.accelerator.unwrap_model(model)
     if hasattr(plain, "get_base_model"):  # peft patches adapters into the layers of the model that it wraps
         plain = plain.get_base_model()
-    return plain  # type: ignore[no-any-return]
+    return plain
 
 
 def _logprobs(
