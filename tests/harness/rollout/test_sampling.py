@@ -67,11 +67,16 @@ def test_a_draw_depends_on_its_own_row_alone():
 
 
 def test_large_vocabulary_tail_is_reached():
-    # With a running sum in fp32, increments of 1e-8 beside 1.0 would vanish.
-    logits = torch.zeros(1, 150_000)
-    logits[0, 0] = 14.0
-    tail = 1 - torch.softmax(logits.double(), -1)[0, 0].item()
-    tokens, _ = sample(logits.expand(3000, -1), _seeds(3000), 0, temperature=1.0, top_p=1.0)
-    observed = (tokens != 0).double().mean().item()
-    assert abs(observed - tail) < 4 * np.sqrt(tail * (1 - tail) / 3000)
+    # In fp32 the running sum would not see increments of 9e-9 beside 1: every draw would be the first token.
+    size, peak = 150_000, 18.5
+    total = np.exp(peak) + size - 1
+    seeds = _seeds(40_000)
+    draws = uniforms(seeds, 0)
+    beyond = draws > np.exp(peak) / total
+    assert beyond.sum() > 30
+    logits = torch.zeros(1, size)
+    logits[0, 0] = peak
+    tokens, _ = sample(logits.expand(int(beyond.sum()), -1), seeds[beyond], 0, temperature=1.0, top_p=1.0)
+    expected = np.floor(draws[beyond] * total - np.exp(peak)) + 1
+    assert np.abs(tokens.numpy() - expected).max() <= 2e-5 * size  # log-probs are fp32
     assert tokens.max() > 100_000
