@@ -1,9 +1,9 @@
 """The GRPO loss: every published variant behind one objective, in torch and in one fused Triton pass.
 
 `Objective` is plain data and imports without torch; the operators are imported on first use. To read in order:
-`objective` (the variants), `formulas` (the definition in torch), `statistics` (metrics), `fused` (the Triton kernel),
-`launch` (its launch and autograd function), `api` (the public functions), `cases` (launch configurations for the
-footprint check).
+`objective` (the variants), `reference` (the definition in torch), `statistics` (metrics), `fused_terms` and `fused`
+(the Triton kernel), `launch`, `autograd`, `api` (the public functions), `cases` (launch configurations for the footprint
+check).
 """
 
 from typing import TYPE_CHECKING, Any

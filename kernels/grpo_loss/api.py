@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .formulas import Inputs, entropy_token_weight, row_weights, torch_loss
 from .objective import Objective
+from .reference import Inputs, entropy_token_weight, row_weights, torch_loss
 from .statistics import Partials, counts, merge_partials, metrics_of, torch_partials
 
 __all__ = [
@@ -166,7 +166,7 @@ def _dispatch(
 ) -> tuple[Tensor, Partials]:
     on_device = x.logprob.is_cuda and x.logprob.dtype in _FUSED_DTYPES
     if implementation == "fused" or (implementation == "auto" and on_device):
-        from .launch import fused_loss
+        from .autograd import fused_loss
 
         return fused_loss(x, objective, weights, entropy_weight)
     clean = _clean(x)

@@ -1,4 +1,7 @@
-"""Terms of the fused GRPO loss: every formula here is the one in `formulas.py` with its derivative beside it."""
+"""Terms of the fused GRPO loss: every formula here is the one in `reference.py` with its derivative beside it."""
+
+# mypy: allow-untyped-defs
+# Arguments of @triton.jit functions are pointers and values of the kernel language, without Python types.
 
 import triton
 import triton.language as tl

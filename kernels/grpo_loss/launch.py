@@ -1,4 +1,4 @@
-"""Launching the fused GRPO loss kernel, and its place in autograd.
+"""Launching the fused GRPO loss kernel.
 
 Shapes: B sequences, T positions.
 """
@@ -12,15 +12,12 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.autograd import differentiable_once
-
-from .formulas import FAR, K3_FAR, VESPO_FLOOR, VESPO_LOG_MAX, VESPO_LOG_MIN, Inputs
 from .fused import grpo_loss_kernel
 from .objective import Objective
-from .statistics import ROW_SUMS, Partials, reduce_rows
+from .reference import FAR, K3_FAR, VESPO_FLOOR, VESPO_LOG_MAX, VESPO_LOG_MIN, Inputs
+from .statistics import ROW_SUMS
 
 COLUMNS = triton.next_power_of_2(len(ROW_SUMS))
-LOSS_COLUMN = ROW_SUMS.index("loss")
 TILE = 1024
 """Elements of [rows, positions] that one program holds at a time: four a thread at eight warps."""
 
@@ -67,64 +64,43 @@ def launch_config(rows: int, positions: int) -> dict[str, int]:
     return {"ROWS": per_program, "BLOCK": block, "num_warps": max(1, min(16, per_program * block // 128))}
 
 
-class _FusedLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, logprob: Tensor, x: Inputs, objective: Objective, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        rows, positions = x.mask.shape
-        with_grad = ctx.needs_input_grad[0]
-        grad = torch.empty(rows, positions if with_grad else 0, dtype=torch.float32, device=x.mask.device)
-        sums = torch.zeros(rows, COLUMNS, dtype=torch.float32, device=x.mask.device)
-        per_token = x.advantage.shape[1] == positions
-        if rows > 0:
-            config = launch_config(rows, positions)
-            grpo_loss_kernel[(triton.cdiv(rows, config["ROWS"]),)](
-                *(None if v is None else v.contiguous() for v in (logprob, x.old, x.reference, x.rollout)),
-                None if x.entropy is None else x.entropy.contiguous(),
-                x.threshold,
-                x.advantage,
-                x.mask.contiguous(),
-                weights.to(torch.float32),
-                grad,
-                sums,
-                rows,
-                positions,
-                x.advantage.stride(0),
-                x.advantage.stride(1) if per_token else 0,
-                **launch_constants(objective, with_grad=with_grad),
-                **config,
-            )
-        ctx.save_for_backward(grad)
-        ctx.dtype = logprob.dtype
-        ctx.mark_non_differentiable(sums)
-        return sums[:, LOSS_COLUMN].sum(dtype=torch.float64).to(torch.float32), sums
+def launch_kernel(
+    x: Inputs, objective: Objective, weights: Tensor, *, with_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """One launch over the sequences.
 
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return (grad * upstream).to(ctx.dtype), None, None, None
+    Returns:
+        d loss / d logprob [B, T] fp32, [B, 0] without `with_grad`, and the sums [B, COLUMNS] fp32 in the order of
+        `ROW_SUMS`.
 
-
-def fused_loss(
-    x: Inputs, objective: Objective, weights: Tensor, entropy_weight: Tensor
-) -> tuple[Tensor, Partials]:
-    """Loss (scalar fp32) and partials; inputs raw, since the kernel reads no padding.
-
-    `objective` is resolved, `weights` [B] come from `row_weights`, `entropy_weight` is 0-d. Raises
-    `ValueError` without a CUDA device, unless Triton interprets.
+    Raises:
+        ValueError: without a CUDA device, unless Triton interprets.
     """
     if not x.mask.is_cuda and isinstance(grpo_loss_kernel, triton.JITFunction):
         raise ValueError(
             f"`implementation` must be torch on this device, got fused on {x.mask.device.type}: Triton needs "
             "CUDA tensors, or TRITON_INTERPRET=1 set before it is imported"
         )
-    detached = x._replace(
-        logprob=x.logprob.detach(), entropy=None if x.entropy is None else x.entropy.detach()
-    )
-    loss, sums = _FusedLoss.apply(x.logprob, detached, objective, weights)
-    if x.entropy is not None and objective.entropy_bonus > 0:
-        entropy = torch.where(x.mask, x.entropy, 0).sum(dtype=torch.float32)
-        loss = loss - entropy * entropy_weight.to(loss.dtype)
-    return loss, reduce_rows(sums, x, importance=objective.importance != "none")
+    rows, positions = x.mask.shape
+    grad = torch.empty(rows, positions if with_grad else 0, dtype=torch.float32, device=x.mask.device)
+    sums = torch.zeros(rows, COLUMNS, dtype=torch.float32, device=x.mask.device)
+    per_token = x.advantage.shape[1] == positions
+    if rows > 0:
+        config = launch_config(rows, positions)
+        grpo_loss_kernel[(triton.cdiv(rows, config["ROWS"]),)](
+            *(None if v is None else v.contiguous() for v in (x.logprob, x.old, x.reference, x.rollout)),
+            None if x.entropy is None else x.entropy.contiguous(),
+            x.threshold,
+            x.advantage,
+            x.mask.contiguous(),
+            weights.to(torch.float32),
+            grad,
+            sums,
+            rows,
+            positions,
+            x.advantage.stride(0),
+            x.advantage.stride(1) if per_token else 0,
+            **launch_constants(objective, with_grad=with_grad),
+            **config,
+        )
+    return grad, sums

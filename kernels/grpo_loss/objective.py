@@ -1,7 +1,7 @@
 """What a GRPO loss variant is: the table of variants and the frozen `Objective` that selects and tunes one.
 
 Torch-free, so that a recipe can be checked and planned on a machine without torch. The formulas that these
-fields name are in `formulas.py` (torch) and `fused.py` (Triton); both read the same `Variant` table.
+fields name are in `reference.py` (torch) and `fused.py` (Triton); both read the same `Variant` table.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .formulas import Inputs, Terms, kept
+from .reference import Inputs, Terms, kept
 
 Partials = dict[str, Tensor]
 """Detached 0-d fp64 tensors. `ratio_min` merges by minimum, `ratio_max` by maximum, the rest by sum."""
