@@ -2,8 +2,8 @@
 
 `Objective` is plain data and imports without torch; the operators are imported on first use. To read in order:
 `objective` (the variants), `reference` (the definition in torch), `statistics` (metrics), `fused_terms` and `fused`
-(the Triton kernel), `launch`, `autograd`, `api` (the public functions), `cases` (launch configurations for the footprint
-check).
+(the Triton kernel), `launch`, `autograd`, `api` (the public functions), `cases` (launch configurations for the
+footprint check).
 """
 
 from typing import TYPE_CHECKING, Any
