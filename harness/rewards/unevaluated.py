@@ -11,6 +11,8 @@ from decimal import Decimal
 from fractions import Fraction
 
 from harness.rewards.exact import normalised, plain_number
+from harness.rewards.spelling import spelled
+from harness.rewards.units import split_unit
 
 _ARITHMETIC = re.compile(r"[\w)}\]!%](?:[-+*/×·÷]|\\(?:cdot|times|div)(?![A-Za-z]))\\?[\w({\[+-]|\)\(")
 """A sum, product or quotient that is left to be worked out, in an answer without spaces."""
@@ -19,7 +21,6 @@ _FORM = re.compile(r"\\[dt]?frac|\\sqrt")
 _NUMBER = re.compile(r"(?<![\w)}\]!%])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
 """A number; with its sign where that is no minus between two terms."""
 _POWER_OF_TEN = re.compile(r"(\d+(?:\.\d+)?)(?:\\times|\\cdot|[×*·])10\^\{?(-?\d{1,3})(?!\d)\}?", re.ASCII)
-_UNIT = re.compile(r"(?<=[\d}])[A-Za-z]+(?:/[A-Za-z]+(?:\^\d)?)?$")
 _QUOTIENT = re.compile(r"[+-]?(?:(\d+)/(\d+)|\\frac(?:\{[+-]?(\d+)\}\{(\d+)\}|(\d)(\d)))", re.ASCII)
 
 
@@ -37,11 +38,12 @@ def is_unevaluated(question: str, gold: str, answer: str) -> bool:
         answer: a final answer that equals it.
     """
     # A power of ten and a unit are no work: 3 \times 10^8 m/s.
-    mine = _UNIT.sub("", _POWER_OF_TEN.sub(_written_out, normalised(answer)))
+    mine, theirs = (_without_unit(text) for text in (answer, gold))
+    mine = _POWER_OF_TEN.sub(_written_out, mine)
     arithmetic = bool(_ARITHMETIC.search(mine))
-    if mine == normalised(gold) or not (arithmetic or _FORM.search(mine)):
+    if mine == theirs or not (arithmetic or _FORM.search(mine)):
         return False
-    value, quotient = plain_number(gold), _QUOTIENT.fullmatch(mine)
+    value, quotient = plain_number(theirs), _QUOTIENT.fullmatch(mine)
     if quotient:
         above, below = (int(digits) for digits in quotient.groups() if digits is not None)
         if below > 1 and Fraction(above, below).denominator == below:
@@ -50,10 +52,15 @@ def is_unevaluated(question: str, gold: str, answer: str) -> bool:
             return True
     elif plain_number(mine) is not None:
         return False
-    if mine.strip("=()") in normalised(question):
+    asked = normalised(question)
+    if any(written.strip("=()") in asked for written in (mine, normalised(answer))):
         return True
     numbers = map(Fraction, _NUMBER.findall(mine))
     return value is not None and arithmetic and not quotient and value not in numbers
+
+
+def _without_unit(text: str) -> str:
+    return normalised(split_unit(spelled(text), attached=False)[0])
 
 
 def _written_out(power: re.Match[str]) -> str:
