@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 
 END_OF_THOUGHT = "</think>"
+MAX_NESTING = 10
+"""Boxes in boxes whose braces are taken off."""
+MAX_CHARACTERS = 10_000
+"""Content of more is no answer, and left as it is."""
 _TOKEN = re.compile(
     r"\\(?:boxed|fbox)\s*\{|\\(?:boxed|fbox)(?![A-Za-z{])\s*(?P<unbraced>[^\s{}$]+)?|\\.|[{}]", re.DOTALL
 )
 _UNBRACED = re.compile(
     r"[+-]?\\(?:frac\{[^{}]*\}\{[^{}]*\}|sqrt\{[^{}]*\}|pi|infty)|[+-]?\d[\d.,/]*|[A-Za-z](?![A-Za-z])"
 )
-_INNER = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
+_INNER = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 def final_answer(text: str) -> str | None:
@@ -43,7 +47,7 @@ def final_answer(text: str) -> str | None:
     if not closed:
         return None
     start, end = closed[-1]
-    return _without_boxes(after[start:end].strip()).rstrip()
+    return _without_boxes(after[start:end].strip())
 
 
 def _close(closed: list[tuple[int, int]], start: int, end: int) -> None:
@@ -53,8 +57,20 @@ def _close(closed: list[tuple[int, int]], start: int, end: int) -> None:
 
 
 def _without_boxes(content: str) -> str:
-    for _ in range(3):
-        if whole := _INNER.fullmatch(content):
-            content = whole[1].strip()
-        content = _INNER.sub(r"{\1}", content)
+    """Content whose inner boxes have become braces, and without braces around the whole."""
+    content, count = _INNER.subn("{", content)
+    for _ in range(min(count, MAX_NESTING) if len(content) < MAX_CHARACTERS else 0):
+        if not content.startswith("{") or _closing(content) != len(content) - 1:
+            break
+        content = content[1:-1].strip()
     return content
+
+
+def _closing(text: str) -> int:
+    """Where the brace that a text starts with is closed."""
+    depth = 0
+    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
+        depth += (match[0] == "{") - (match[0] == "}")
+        if depth == 0 and match[0] == "}":
+            return match.start()
+    return -1

@@ -29,6 +29,7 @@ def read_choice(text: str) -> Choice | None:
         r"\\text{",
         raw,
     )
+    raw = re.sub(r"\\text\{\s*([.:)])\s*\}", r"\1 ", raw)
     for _ in range(2):
         raw = re.sub(r"\\text\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1}", raw)
     match = _CHOICE.fullmatch(raw.strip())

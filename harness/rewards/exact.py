@@ -103,7 +103,8 @@ def as_words(text: str) -> str | None:
     words = _WORD.findall(_TEXT.sub(r"\1", _PRODUCT.sub(" ", laid_out)))
     if all(word.lower() in _NOT_VERBAL for word in words):
         return None
-    return " ".join(_TOKEN.findall(_TEXT.sub(r"\1", laid_out).casefold())).rstrip(". ")
+    spoken = " ".join(_TOKEN.findall(_TEXT.sub(r"\1", laid_out).casefold())).rstrip(". ")
+    return re.sub(r"(?<=[a-z]{3}) !$", "", spoken)
 
 
 def as_number(normal: str) -> Fraction | None:

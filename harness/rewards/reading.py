@@ -204,8 +204,8 @@ class _Reader:
     def _relation(self, text: str, depth: int) -> Form | None:
         signs: list[str] = []
         sides = _split(text, _SIGN, signs)
-        if text.startswith("\\approx"):
-            return self.form(text.removeprefix("\\approx"), depth + 1)
+        if leading := re.match(r"(?:\\approx|=)\s*(?=\S)", text):
+            return self.form(text[leading.end() :], depth + 1)
         if len(sides) < 2 or not all(side.strip() for side in sides):
             return None
         forms = tuple(self.form(side, depth + 1) for side in sides)

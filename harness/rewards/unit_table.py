@@ -77,7 +77,7 @@ PLAIN: dict[str, tuple[Fraction, Dimensions]] = {
     **dict.fromkeys(("min", "mins", "minute"), (Fraction(60), {"s": 1})),
     **dict.fromkeys(("h", "hr", "hrs", "hour"), (Fraction(3600), {"s": 1})),
     **dict.fromkeys(("sec", "secs"), (Fraction(1), {"s": 1})),
-    **dict.fromkeys(("d", "day"), (Fraction(86400), {"s": 1})),
+    **dict.fromkeys(("day",), (Fraction(86400), {"s": 1})),
     **dict.fromkeys(("wk", "week"), (Fraction(7 * 86400), {"s": 1})),
     **dict.fromkeys(("mo", "month"), (Fraction(1), {"month": 1})),
     **dict.fromkeys(("yr", "yrs", "year"), (Fraction(12), {"month": 1})),

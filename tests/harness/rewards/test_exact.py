@@ -37,6 +37,8 @@ from harness.rewards.exact import as_number, as_words, normalised
         ("\\boxed{3}, as \\boxed shows", "3"),  # prose is no answer
         ("\\boxed{\\boxed{5}}", "5"),
         ("\\boxed{\\boxed{5}", "5"),
+        ("\\boxed{\\boxed{\\frac{1}{2}}}", "\\frac{1}{2}"),
+        ("\\boxed{\\boxed{1} + \\boxed{\\sqrt{2}}}", "{1} + {\\sqrt{2}}"),
         ("\\boxed{x = \\boxed{5}}", "x = {5}"),
         ("\\boxed{2} } and {", "2"),
         ("{ \\boxed{2}", "2"),
