@@ -86,7 +86,7 @@ def test_tensorboard_has_every_step(runs):
 
 def test_every_figure_of_a_step_is_there_and_adds_up(runs):
     (attempt,) = runs[0].attempts()
-    records = attempt.steps()
+    records, events = attempt.steps(), {e["kind"]: e for e in attempt.events()}
     assert [r["step"] for r in records] == [1, 2, 3]
     spent = 0.0
     for r in records:
@@ -99,7 +99,8 @@ def test_every_figure_of_a_step_is_there_and_adds_up(runs):
         assert sum(timing["seconds"].values()) == pytest.approx(timing["total_seconds"])
         assert timing["tokens"]["rollout"] == timing["tokens"]["reward"] == tokens["completion"]
         assert timing["tokens"]["update"] == tokens["trained"]
-        assert 0 < timing["mfu"] < 1.5
+        assert timing["mfu"] == pytest.approx(timing["flops"] / own / events["flops_model"]["peak_flops"])
+        assert timing["mfu"] > 0
         assert set(reward["functions"]) == {"accuracy", "format"}
         for function in reward["functions"].values():
             assert set(function) == {"mean", "std", "zero_spread_share"}
@@ -117,7 +118,6 @@ def test_every_figure_of_a_step_is_there_and_adds_up(runs):
         # $3.60 an hour for each of two devices: 0.2 cents a second.
         assert r["cost_usd"] - spent >= 0.002 * own * 0.9
         spent = r["cost_usd"]
-    events = {e["kind"]: e for e in attempt.events()}
     assert "2 FLOPs a token" in events["flops_model"]["message"]
 
 
