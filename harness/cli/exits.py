@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import traceback
@@ -26,6 +27,8 @@ def guarded(work: Callable[[], int], log: Path | None = None) -> int:
         work: returns the exit code.
         log: where the traceback of an unforeseen failure goes, if its folder exists; else a temporary file.
     """
+    # Imported on the way (by reasoning-gym too), it warns in lines of its own where HOME cannot be written.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         return work()
     except (SpecError, StoreError) as error:

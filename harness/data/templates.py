@@ -102,8 +102,8 @@ def check_prompt(
     if template is None:
         raise PromptRefused(
             f"model {model!r} has no chat template",
-            "`prompt.format: raw` takes `prompt.template` itself for the prompt; `prompt.chat_template` gives a "
-            "template, as text or as a file",
+            "set `prompt.format: raw`, with which `prompt.template` is the whole prompt, or give a template of your "
+            "own with `prompt.chat_template`, a file or its text",
         )
     return _Look(prompt, template, where, field, unreachable).facts()
 

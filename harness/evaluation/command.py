@@ -106,8 +106,11 @@ def build(arguments: argparse.Namespace, default_out: Path) -> Session:
         asked = PromptSpec.model_validate(prompt)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SpecError(f"{where}: {first['msg']}, got {first['input']!r}"[:300]) from None
+        where = "".join(f"{part}: " for part in first["loc"])
+        own = first.get("ctx", {}).get("error")  # of a rule of ours, which names the value itself
+        raise SpecError(
+            where + (str(own) if own else f"{first['msg']}, got {first['input']!r}"[:300])
+        ) from None
     return Session(
         model=model,
         evaluate=spec.model_copy(update={"prompt": None}),

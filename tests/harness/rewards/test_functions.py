@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -94,6 +95,17 @@ def test_tag_count():
     full = "<think>\nx\n</think>\n<answer>\n3\n</answer>"
     texts = [full, full + "\n</think>\n", "\n</think>\n3", "3"]
     assert rewards("tag_count", [scored(text) for text in texts]) == [1.0, 0.75, 0.25, 0.0]
+
+
+@pytest.mark.parametrize("name", ["format_strict", "tag_count"])
+def test_what_the_prompt_opened_counts_as_the_completions(name):
+    """Under a template that ends in `<think>` no completion opens it, and none could earn the reward otherwise."""
+    text = "x\n</think>\n<answer>\n3\n</answer>"
+    opened = dataclasses.replace(scored(text), opened="<think>\n")
+    assert rewards(name, [opened]) == [1.0] == rewards(name, [scored("<think>\n" + text)])
+    assert rewards(name, [scored(text)])[0] < 1
+    # Rewards that look at the answer, or at the end of the thought, see the completion alone.
+    assert rewards("format", [opened]) == rewards("format", [scored(text)]) == [1.0]
 
 
 def test_cosine_at_its_anchors():

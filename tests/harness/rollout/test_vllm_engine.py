@@ -21,6 +21,7 @@ from harness.rollout.vllm_core import vllm_available
 from harness.rollout.vllm_engine import EngineFailed, VllmEngine
 from harness.spec.recipe import ModelSpec, VllmSpec
 from harness.spec.seeds import derive_seed
+from tests.harness.models import folders
 
 pytestmark = pytest.mark.skipif(not vllm_available(), reason="vLLM is not installed")
 
@@ -314,6 +315,41 @@ def test_an_embedding_as_vllm_lays_it_is_the_policys_own(setup):
             assert runner.get_model().model.embed_tokens.weight.data_ptr() == embedding.data_ptr()
             engine.generate(setup.requests, Sampling(4))
             assert torch.equal(embedding, before)
+    finally:
+        engine.close()
+
+
+def test_padded_rows_are_masked_and_every_end_token_ends(setup, tmp_path):
+    """Rows that are no tokens would be sampled nearly always. Greedy decoding and the probe are masked too."""
+    folder = folders.pad_vocabulary(folders.copy_tiny(tmp_path / "m"), 288, bias=3.0)
+    folders.edit(folder, "generation_config.json", eos_token_id=[2, 33])
+    spec = ModelSpec(name=str(folder))
+    loaded = load_model(resolve_model(spec), spec)
+    special = loaded.special
+    engine = VllmEngine(
+        loaded.model,
+        end_ids=special.end_ids,
+        vocabulary=special.vocabulary,
+        spec=VllmSpec(cache_gib=0.1),
+        bf16=False,
+        context_tokens=128,
+    )
+    other = TransformersEngine(
+        loaded.model, end_ids=special.end_ids, pad_id=special.pad_id, vocabulary=special.vocabulary
+    )
+    try:
+        engine.update_weights()
+        assert engine.mismatch < 1e-4
+        sampled = engine.generate(setup.requests, Sampling(40, 1.0, 0.9))
+        assert all(token < 265 for c in sampled for token in c.token_ids)
+        assert {c.token_ids[-1] for c in sampled if not c.truncated} == {2, 33}
+        for request, completion in zip(setup.requests, sampled):
+            # The model without the padding says what the log-probs are.
+            truth = setup.truth(request, completion, 1.0)
+            torch.testing.assert_close(torch.tensor(completion.logprobs), truth, rtol=1e-4, atol=1e-4)
+        greedy = Sampling(40, temperature=0.0)
+        mine, theirs = (e.generate(setup.requests[::6], greedy) for e in (engine, other))
+        assert [(c.token_ids, c.truncated) for c in mine] == [(c.token_ids, c.truncated) for c in theirs]
     finally:
         engine.close()
 

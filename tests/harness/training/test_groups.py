@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from harness.data.order import problems_from, step_problems
+from harness.data.problem import Problem
 from harness.rollout.engine import Completion
 from harness.spec.recipe import Recipe
 from harness.training.checkpoints import Checkpoints
+from harness.training.groups import reward_inputs
 from harness.training.trainer import Trainer
 
 GROUP = 2
@@ -194,3 +196,15 @@ def test_the_data_position_is_part_of_the_checkpoint(make, tmp_path):
     assert drawn(again) == drawn(engine)[-len(again.calls) :]
     for part in ("objective", "drawing", "reward", "tokens", "epoch", "samples_seen"):
         assert found[part] == expected[part]
+
+
+def test_each_completion_comes_with_what_its_prompt_opened():
+    problems = [Problem(question=q, answer=q, id=q, difficulty="", source="test") for q in "ab"]
+    completions = [Completion((1, 2), (-0.1, -0.2), False)] * 4
+    inputs = reward_inputs(problems, completions, list("wxyz"), cap=9, opened=["<think>\n", ""])
+    assert [(i.text, i.question, i.group, i.opened) for i in inputs] == [
+        ("w", "a", 0, "<think>\n"),
+        ("x", "a", 0, "<think>\n"),
+        ("y", "b", 1, ""),
+        ("z", "b", 1, ""),
+    ]
