@@ -91,6 +91,15 @@ def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) ->
         "head_dim": _positive(name, config, "head_dim", max(1, hidden // heads)),
         "tied": bool(config.get("tie_word_embeddings", False)),
     }
+    for larger, smaller, given in (
+        ("num_attention_heads", "num_key_value_heads", heads % fields["kv_heads"] == 0),
+        ("hidden_size", "num_attention_heads", config.get("head_dim") is not None or hidden % heads == 0),
+    ):
+        if not given:
+            raise ModelNotFound(
+                f"model {name!r}: its config.json says {larger} is {config[larger]}, no multiple of {smaller}, "
+                f"{config[smaller]}"
+            )
     counted = 0
     for path in weights:
         if path.suffix != ".safetensors":

@@ -171,6 +171,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda f: edit(f, "config.json", dtype=..., torch_dtype=16),
         "torch_dtype is 16",
     ),
+    "heads-do-not-divide": (
+        lambda f: edit(f, "config.json", num_attention_heads=3, num_key_value_heads=1),
+        "hidden_size is 128, no multiple of num_attention_heads, 3",
+    ),
+    "kv-heads-do-not-divide": (
+        lambda f: edit(f, "config.json", num_key_value_heads=3),
+        "num_attention_heads is 4, no multiple of num_key_value_heads, 3",
+    ),
     "wrong-architecture": (
         lambda f: edit(f, "config.json", architectures=["BertForMaskedLM"]),
         "it is a BertForMaskedLM",
@@ -258,6 +266,5 @@ LOADED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda f: [(f / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "<eos>": 2}}}'), f][1],
         "its tokenizer cannot be loaded",
     ),
-    "heads-do-not-divide": (lambda f: edit(f, "config.json", num_attention_heads=3, head_dim=...), ""),
 }
 """Folders whose fault shows when transformers loads them."""
