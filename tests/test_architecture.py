@@ -116,6 +116,10 @@ def test_analysis_imports_no_table_figure_or_text():
     assert not forbidden("harness.reporting.analysis", *above)
 
 
+def test_evaluation_imports_nothing_of_training():
+    assert not forbidden("harness.evaluation", "harness.training")
+
+
 def test_only_ablate_plan_and_lint_import_the_matrix():
     users = [
         m for m, _ in modules() if m not in MATRIX_COMMANDS and not f"{m}.".startswith("harness.matrix.")
