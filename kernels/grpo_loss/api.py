@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from kernels.triton_installed import require_triton, triton_installed
+
 from .objective import Objective
 from .reference import Inputs, entropy_token_weight, row_weights, torch_loss
 from .statistics import Partials, counts, merge_partials, metrics_of, torch_partials
@@ -165,7 +167,8 @@ def _dispatch(
     x: Inputs, objective: Objective, weights: Tensor, entropy_weight: Tensor, implementation: Implementation
 ) -> tuple[Tensor, Partials]:
     on_device = x.logprob.is_cuda and x.logprob.dtype in _FUSED_DTYPES
-    if implementation == "fused" or (implementation == "auto" and on_device):
+    if implementation == "fused" or (implementation == "auto" and on_device and triton_installed()):
+        require_triton("torch")
         from .autograd import fused_loss
 
         return fused_loss(x, objective, weights, entropy_weight)

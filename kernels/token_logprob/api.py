@@ -15,6 +15,7 @@ from kernels.token_logprob.plan import SlabPlan, plan_fused, plan_slabs
 from kernels.token_logprob.reference import reference_token_logprob
 from kernels.token_logprob.slabs import SLABS
 from kernels.token_logprob.types import IGNORE_INDEX, Lora, TokenLogprob, Transform
+from kernels.triton_installed import require_triton, triton_installed
 
 Implementation = Literal["auto", "reference", "slabs", "fused"]
 
@@ -91,7 +92,7 @@ def token_logprob(
     if implementation == "reference":
         return reference_token_logprob(hidden, weight, targets, **options)
     if implementation == "fused" or (
-        implementation == "auto" and hidden.is_cuda and hidden.dtype != torch.float64
+        implementation == "auto" and hidden.is_cuda and hidden.dtype != torch.float64 and triton_installed()
     ):
         backend, plan = _fused(hidden, tokens, logit_bytes)
     else:
@@ -103,6 +104,7 @@ def token_logprob(
 
 
 def _fused(hidden: Tensor, vocab: int, logit_bytes: int | None) -> tuple[SlabBackend, SlabPlan]:
+    require_triton("slabs")
     # Imported here, since runs on a CPU need no Triton.
     from kernels.token_logprob.launch import FUSED, fused_available
 

@@ -6,9 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from triton.runtime import JITFunction
 
-from kernels.grpo_loss import Normalizer, Objective, entropy_threshold, grpo_loss, launch
+from kernels.grpo_loss import Normalizer, Objective, entropy_threshold, grpo_loss
 from tests.kernels.grpo_loss.batches import LOSSES, make_batch, poison
 
 BOTH = pytest.mark.parametrize("implementation", ["torch", "fused"])
@@ -161,6 +160,10 @@ def test_65537_positions_do_not_overflow_the_launch_grid():
 
 
 def test_fused_without_a_device_says_what_is_needed(monkeypatch):
+    from triton.runtime import JITFunction
+
+    from kernels.grpo_loss import launch
+
     # As Triton compiles it where nothing asks for the interpreter.
     monkeypatch.setattr(launch, "grpo_loss_kernel", JITFunction(launch.grpo_loss_kernel.fn))
     with pytest.raises(ValueError, match="`implementation` must be torch on this device, got fused on cpu"):

@@ -9,7 +9,6 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from kernels.token_logprob import Lora, token_logprob
-from kernels.token_logprob.cases import FOOTPRINT_CASES
 from kernels.token_logprob.dtypes import product_dtype
 from tests.kernels.token_logprob.problems import assert_as_good_as_reference, make_problem, solve, truth
 
@@ -239,6 +238,8 @@ def test_master_weights_in_fp32_under_autocast():
 
 def test_configurations_are_explicit():
     """No autotuner: what is measured, compiled and tested is the same configuration."""
+    from kernels.token_logprob.cases import FOOTPRINT_CASES
+
     for kernel in {case.fn for case in FOOTPRINT_CASES}:
         assert not hasattr(kernel, "configs")
     assert {case.name for case in FOOTPRINT_CASES} >= {
