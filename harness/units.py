@@ -1,11 +1,15 @@
-"""How durations and dollars are written, everywhere."""
+"""How durations and dollars are written, everywhere, and the unit in which the system counts memory."""
 
 from __future__ import annotations
 
 import math
+import sys
 
 UNKNOWN = "–"
 """Stands where a quantity is not known."""
+
+RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+"""The unit of `ru_maxrss`: bytes on macOS, kibibytes on Linux (getrusage(2))."""
 
 
 def duration(seconds: float | None) -> str:

@@ -25,6 +25,7 @@ import psutil
 
 from harness.regression.errors import CandidateFailed, GateError
 from harness.stats.paired import burst_difference
+from harness.units import RU_MAXRSS_BYTES
 
 BASELINE, CONTROL, CANDIDATE = ROLES = ("baseline", "control", "candidate")
 TIME, WALL, MEMORY = "time", "waiting", "memory"
@@ -329,7 +330,7 @@ class Commands:
                     role, f"exit code {process.returncode}" + (f": {words[-1][:300]}" if words else "")
                 )
         own = max(used.ru_utime + used.ru_stime, 1e-6)
-        return own, wall, used.ru_maxrss * 1024.0 + _OWN_SLACK_BYTES
+        return own, wall, float(used.ru_maxrss * RU_MAXRSS_BYTES) + _OWN_SLACK_BYTES
 
     def _failed(self, role: str, words: str) -> GateError:
         if role == CANDIDATE:

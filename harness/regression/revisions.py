@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+import psutil
+
 from harness.processes import signal_handlers
 from harness.regression.errors import GateError, MissingBaseline
 
@@ -140,7 +142,7 @@ def _remove_stale(repository: Path) -> None:
     """Removes worktrees that killed processes left behind."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc").exists():
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             _remove(repository, folder)
 
 

@@ -22,6 +22,9 @@ from typing import Any, cast
 
 import torch
 
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+"""The unit of `ru_maxrss`: bytes on macOS, kibibytes on Linux (getrusage(2))."""
+
 Call = Callable[[], Any]
 Workload = tuple[Call, dict[str, Any]]
 """A call to time, and figures: `problem` (digest of the inputs), `error`, `memory` (bytes by name)."""
@@ -154,7 +157,7 @@ def main() -> None:
     torch.manual_seed(0)
     only_this_tree()
     made = build(job)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
     ready = {
         "cases": {name: figures for name, (_, figures) in made.items()},
         "peak_rss_bytes": peak,

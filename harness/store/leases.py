@@ -13,9 +13,12 @@ suspended machine or after a network partition, has no folder to publish from an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -39,13 +42,25 @@ def machine() -> str:
 
     Two containers on one host are two machines, and so is a host after a reboot.
     """
-    parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            parts.append(os.readlink(path) if "ns" in path else Path(path).read_text().strip())
-        except OSError:
-            parts.append(str(int(psutil.boot_time())))
+    parts = [socket.gethostname(), _boot()]
+    with contextlib.suppress(OSError):  # elsewhere than on Linux there is one space of process ids
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return "/".join(parts)
+
+
+def _boot() -> str:
+    """What stays the same until this host is booted again."""
+    if sys.platform == "darwin":
+        # The time of boot moves there whenever the clock is set.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=20, check=True
+            ).stdout.strip()
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
 
 
 @cache

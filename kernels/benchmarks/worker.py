@@ -23,6 +23,9 @@ from kernels.benchmarks.variants import PRODUCTS, PRODUCTS_ALONE, loss_of, relat
 from kernels.token_logprob.dtypes import product_dtype
 from kernels.token_logprob.shapes import head_shape
 
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+"""The unit of `ru_maxrss`: bytes on macOS, kibibytes on Linux (getrusage(2))."""
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 TOLERANCE = {"bf16": 5e-2, "fp16": 1e-2, "fp32": 1e-3}
 """Largest error of a gradient over its largest value; peers hold themselves to 5e-2 in bf16."""
@@ -208,7 +211,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     result["extra_bytes"] = None if variant in PRODUCTS_ALONE else extra
     result["samples"] = samples
     result["sm_clock_mhz"] = sm_clock_mhz(device)
-    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
     result["ratio"] = statistics.median(a / b for a, b in zip(samples["full"], samples["products"]))
     return result
 

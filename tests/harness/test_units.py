@@ -1,9 +1,12 @@
 """How durations and dollars are written."""
 
+import importlib
 import math
+import sys
 
 import pytest
 
+from harness import units
 from harness.units import dollars, duration
 
 
@@ -41,3 +44,11 @@ def test_durations(seconds, text):
 )
 def test_dollars(usd, text):
     assert dollars(usd) == text
+
+
+@pytest.mark.parametrize(("platform", "size"), [("darwin", 1), ("linux", 1024)])
+def test_the_systems_unit_of_memory(monkeypatch, platform, size):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", platform)
+        assert size == importlib.reload(units).RU_MAXRSS_BYTES
+    importlib.reload(units)

@@ -6,11 +6,14 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from harness.store import atomic
+from harness.store import atomic, leases
 from harness.store.atomic import append_line, read_lines, write_json
 from harness.store.errors import Fenced, StoreError
 from harness.store.folders import RunFolder, Store
@@ -198,3 +201,21 @@ def test_why_a_file_cannot_be_written_is_told(tmp_path, monkeypatch, number, wor
         write_json(tmp_path / "a.json", {})
     assert len(str(caught.value).splitlines()) == 2
     assert os.listdir(tmp_path) == []
+
+
+def test_a_mac_is_known_by_its_boot_session_and_not_by_a_time_that_its_clock_moves(monkeypatch):
+    asked = []
+
+    def run(command, **options):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="6F9619FF-8B86\n")
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(psutil, "boot_time", lambda: pytest.fail("the time of boot was asked for"))
+    leases.machine.cache_clear()
+    try:
+        assert "6F9619FF-8B86" in leases.machine()
+        assert asked == [["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]]
+    finally:
+        leases.machine.cache_clear()
