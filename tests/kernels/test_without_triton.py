@@ -15,7 +15,11 @@ from kernels.token_logprob import token_logprob
 @pytest.fixture(autouse=True)
 def no_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    for name in [name for name in sys.modules if name.startswith("kernels.") and name.endswith((".launch", ".autograd"))]:
+    for name in [
+        name
+        for name in sys.modules
+        if name.startswith("kernels.") and name.endswith((".launch", ".autograd"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
 
 
