@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,6 @@ from harness.spec.prompt import PromptSpec
 from harness.store.atomic import utc_now
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder
-from harness.store.records import EvaluationFigures, EvaluationRecord, MadeBy
 
 STORED_COLUMNS = (
     *("question_index", "question_id", "question", "gold", "sample", "seed", "text", "truncated", "tokens"),
@@ -38,11 +38,11 @@ def evaluate_into(
     *,
     spec: EvaluateSpec,
     prompt: PromptSpec,
-    made_by: MadeBy,
+    provenance: dict[str, Any],
     problems: Sequence[Problem] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> EvaluationRecord:
+) -> dict[str, Any]:
     """Evaluates a checkpoint on a benchmark, unless that is on file.
 
     An evaluation under a larger cap that is the same otherwise is cut, not sampled anew.
@@ -55,7 +55,7 @@ def evaluate_into(
         identity: digest of the evaluation's identity.
         spec: the evaluator's settings.
         prompt: the run's prompt.
-        made_by: who evaluates, for the record.
+        provenance: fields that the record gets besides the figures, such as `run_id` and `attempt`.
         problems: the benchmark's questions; loaded if None.
         stop: polled between parts.
         progress: told how many of how many questions are sampled.
@@ -69,50 +69,49 @@ def evaluate_into(
     """
     if (known := folder.evaluation(step, benchmark.name, identity)) is not None:
         return known
-    fingerprint, dropped = source_fingerprint(benchmark.source), dropped_rows(benchmark.source)
-
-    def save(figures: EvaluationFigures, samples: pd.DataFrame) -> EvaluationRecord:
-        record = EvaluationRecord(
-            **vars(figures),
-            step=step,
-            evaluation_id=identity,
-            benchmark_fingerprint=fingerprint,
-            **vars(made_by),
-            invalid_rows=dropped,
-            created_at=utc_now(),
-        )
-        folder.save_evaluation(record, samples)
-        return record
-
+    fields: dict[str, Any] = {
+        "step": step,
+        "evaluation_id": identity,
+        "benchmark_fingerprint": source_fingerprint(benchmark.source),
+        **provenance,
+    }
+    if (dropped := dropped_rows(benchmark.source)) is not None:
+        fields["invalid_rows"] = dropped
     longer = longer_evaluation(folder, step, benchmark, spec, prompt)
     if longer is not None:
-        return save(*evaluator.shortened(benchmark, *longer))
+        record, samples = evaluator.shortened(benchmark, *longer)
+        record |= fields | {"created_at": utc_now()}
+        folder.save_evaluation(record, samples)
+        return record
     unfinished = folder.path / "evaluations" / ".parts" / f"step-{step:06d}.{benchmark.name}.{identity}"
     with parts_for(unfinished) as parts:
-        questions = problems or build_benchmark(benchmark)
-        return save(*evaluator.run(benchmark, questions, parts=parts, stop=stop, progress=progress))
+        record, samples = evaluator.run(
+            benchmark, problems or build_benchmark(benchmark), parts=parts, stop=stop, progress=progress
+        )
+        record |= fields | {"created_at": utc_now()}
+        folder.save_evaluation(record, samples)
+    return record
 
 
 def longer_evaluation(
     folder: RunFolder, step: int, benchmark: BenchmarkSpec, spec: EvaluateSpec, prompt: PromptSpec
-) -> tuple[EvaluationRecord, pd.DataFrame] | None:
+) -> tuple[dict[str, Any], pd.DataFrame] | None:
     """The shortest evaluation on file of which this one is the truncation, with its samples."""
     found = []
     for record in folder.evaluations():
-        settings = record.settings
-        if record.step != step or record.benchmark != benchmark.name or settings is None:
+        cap = record.get("settings", {}).get("max_completion_tokens", 0)
+        if record["step"] != step or record["benchmark"] != benchmark.name:
             continue
-        cap = settings.max_completion_tokens
-        if cap <= spec.max_completion_tokens or record.truncated_from:
+        if cap <= spec.max_completion_tokens or record.get("truncated_from"):
             continue
-        if settings.engine not in EXACT_ENGINES:
+        if record["settings"].get("engine") not in EXACT_ENGINES:
             continue
         same = spec.model_copy(update={"max_completion_tokens": cap})
-        content = record.benchmark_fingerprint
+        content = record["benchmark_fingerprint"]
         if (
             content == source_fingerprint(benchmark.source)
             and evaluation_identity(same, benchmark, prompt, benchmark_fingerprint=content).digest
-            == record.evaluation_id
+            == record["evaluation_id"]
         ):
             found.append((cap, record))
     for _, record in sorted(found, key=lambda pair: pair[0]):
@@ -122,9 +121,9 @@ def longer_evaluation(
     return None
 
 
-def stored_samples(folder: RunFolder, record: EvaluationRecord) -> pd.DataFrame | None:
+def stored_samples(folder: RunFolder, record: dict[str, Any]) -> pd.DataFrame | None:
     """An evaluation's completions, unscored; None where an older version kept no tokens, or they cannot be read."""
-    key = (record.step, record.benchmark, record.evaluation_id)
+    key = (record["step"], record["benchmark"], record["evaluation_id"])
     try:
         return folder.samples(*key, list(STORED_COLUMNS))
     except StoreError:

@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import IO, Any
 
 from harness.store.atomic import (
     append_line,
@@ -22,25 +22,20 @@ from harness.store.atomic import (
 )
 from harness.store.errors import Fenced
 from harness.store.leases import Owner
-from harness.store.records import (
-    AttemptBegin,
-    AttemptEnd,
-    AttemptError,
-    Ending,
-    EventRecord,
-    Provenance,
-    StepRecord,
-)
-from harness.store.schema import current, read_record, written
+from harness.store.schema import VERSIONS, current
+
+ENDS = ("finished", "failed", "interrupted", "diverged")
+"""How an attempt may end. One that diverged has a result: its training cannot go on, and need not."""
+
 
 STARTED = "started"
 """Name of the file in an attempt's folder that says since when its worker has its devices: it may first wait for them
 in a cluster's queue."""
 
 
-def abandoned(record: StepRecord, last: StepRecord) -> bool:
+def abandoned(record: dict[str, Any], last: dict[str, Any]) -> bool:
     """Whether a step's record lies beyond the step to which a rollback took the run whose latest record is `last`."""
-    return record.step > last.step and record.rollbacks < last.rollbacks
+    return record["step"] > last["step"] and record.get("rollbacks", 0) < last.get("rollbacks", 0)
 
 
 class AttemptFolder:
@@ -65,23 +60,24 @@ class AttemptFolder:
         """The step records."""
         return self.path / "steps.jsonl"
 
-    def begin(self, provenance: Provenance) -> None:
+    def begin(self, provenance: dict[str, Any]) -> None:
         """Writes `attempt.json`: who executes this attempt, where, and with what."""
-        record = AttemptBegin(
-            run_id=self.run_id,
-            attempt=self.number,
-            started_at=utc_now(),
-            worker=Owner.here(),
-            provenance=provenance,
-        )
-        write_json(self.path / "attempt.json", written("attempt", record))
+        record = {
+            "schema": VERSIONS["attempt"],
+            "run_id": self.run_id,
+            "attempt": self.number,
+            "started_at": utc_now(),
+            "worker": Owner.here().to_json(),
+            "provenance": provenance,
+        }
+        write_json(self.path / "attempt.json", record)
 
-    def info(self) -> AttemptBegin | None:
+    def info(self) -> dict[str, Any] | None:
         """`attempt.json`; None if the process died before it began."""
         path = self.path / "attempt.json"
-        return read_record("attempt", AttemptBegin, read_json(path), path) if path.exists() else None
+        return current(read_json(path), "attempt", path) if path.exists() else None
 
-    def append_step(self, record: StepRecord) -> None:
+    def append_step(self, record: dict[str, Any]) -> None:
         """Appends a step record.
 
         Raises:
@@ -89,17 +85,9 @@ class AttemptFolder:
             StoreError: the disk is full.
         """
         self.check()
-        append_line(self.steps_file, written("line", record))
+        append_line(self.steps_file, {"schema": VERSIONS["line"], **record})
 
-    def step_lines(self, offset: int = 0) -> tuple[list[StepRecord], int]:
-        """Every line of the step records from byte `offset` on, and the offset after the last whole one."""
-        return read_lines(self.steps_file, self._step, offset)
-
-    def _step(self, data: Any, line: int) -> StepRecord:
-        known = {"run_id": self.run_id, "attempt": self.number}
-        return read_record("line", StepRecord, data, self.steps_file, line, **known)
-
-    def steps(self) -> list[StepRecord]:
+    def steps(self) -> list[dict[str, Any]]:
         """The latest record of every step, in the order written, without a torn last line.
 
         A step with a checkpoint has two lines. Steps that a rollback left behind and training has not reached again
@@ -108,64 +96,54 @@ class AttemptFolder:
         Raises:
             StoreError: a line is no record of this harness, or a newer version wrote it.
         """
-        latest: dict[int, StepRecord] = {}
-        for record in self.step_lines()[0]:
-            latest.pop(record.step, None)
-            latest[record.step] = record
+        latest: dict[int, dict[str, Any]] = {}
+        for record in self._lines(self.steps_file):
+            latest.pop(record["step"], None)
+            latest[record["step"]] = record
         records = list(latest.values())
         return [record for record in records if not abandoned(record, records[-1])]
 
-    def trained(self) -> list[StepRecord]:
+    def trained(self) -> list[dict[str, Any]]:
         """`steps()` without those that were taken over from the run that this one forked from."""
-        return [record for record in self.steps() if record.forked_from is None]
+        return [record for record in self.steps() if "forked_from" not in record]
 
-    def append_event(self, kind: str, message: str, **figures: Any) -> None:
-        """Appends an event with the time.
+    def append_event(self, record: dict[str, Any]) -> None:
+        """Appends an event: `kind`, `message` and whatever else; the time is added."""
+        append_line(self.path / "events.jsonl", {"schema": VERSIONS["line"], "time": utc_now(), **record})
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events, without a torn last one."""
+        return self._lines(self.path / "events.jsonl")
+
+    def _lines(self, path: Path) -> list[dict[str, Any]]:
+        return [current(record, "line", path) for record in read_lines(path)[0]]
+
+    def finish(self, status: str, **figures: Any) -> None:
+        """Writes `end.json`.
 
         Args:
-            kind: what happened, such as `resumed`.
-            message: in words.
-            **figures: whatever else is to be known of it, such as `step`.
+            status: one of `ENDS`.
+            **figures: `wall_seconds`, `error`, `diverged_at` (the step that could not be made) and
+                `seconds_by_phase`, where known.
         """
-        record = EventRecord(time=utc_now(), kind=kind, message=message, figures=figures)
-        append_line(self.path / "events.jsonl", written("line", record.line()))
-
-    def events(self) -> list[EventRecord]:
-        """The events, without a torn last one."""
-        path = self.path / "events.jsonl"
-
-        def event(data: Any, line: int) -> EventRecord:
-            return EventRecord.from_line(current(data, "line", path, line), path, line)
-
-        return read_lines(path, event)[0]
-
-    def finish(
-        self,
-        status: Ending,
-        *,
-        wall_seconds: float | None = None,
-        error: AttemptError | None = None,
-        diverged_at: int | None = None,
-        seconds_by_phase: Mapping[str, float] | None = None,
-    ) -> None:
-        """Writes `end.json`; see `AttemptEnd`. The wall-clock time is that until now unless given."""
-        if status not in get_args(Ending):
-            raise ValueError(f"`status` must be one of {', '.join(get_args(Ending))}, got {status!r}")
-        record = AttemptEnd(
-            status=status,
-            ended_at=utc_now(),
-            wall_seconds=self._wall_until(time.time()) if wall_seconds is None else wall_seconds,
-            error=error,
-            diverged_at=diverged_at,
-            seconds_by_phase=seconds_by_phase or {},
-        )
-        write_json(self.path / "end.json", written("end", record))
+        if status not in ENDS:
+            raise ValueError(f"`status` must be one of {', '.join(ENDS)}, got {status!r}")
+        record = {
+            "schema": VERSIONS["end"],
+            "status": status,
+            "ended_at": utc_now(),
+            "wall_seconds": self._wall_until(time.time()),
+            "error": None,
+            "diverged_at": None,
+            "seconds_by_phase": {},
+        }
+        write_json(self.path / "end.json", {**record, **figures})
         shutil.rmtree(self.stage, ignore_errors=True)
 
-    def end(self) -> AttemptEnd | None:
+    def end(self) -> dict[str, Any] | None:
         """`end.json`; None while the attempt runs, and when it was killed."""
         path = self.path / "end.json"
-        return read_record("end", AttemptEnd, read_json(path), path) if path.exists() else None
+        return current(read_json(path), "end", path) if path.exists() else None
 
     @property
     def ended(self) -> bool:
@@ -177,7 +155,7 @@ class AttemptFolder:
         """How the attempt ended; `running`; or, inferred, `killed`."""
         end = self.end()
         if end is not None:
-            return end.status
+            return str(end["status"])
         return "running" if self.alive() else "killed"
 
     @property
@@ -236,7 +214,7 @@ class AttemptFolder:
         if launched.exists() and launched.stat().st_size:
             owners.append(Owner.from_json(read_json(launched)))
         if (info := self.info()) is not None:
-            owners.append(info.worker)
+            owners.append(Owner.from_json(info["worker"]))
         return owners
 
     def process_alive(self) -> bool | None:
@@ -260,7 +238,7 @@ class AttemptFolder:
         """How long the attempt held its devices; of a killed one, until its last trace."""
         end = self.end()
         if end is not None:
-            return end.wall_seconds
+            return float(end["wall_seconds"])
         return self._wall_until(time.time() if self.alive() else self._last_trace())
 
     @property
@@ -271,7 +249,7 @@ class AttemptFolder:
         if (info := self.info()) is None:
             return None
         # Without that file, the time of the claim is nearest: a worker holds its devices for seconds of imports.
-        times = [datetime.fromisoformat(info.started_at).timestamp()]
+        times = [datetime.fromisoformat(info["started_at"]).timestamp()]
         with contextlib.suppress(FileNotFoundError):
             times.append((self.path / "launched").stat().st_mtime)
         return min(times)

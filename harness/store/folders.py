@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -17,8 +17,7 @@ from harness.store.checkpoints import CheckpointFolder
 from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
 from harness.store.leases import LeaseWatch, Owner, machine_digest
-from harness.store.records import EvaluationRecord, JobEntry, PlanRecord, Provenance, StepRecord
-from harness.store.schema import VERSIONS, current, read_record, written
+from harness.store.schema import VERSIONS, current
 
 if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
     import pandas as pd
@@ -97,16 +96,16 @@ class RunFolder:
         """The attempt of this number, which exists."""
         return AttemptFolder(self.path / f"attempt-{number:03d}")
 
-    def steps(self) -> list[StepRecord]:
+    def steps(self) -> list[dict[str, Any]]:
         """The step records that count, ascending, each with its `attempt`: the latest of every step.
 
         Steps that a rollback left behind and training has not reached again are no part of the run.
         """
-        latest: dict[int, StepRecord] = {}
-        last: StepRecord | None = None
+        latest: dict[int, dict[str, Any]] = {}
+        last: dict[str, Any] | None = None
         for attempt in self.attempts():
             for record in attempt.steps():
-                latest[record.step] = last = record
+                latest[record["step"]] = last = {**record, "attempt": attempt.number}
         return [r for _, r in sorted(latest.items()) if last is not None and not abandoned(r, last)]
 
     def claim(self, watch: LeaseWatch) -> AttemptFolder | None:
@@ -164,7 +163,7 @@ class RunFolder:
             if not psutil.pid_exists(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
 
-    def new_attempt(self, provenance: Provenance) -> AttemptFolder:
+    def new_attempt(self, provenance: dict[str, Any]) -> AttemptFolder:
         """Reserves the next attempt and begins it in this process."""
         attempt = self.reserve_attempt()
         attempt.begin(provenance)
@@ -173,20 +172,21 @@ class RunFolder:
     def _evaluation_file(self, step: int, benchmark: str, evaluation_id: str) -> Path:
         return self.path / "evaluations" / f"step-{step:06d}.{benchmark}.{evaluation_id}.json"
 
-    def evaluation(self, step: int, benchmark: str, evaluation_id: str) -> EvaluationRecord | None:
+    def evaluation(self, step: int, benchmark: str, evaluation_id: str) -> dict[str, Any] | None:
         """One evaluation's record; None if it was not made yet."""
         path = self._evaluation_file(step, benchmark, evaluation_id)
-        return _read_evaluation(path) if path.exists() else None
+        return current(read_json(path), "evaluation", path) if path.exists() else None
 
-    def evaluations(self) -> list[EvaluationRecord]:
+    def evaluations(self) -> list[dict[str, Any]]:
         """All evaluation records, by step and benchmark; also those under settings no longer asked for."""
-        return [_read_evaluation(self._evaluation_file(*key)) for key in sorted(self.evaluated())]
+        paths = [self._evaluation_file(*key) for key in sorted(self.evaluated())]
+        return [current(read_json(path), "evaluation", path) for path in paths]
 
-    def save_evaluation(self, record: EvaluationRecord, samples: pd.DataFrame) -> None:
+    def save_evaluation(self, record: dict[str, Any], samples: pd.DataFrame) -> None:
         """Saves an evaluation: its samples first, so that a record's presence means both are whole.
 
         Args:
-            record: the record.
+            record: the record, with `step`, `benchmark`, `evaluation_id` and the `attempt` that made it.
             samples: one row per completion, with `SAMPLE_COLUMNS`.
 
         Raises:
@@ -195,18 +195,16 @@ class RunFolder:
         """
         if absent := [c for c in SAMPLE_COLUMNS if c not in samples.columns]:
             raise ValueError(f"`samples` must have the columns {', '.join(absent)}")
-        path = self._evaluation_file(record.step, record.benchmark, record.evaluation_id)
+        path = self._evaluation_file(record["step"], record["benchmark"], record["evaluation_id"])
         make_folder(path.parent)
-        attempt = self.attempt(record.attempt) if record.attempt is not None else None
+        attempt = self.attempt(record["attempt"]) if "attempt" in record else None
         publish = attempt.publish if attempt and attempt.path.exists() else write_atomic
-        text = to_json(written("evaluation", record), indent=1) + "\n"
+        text = to_json({"schema": VERSIONS["evaluation"], **record}, indent=1) + "\n"
         publish(path.with_suffix(".parquet"), lambda file: samples.to_parquet(file, index=False))
         publish(path, lambda file: file.write(text.encode()))
 
-    def samples(
-        self, step: int, benchmark: str, evaluation_id: str, columns: list[str] | None
-    ) -> pd.DataFrame:
-        """Columns of an evaluation's samples; all where `columns` is None.
+    def samples(self, step: int, benchmark: str, evaluation_id: str, columns: list[str]) -> pd.DataFrame:
+        """Columns of an evaluation's samples.
 
         Raises:
             StoreError: they are not there, or cannot be read.
@@ -225,12 +223,8 @@ class RunFolder:
         matches = map(_EVALUATION.fullmatch, _names(self.path / "evaluations"))
         return {(int(match[1]), match[2], match[3]) for match in matches if match}
 
-    def missing(self, job: RunJob | JobEntry) -> list[tuple[int, str]]:
-        """The evaluations (step, benchmark) that `job` asks for and this folder lacks, and could still have.
-
-        Args:
-            job: the run's job, or its entry in the plan.
-        """
+    def missing(self, job: RunJob) -> list[tuple[int, str]]:
+        """The evaluations (step, benchmark) that `job` asks for and this folder lacks, and could still have."""
         there = self.evaluated()
         missing = [
             (step, benchmark)
@@ -268,22 +262,15 @@ class RunFolder:
         """The step that training could not make, as the latest attempt to diverge found, unless one since made it."""
         later: list[AttemptFolder] = []
         for attempt in reversed(self.attempts()):
-            if (end := attempt.end()) is not None and end.diverged_at is not None:
-                step = end.diverged_at
-                return None if any(r.step >= step for a in later for r in a.steps()) else step
+            if (end := attempt.end()) is not None and end["status"] == "diverged":
+                step = int(end["diverged_at"])
+                return None if any(r["step"] >= step for a in later for r in a.steps()) else step
             later.append(attempt)
         return None
 
     def finished(self, job: RunJob) -> bool:
         """Whether nothing that `job` asks for is missing."""
         return not self.missing(job)
-
-
-def _read_evaluation(path: Path) -> EvaluationRecord:
-    data = read_json(path)
-    if isinstance(data, dict) and data.get("settings") == {}:  # those of early versions
-        data["settings"] = None
-    return read_record("evaluation", EvaluationRecord, data, path)
 
 
 def _names(folder: Path) -> list[str]:
@@ -313,14 +300,6 @@ class Store:
     def plan_file(self) -> Path:
         """The plan as it was when runs were first started."""
         return self.root / "plan.json"
-
-    def plan(self) -> PlanRecord:
-        """What `plan.json` holds.
-
-        Raises:
-            StoreError: there is none, or it is not one that this version can read.
-        """
-        return read_record("output", PlanRecord, read_json(self.plan_file), self.plan_file)
 
     @property
     def invocations(self) -> Path:

@@ -13,7 +13,6 @@ import pandas as pd
 from harness.reporting.formats import DASH
 from harness.spec.errors import SpecError
 from harness.store.folders import RunFolder
-from harness.store.records import PlanRecord
 from harness.store.study import Study, load_study
 
 _RUN_TABLES = ("cells", "runs", "steps", "evaluations", "attempts", "events")
@@ -80,13 +79,13 @@ def merged_study(folders: Sequence[Path], out: Path) -> Study:
     return MergedStudy(
         out=out,
         grid=grid,
-        plan=PlanRecord(cells=(), jobs=()),
+        plan={},
         axes=list(order),
         steps_axes=steps_axes,
         invocations=invocations,
         sources=tuple(str(f) for f in folders),
         parts=parts,
-        known_questions=questions_of_parts(parts),
+        _questions=[_questions(parts)],
         **frames,
     )
 
@@ -125,8 +124,7 @@ def _with_axes(frame: pd.DataFrame, axes: Sequence[str], parts: dict[str, Study]
     return frame
 
 
-def questions_of_parts(parts: dict[str, Study]) -> pd.DataFrame:
-    """`Study.questions` of all parts together: the same question has the same index in each."""
+def _questions(parts: dict[str, Study]) -> pd.DataFrame:
     frames = [s.questions().assign(run=[f"{n}/{r}" for r in s.questions()["run"]]) for n, s in parts.items()]
     frame = pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
     if len(frame):

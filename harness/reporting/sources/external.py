@@ -19,7 +19,6 @@ from harness.reporting.sources.json_files import plain_suffix
 from harness.reporting.sources.reading_notes import Parts, ReadingNotes, few
 from harness.spec.errors import SpecError
 from harness.spec.grid import RESERVED_AXES
-from harness.store.records import PlanRecord
 from harness.store.study import Study
 
 QUESTION_COLUMNS = ("question", "samples", "correct")
@@ -126,7 +125,7 @@ def _study(
     return Study(
         out=out,
         grid=grid,
-        plan=PlanRecord(cells=(), jobs=()),
+        plan={},
         axes=[*varied, *grid["steps_axes"]],
         steps_axes=grid["steps_axes"],
         cells=places.assign(**{STEP: places["step"]}).reset_index(drop=True),
@@ -140,7 +139,7 @@ def _study(
         invocations=pd.DataFrame(columns=["device_seconds", "busy_device_seconds", "usd_per_hour"]),
         sources=tuple(str(f) for f in files),
         notes=notes,
-        known_questions=questions,
+        _questions=[questions],
     )
 
 
