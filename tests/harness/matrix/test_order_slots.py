@@ -95,8 +95,8 @@ def test_slots_of_one_device_share_its_memory():
 
 def test_two_runners_share_the_slots_of_a_machine(tmp_path):
     one, other = (DevicePool([Slot(i, (), 1) for i in range(2)], tmp_path) for _ in range(2))
-    first = one.take(1.0)
-    assert (first.index, other.take(1.0).index) == (0, 1)
-    assert one.take(1.0) is None
-    one.give(first)
-    assert other.take(1.0).index == 0
+    first = one.acquire(1.0)
+    assert (first.index, other.acquire(1.0).index) == (0, 1)
+    assert one.acquire(1.0) is None
+    one.release(first)
+    assert other.acquire(1.0).index == 0
