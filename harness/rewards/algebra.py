@@ -26,6 +26,9 @@ POINTS = 8
 """Points at which expressions in symbols are compared."""
 MAX_FACTORIAL = 10**5
 
+MAX_NESTING = 60
+"""Brackets within brackets that are handed to the parser, whose time grows with every one."""
+
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[A-Za-z])\s*°")
@@ -104,6 +107,8 @@ def _undefined() -> tuple[Any, ...]:
 
 def _cleaned(text: str) -> str:
     text = _SUBSCRIPT.sub(lambda m: f"_{{{(m[1] or m[2]).replace(' ', '')}}}", text)
+    if _nesting(text) > MAX_NESTING:
+        raise Unreadable(text)
     for content in _TEXT.findall(text):
         if not re.fullmatch(r"\s*[A-Za-zα-ω]?\s*", content):
             raise Unreadable(text)
@@ -120,6 +125,14 @@ def _cleaned(text: str) -> str:
         raise Unreadable(text)
     text = _LETTERS.sub(_renamed, text)
     return latex_of(text)
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _renamed(match: re.Match[str]) -> str:
