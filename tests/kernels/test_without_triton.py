@@ -18,7 +18,7 @@ def no_triton(monkeypatch):
     for name in [
         name
         for name in sys.modules
-        if name.startswith("kernels.") and name.endswith((".launch", ".autograd"))
+        if name.startswith("kernels.") and name.endswith((".launch", ".autograd", ".cases"))
     ]:
         monkeypatch.delitem(sys.modules, name)
 
