@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.matrix.executors import base
+from harness.matrix.executors import registry
 from harness.matrix.executors.base import Slot
 from harness.matrix.executors.registry import make_executor
 from harness.matrix.executors.remote_worker import STOP, order_file, send_signal, supervise
@@ -55,7 +55,9 @@ def code_of(executor, handle, seconds=60):
 @pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
 def test_an_executor_without_its_package_says_so(name, package, monkeypatch):
     real = importlib.util.find_spec
-    monkeypatch.setattr(base.importlib.util, "find_spec", lambda n, *a: None if n == package else real(n, *a))
+    monkeypatch.setattr(
+        registry.importlib.util, "find_spec", lambda n, *a: None if n == package else real(n, *a)
+    )
     with pytest.raises(
         SpecError, match=f"--executor {name}: the package {package} is not installed"
     ) as error:
