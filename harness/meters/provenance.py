@@ -95,9 +95,22 @@ def _cpu() -> str:
 
 def gpus() -> list[str]:
     """Names of the CUDA devices, asked of the driver: no library that claims a device is loaded."""
+    return _asked_of_the_driver("name")
+
+
+def gpu_memory_gib() -> float | None:
+    """Memory of the first CUDA device; None where the driver does not say."""
+    try:
+        return float(_asked_of_the_driver("memory.total")[0].split()[0]) / 1024
+    except (IndexError, ValueError):
+        return None
+
+
+def _asked_of_the_driver(field: str) -> list[str]:
+    """A field of every CUDA device."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=20,

@@ -28,7 +28,7 @@ from harness.rewards.answers import AnswerChecker
 from harness.rewards.composite import CompositeReward, has_own_functions
 from harness.rollout.build import build_engine
 from harness.rollout.engine import Engine
-from harness.spec.hardware import PROFILES
+from harness.spec.device_profiles import PROFILES
 from harness.store.atomic import sync_path, utc_now
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
@@ -250,10 +250,11 @@ def _problems(state: _Run) -> list[Problem]:
     return mix.problems
 
 
-def _peak_flops(job: RunJob, loaded: LoadedModel, parallel: Parallelism) -> float:
+def _peak_flops(job: RunJob, loaded: LoadedModel, parallel: Parallelism) -> float | None:
+    """Peak FLOP/s of all devices together; None of a GPU of which it is not known."""
     if loaded.model.device.type == "cuda":
-        profile = PROFILES["a40" if job.hardware.profile == "auto" else job.hardware.profile]
-        return (profile.peak_tflops or 0.0) * 1e12 * job.devices
+        profile = PROFILES["unknown" if job.hardware.profile == "auto" else job.hardware.profile]
+        return None if profile.peak_tflops is None else profile.peak_tflops * 1e12 * job.devices
     bf16 = job.recipe.model.dtype == "bfloat16"
     return parallel.world_size * measured_peak(
         bf16=compute_dtype(bf16=bf16, device=loaded.model.device) == torch.bfloat16

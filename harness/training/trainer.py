@@ -49,7 +49,7 @@ class Trainer:
         engine: samples from the policy (from the replica).
         rewards: the composite reward.
         problems: training questions; those whose prompt is too long are left out.
-        peak_flops: peak FLOP/s of all devices together, the denominator of MFU.
+        peak_flops: peak FLOP/s of all devices together, the denominator of MFU; None where it is not known.
         devices: number of devices that the run is billed for.
         parallel: how training is spread over processes; a single one unless given.
 
@@ -66,7 +66,7 @@ class Trainer:
         rewards: CompositeReward,
         problems: Sequence[Problem],
         *,
-        peak_flops: float,
+        peak_flops: float | None,
         devices: int = 1,
         parallel: Parallelism | None = None,
     ) -> None:
@@ -331,7 +331,7 @@ class Trainer:
             else None,
             "train_tokens_per_second": tokens["trained"] / training_seconds if training_seconds else None,
             "flops": flops,
-            "mfu": flops / total / self.peak_flops,
+            "mfu": None if self.peak_flops is None else flops / total / self.peak_flops,
         }
 
     def _phase_tokens(

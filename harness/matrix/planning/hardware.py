@@ -7,18 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.meters.provenance import gpus
-from harness.spec.hardware import PROFILES, DeviceProfile, HardwareSpec
-
-_GPU_NAMES = {
-    "A40": "a40",
-    "A100": "a100-80gb",
-    "H100": "h100",
-    "RTX 4090": "rtx4090",
-    "L40": None,
-    "L4": "l4",
-}
-"""Profile by a part of the driver's name; the first that fits."""
+from harness.meters.provenance import gpu_memory_gib, gpus
+from harness.spec.device_profiles import PROFILES, DeviceProfile, ProfileName, profile_of
+from harness.spec.hardware import HardwareSpec
 
 
 @dataclass(frozen=True)
@@ -29,11 +20,13 @@ class Machine:
         cores: CPU cores that this process may use.
         gpu_ids: what `CUDA_VISIBLE_DEVICES` calls the CUDA devices that this process may use.
         gpu_name: the driver's name of the first of them.
+        gpu_memory_gib: its memory; None where the table of devices knows it, or the driver does not say.
     """
 
     cores: int
     gpu_ids: tuple[str, ...] = ()
     gpu_name: str | None = None
+    gpu_memory_gib: float | None = None
 
 
 def detect() -> Machine:
@@ -47,7 +40,9 @@ def detect() -> Machine:
     )
     if not names or ids[:1] == ["-1"]:
         ids = []
-    return Machine(usable_cores(), tuple(ids), names[0] if ids else None)
+    name = names[0] if ids else None
+    memory = gpu_memory_gib() if name is not None and profile_of(name) is None else None
+    return Machine(usable_cores(), tuple(ids), name, memory)
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -67,7 +62,7 @@ class Hardware:
 
     Attributes:
         spec: with device, profile and price filled in.
-        profile: row of the price table, with the grid's own price where it gives one.
+        profile: row of the table of devices, with the grid's own price where it gives one.
         usd_per_hour: price of one device.
         devices: devices per run.
         notes: what was assumed.
@@ -98,16 +93,15 @@ def resolve_hardware(spec: HardwareSpec, machine: Machine, *, planning: bool = F
     device = spec.device
     if device == "auto":
         device = "cuda" if machine.gpu_ids or (planning and gpu_asked) else "cpu"
-    name: str = spec.profile
-    if device == "cpu":
-        if gpu_asked:
-            notes.append(f"no CUDA device here: runs use the CPU at its price, not {spec.profile}'s")
-        name = "cpu-core"
-    elif not gpu_asked:
-        name = _named(machine.gpu_name) or "a40"
-        if machine.gpu_name is None or _named(machine.gpu_name) is None:
-            notes.append(f"no price known for {machine.gpu_name or 'an unknown GPU'}: reckoned as {name}")
+    name: ProfileName = "cpu-core" if device == "cpu" or spec.profile == "auto" else spec.profile
+    if device == "cpu" and gpu_asked:
+        notes.append(f"no CUDA device here: runs use the CPU at its price, not {spec.profile}'s")
+    elif device == "cuda" and not gpu_asked:
+        name = profile_of(machine.gpu_name) or "unknown"
     profile = PROFILES[name]
+    if name == "unknown":
+        profile = dataclasses.replace(profile, memory_gib=machine.gpu_memory_gib)
+        notes.append(_unknown(machine.gpu_name, priced=spec.usd_per_hour is not None))
     if spec.usd_per_hour is not None:
         source = "hardware.usd_per_hour"
         profile = dataclasses.replace(profile, usd_per_hour=spec.usd_per_hour, price_source=source)
@@ -119,8 +113,17 @@ def resolve_hardware(spec: HardwareSpec, machine: Machine, *, planning: bool = F
     return Hardware(resolved, profile, price, devices, tuple(notes))
 
 
-def _named(gpu: str | None) -> str | None:
-    return next((profile for part, profile in _GPU_NAMES.items() if gpu and part in gpu), None)
+def _unknown(gpu: str | None, *, priced: bool) -> str:
+    """What is taken for granted of a GPU that the table of devices lacks."""
+    price = (
+        ""
+        if priced
+        else f", ${PROFILES['unknown'].usd_per_hour:.2f} an hour is assumed (hardware.usd_per_hour)"
+    )
+    return (
+        f"nothing is known of {gpu or 'this GPU'} (hardware.profile: unknown): hours are rough guesses{price}, and "
+        "MFU is not given"
+    )
 
 
 def slot_count(hardware: Hardware, machine: Machine, workers: int | None = None) -> int:

@@ -42,7 +42,8 @@ class Rates:
 TRAIN_SHARE = 0.35
 """Share of the dense peak that training reaches on a GPU."""
 
-_GPU_BANDWIDTH = {"a40": 696e9, "a100-80gb": 2039e9, "h100": 3350e9, "l4": 300e9, "rtx4090": 1008e9}
+UNKNOWN_PEAK_TFLOPS, UNKNOWN_BANDWIDTH_GB_PER_SECOND = 100.0, 600.0
+"""What a GPU is reckoned with of which nothing is known: about an A10's."""
 _LAYER_SECONDS = {"transformers": 1e-3, "eager": 3e-4, "graphs": 5e-5, "cpu": 5e-4}
 """Fixed time of a decoding step, per layer. This, the time per sequence and the share of the bandwidth put a model
 of 1.5B weights on an A40 within a quarter of what was published: 115 to 143 s for four calls of 18 sequences of up to
@@ -83,11 +84,11 @@ def rates(hardware: Hardware, dtype: str) -> Rates:
             step_overhead_seconds=0.05,
             startup_seconds=10.0,
         )
-    peak = (hardware.profile.peak_tflops or 100.0) * 1e12 / (1 if dtype == "bfloat16" else 4)
+    peak = (hardware.profile.peak_tflops or UNKNOWN_PEAK_TFLOPS) * 1e12 / (1 if dtype == "bfloat16" else 4)
     return Rates(
         train_flops=peak * TRAIN_SHARE,
         decode_flops=peak * TRAIN_SHARE,
-        bandwidth=0.7 * _GPU_BANDWIDTH[hardware.profile.name],
+        bandwidth=0.7e9 * (hardware.profile.bandwidth_gb_per_second or UNKNOWN_BANDWIDTH_GB_PER_SECOND),
         sequence_overhead_seconds=1.5e-4,
         step_overhead_seconds=0.2,
         startup_seconds=40.0,

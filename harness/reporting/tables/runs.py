@@ -60,7 +60,7 @@ def throughput_table(study: Study) -> Table:
     ]
     unknown = bool(rows) and bool(frame["mfu"].isna().all())
     if unknown:
-        notes.append("MFU needs the peak of the device, which the price table knows for GPUs only.")
+        notes.append("MFU needs the peak of the device, which is not known of this one.")
     return make_table("throughput", "Throughput", frame, shown, left=len(free_axes(study)) + 1, notes=notes)
 
 
