@@ -30,7 +30,8 @@ from harness.spec.recipe import ModelSpec
 Progress = Callable[[int, int], None]
 
 
-def _opened(spec: ModelSpec) -> tuple[LoadedModel, TransformersEngine]:
+def open_model(spec: ModelSpec) -> tuple[LoadedModel, TransformersEngine]:
+    """The model on this machine's device, and an engine that samples from it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(resolve_model(spec), spec, device=device)
     engine = TransformersEngine(
@@ -59,7 +60,7 @@ def by_difficulty(
         parts: folder of what is sampled already.
         progress: told how many of how many items are sampled.
     """
-    loaded, engine = _opened(spec.model)
+    loaded, engine = open_model(spec.model)
     longest = loaded.source.context_tokens - spec.max_completion_tokens
     encoder = PromptEncoder(loaded.tokenizer, spec.prompt, rows=loaded.special.vocabulary)
     fits = [i for i, item in enumerate(items) if len(encoder.encode(item.problem().question)) <= longest]
@@ -123,7 +124,7 @@ def by_judge(
     decisions = [KEEP] * len(items)
     if not asked:
         return decisions
-    loaded, engine = _opened(spec.model)
+    loaded, engine = open_model(spec.model)
     room = loaded.source.context_tokens - max(spec.max_completion_tokens, 16)
     encoder = PromptEncoder(loaded.tokenizer, spec.prompt, rows=loaded.special.vocabulary)
     prompts = {i: tuple(encoder.encode(items[i].problem().question)) for i in asked}

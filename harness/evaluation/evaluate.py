@@ -178,7 +178,7 @@ class Evaluator:
                 if stop():
                     raise EvaluationStopped
                 before = self._clock.total()
-                frame = self._complete(problems, prompts, chosen)
+                frame = self.complete(problems, prompts, chosen)
                 parts.write(number, frame.assign(seconds=self._clock.total() - before))
             else:
                 earlier += float(frame.pop("seconds").iloc[0])
@@ -197,10 +197,10 @@ class Evaluator:
                 hint=f"a cap of at most {context - tokens}" if tokens < context else "leave the question out",
             )
 
-    def _complete(
+    def complete(
         self, problems: Sequence[Problem], prompts: Sequence[tuple[int, ...]], chosen: Sequence[int]
     ) -> pd.DataFrame:
-        """K completions of each chosen question."""
+        """K completions of each chosen question, a row each, not yet judged."""
         spec = self._spec
         places = [(i, number) for i in chosen for number in range(spec.samples)]
         seeds = [derive_seed(spec.seed, "evaluation", problems[i].id, number) for i, number in places]

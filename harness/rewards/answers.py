@@ -61,9 +61,9 @@ class AnswerChecker:
         ):
             if value <= 0:
                 raise ValueError(f"`{name}` must be > 0, got {value}")
-        self._workers = [_Worker(timeout_seconds, memory_mib) for _ in range(workers)]
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        for worker in self._workers:
+        self.workers = tuple(Worker(timeout_seconds, memory_mib) for _ in range(workers))
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self.workers:
             self._idle.put(worker)
         self._memo: OrderedDict[tuple[str, str], Check] = OrderedDict()
 
@@ -77,8 +77,12 @@ class AnswerChecker:
 
     def close(self) -> None:
         """Ends the worker processes; a later check starts them anew."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.stop()
+
+    def forget(self) -> None:
+        """Forgets the answers judged so far: the next check of each is computed again."""
+        self._memo.clear()
 
     def check(self, text: str, gold: str, question: str = "") -> Check:
         """Checks the final answer of a completion against the reference answer."""
@@ -119,7 +123,7 @@ class AnswerChecker:
         number = plain_number(answer)
         if number is not None:
             return complex(number)
-        value = self._ask({"value": answer}).get("value")
+        value = self.ask({"value": answer}).get("value")
         return None if value is None else complex(*value)
 
     def _results(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Check]:
@@ -144,13 +148,13 @@ class AnswerChecker:
         return results
 
     def _compare_all(self, keys: list[tuple[str, str]]) -> list[Check]:
-        if len(keys) < 2 or len(self._workers) == 1:
+        if len(keys) < 2 or len(self.workers) == 1:
             return [self._compare(key) for key in keys]
-        with ThreadPoolExecutor(len(self._workers)) as pool:
+        with ThreadPoolExecutor(len(self.workers)) as pool:
             return list(pool.map(self._compare, keys))
 
-    def _ask(self, request: dict[str, str]) -> dict[str, Any]:
-        """A worker's reply, asked a second time where the first crashed it."""
+    def ask(self, request: dict[str, str]) -> dict[str, Any]:
+        """An idle worker's reply, asked a second time where the first crashed it."""
         worker = self._idle.get()
         try:
             reply = worker.ask(request)
@@ -160,7 +164,7 @@ class AnswerChecker:
 
     def _compare(self, key: tuple[str, str]) -> Check:
         gold, answer = key
-        reply = self._ask({"gold": gold, "answer": answer})
+        reply = self.ask({"gold": gold, "answer": answer})
         if (failure := reply.get("failure")) is not None:
             return Check(False, answer, False, failure)
         if "error" in reply:
@@ -196,14 +200,19 @@ def _judged(gold: str, answer: str) -> Check | None:
     return None if verdict is None else Check(verdict, answer, True, "" if verdict else "wrong")
 
 
-class _Worker:
-    """A worker process, started when first asked. It answers in a fork of itself, which ends when it hangs."""
+class Worker:
+    """A worker process, started when first asked. It answers in a fork of itself, which ends when it hangs.
+
+    Attributes:
+        process: the process that has imported the algebra system; None until the first question.
+        fork_pid: process id of the fork that answers; None while there is none.
+    """
 
     def __init__(self, timeout_seconds: float, memory_mib: int) -> None:
         self._timeout_seconds = timeout_seconds
         self._memory_mib = memory_mib
-        self._process: subprocess.Popen[bytes] | None = None
-        self._fork: int | None = None  # its process id, once it is ready
+        self.process: subprocess.Popen[bytes] | None = None
+        self.fork_pid: int | None = None
         self._buffer = b""
 
     def ask(self, request: dict[str, str]) -> dict[str, Any]:
@@ -212,13 +221,13 @@ class _Worker:
         Raises:
             RuntimeError: workers cannot be started at all.
         """
-        if not (self._prepared() or self._prepared()) or self._process is None or self._process.stdin is None:
+        if not (self._prepared() or self._prepared()) or self.process is None or self.process.stdin is None:
             raise RuntimeError(
                 "the answer checker's worker process does not start; is math-verify installed?"
             )
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
             line = self._line(STALL * self._timeout_seconds)
         except BrokenPipeError:
             line = None
@@ -226,36 +235,36 @@ class _Worker:
         if reply is not None and "ready" not in reply:
             return reply
         if reply is not None:  # the fork died, this is the next one
-            self._fork = reply["pid"]
+            self.fork_pid = reply["pid"]
             return {"failure": "timed out" if reply["timed_out"] else CRASHED}
-        if self._process.poll() is not None:
+        if self.process.poll() is not None:
             self.stop()
             return {"failure": CRASHED}
-        assert self._fork is not None
+        assert self.fork_pid is not None
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._fork, signal.SIGKILL)
-        self._fork = None
+            os.kill(self.fork_pid, signal.SIGKILL)
+        self.fork_pid = None
         return {"failure": CRASHED}
 
     def _prepared(self) -> bool:
         """Sees to a process whose fork waits for a request; whether there is one."""
         self._start()
-        while self._fork is None:
+        while self.fork_pid is None:
             line = self._line(STARTUP_SECONDS)
             if line is None:
                 self.stop()
                 return False
-            self._fork = json.loads(line).get("pid")  # a reply that came too late has none
+            self.fork_pid = json.loads(line).get("pid")  # a reply that came too late has none
         return True
 
     def _start(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self.process is not None and self.process.poll() is None:
             return
         self.stop()
         root = str(Path(__file__).parents[2])
         inherited = os.environ.get("PYTHONPATH")
         environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -271,9 +280,9 @@ class _Worker:
 
     def _line(self, seconds: float) -> bytes | None:
         """The next line of output, None where time runs out or the process ends first."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
+        assert self.process is not None
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
@@ -282,7 +291,7 @@ class _Worker:
                     return None
                 block = os.read(descriptor, 65536)
                 if not block:
-                    self._process.wait()
+                    self.process.wait()
                     return None
                 self._buffer += block
         line, _, self._buffer = self._buffer.partition(b"\n")
@@ -290,14 +299,14 @@ class _Worker:
 
     def stop(self) -> None:
         """Kills the process and its fork, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            if self._fork is not None:
+        if self.process is not None:
+            self.process.kill()
+            if self.fork_pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._fork, signal.SIGKILL)
-            for stream in (self._process.stdin, self._process.stdout):
+                    os.kill(self.fork_pid, signal.SIGKILL)
+            for stream in (self.process.stdin, self.process.stdout):
                 if stream is not None:
                     with contextlib.suppress(BrokenPipeError):
                         stream.close()
-            self._process.wait()
-        self._process, self._fork, self._buffer = None, None, b""
+            self.process.wait()
+        self.process, self.fork_pid, self._buffer = None, None, b""

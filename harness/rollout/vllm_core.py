@@ -102,7 +102,7 @@ class VllmCore:
                     "enable_sleep_mode": options.sleep,
                 }
             )
-            self._llm = LLM(
+            self.llm = LLM(
                 model=options.folder,
                 load_format="dummy",
                 skip_tokenizer_init=True,
@@ -115,15 +115,15 @@ class VllmCore:
                 seed=0,
                 **placed,
             )
-        self._llm.collective_rpc(_score_before_filters)
-        self._llm.collective_rpc(_mask_padding, args=(options.vocabulary,))
+        self.llm.collective_rpc(_score_before_filters)
+        self.llm.collective_rpc(_mask_padding, args=(options.vocabulary,))
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Samples one completion per request in one call, in the order of the requests."""
         from vllm import SamplingParams
 
         # Nothing is shared with earlier calls, so that the same call gives the same floats after a restart too.
-        self._llm.reset_prefix_cache()
+        self.llm.reset_prefix_cache()
         parameters = [
             SamplingParams(
                 max_tokens=sampling.max_tokens,
@@ -138,7 +138,7 @@ class VllmCore:
             for request in requests
         ]
         prompts: list[Any] = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
-        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        outputs = self.llm.generate(prompts, parameters, use_tqdm=False)
         return [self._completion(output.outputs[0]) for output in outputs]
 
     def _completion(self, output: Any) -> Completion:
@@ -150,10 +150,10 @@ class VllmCore:
         """Untempered log-prob of each token of `ids` after the first, given those before it."""
         from vllm import SamplingParams
 
-        self._llm.reset_prefix_cache()
+        self.llm.reset_prefix_cache()
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         prompt: Any = {"prompt_token_ids": list(ids)}
-        (output,) = self._llm.generate([prompt], parameters, use_tqdm=False)
+        (output,) = self.llm.generate([prompt], parameters, use_tqdm=False)
         at: Any = output.prompt_logprobs
         return [float(at[i][ids[i]].logprob) for i in range(1, len(ids))]
 
@@ -164,36 +164,36 @@ class VllmCore:
         then stay as it is until the next call.
         """
         self._weight_bytes = sum(tensor.nbytes for _, tensor in weights)
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
         if self._options.device == "cpu":
-            self._llm.collective_rpc(_repack_tied_head)
+            self.llm.collective_rpc(_repack_tied_head)
             if shared:
-                self._llm.collective_rpc(_share_embedding, args=(dict(weights),))
+                self.llm.collective_rpc(_share_embedding, args=(dict(weights),))
             if self._weight_bytes >= _TRIM_FROM_BYTES:
                 _return_to_system()
-        self._llm.reset_prefix_cache()
+        self.llm.reset_prefix_cache()
 
     def sleep(self, level: int) -> None:
         """Frees cache and weights: at level 1 these move to the host, at 2, and on a CPU, they are dropped."""
         if self._options.device == "cpu":
-            self._llm.collective_rpc(_drop_weights_and_cache)
+            self.llm.collective_rpc(_drop_weights_and_cache)
             if self._weight_bytes >= _TRIM_FROM_BYTES:
                 _return_to_system()
         else:
-            self._llm.sleep(level=level)
+            self.llm.sleep(level=level)
 
     def wake_up(self) -> None:
         """Ends the sleep. Weights that were dropped must be loaded again."""
         if self._options.device != "cpu":
-            self._llm.wake_up()
+            self.llm.wake_up()
 
     def close(self) -> None:
         """Releases vLLM's process group, its cache and its weights."""
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
         with contextlib.suppress(Exception):  # a crashed engine may not shut down cleanly
-            self._llm.llm_engine.engine_core.shutdown()
-        del self._llm
+            self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cleanup_dist_env_and_memory()

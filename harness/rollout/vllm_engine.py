@@ -112,7 +112,7 @@ class VllmEngine:
         self.restarts = 0
         self.mismatch = float("nan")
         """Mean absolute difference of the probe's log-probs, trainer to engine, after the last `update_weights`."""
-        self._core: _Core | None = None
+        self.core: _Core | None = None
         self._asleep = False
         self._holds_weights = False
 
@@ -130,7 +130,7 @@ class VllmEngine:
                 f"`temperature` must be at most {VLLM_MAX_TEMPERATURE:g} for vLLM, got {sampling.temperature}"
             )
         self._make_room(max(len(r.prompt_ids) for r in requests) + sampling.max_tokens)
-        return self._persistently(lambda: self._awake().generate(requests, sampling))
+        return self._persistently(lambda: self.awake().generate(requests, sampling))
 
     def update_weights(self) -> None:
         """Loads the policy's weights and compares the log-probs of a fixed probe with the policy's.
@@ -138,7 +138,7 @@ class VllmEngine:
         Raises:
             EngineFailed: they differ by more than `MISMATCH_LIMIT`.
         """
-        self._persistently(lambda: self._load(self._awake(loaded=False)))
+        self._persistently(lambda: self._load(self.awake(loaded=False)))
 
     def sleep(self) -> None:
         """Puts a colocated engine to sleep, as `sleep_level` says."""
@@ -146,8 +146,8 @@ class VllmEngine:
             self._persistently(self._fall_asleep)
 
     def _fall_asleep(self) -> None:
-        if self._core is not None:  # one that failed is built when it is used again
-            self._core.sleep(self._sleeps)
+        if self.core is not None:  # one that failed is built when it is used again
+            self.core.sleep(self._sleeps)
             self._asleep = True
             self._holds_weights = self._sleeps == 1 and self._options.device == "cuda"
 
@@ -159,7 +159,7 @@ class VllmEngine:
 
     def close(self) -> None:
         """Ends the engine and frees what it holds. It starts anew when it is used again."""
-        core, self._core = self._core, None
+        core, self.core = self.core, None
         self._asleep = self._holds_weights = False
         if core is not None:
             core.close()
@@ -169,7 +169,7 @@ class VllmEngine:
 
     def scores(self) -> Tensor:
         """Log-probs of the probe's tokens after the first as the engine computes them, fp32 [PROBE_TOKENS − 1]."""
-        return torch.tensor(self._awake().score(self.probe))
+        return torch.tensor(self.awake().score(self.probe))
 
     @torch.no_grad()
     def policy_scores(self) -> Tensor:
@@ -183,18 +183,18 @@ class VllmEngine:
         self._policy.train(was_training)
         return logits.float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].cpu()
 
-    def _awake(self, *, loaded: bool = True) -> _Core:
+    def awake(self, *, loaded: bool = True) -> _Core:
         """The core, built and woken if need be, with weights unless they are not wanted."""
-        if self._core is None:
-            self._core = (
+        if self.core is None:
+            self.core = (
                 ProcessCore(self._options, self._devices()) if self._own_process else VllmCore(self._options)
             )
         elif self._asleep:
-            self._core.wake_up()
+            self.core.wake_up()
             self._asleep = False
         if loaded and not self._holds_weights:
-            self._load(self._core)
-        return self._core
+            self._load(self.core)
+        return self.core
 
     def _devices(self) -> tuple[int, ...]:
         mine = self._policy.device.index
@@ -232,7 +232,7 @@ class VllmEngine:
                 try:
                     self.close()
                 except Exception:
-                    self._core = None
+                    self.core = None
                 if attempt == RESTARTS_PER_CALL:
                     raise EngineFailed(f"vLLM failed {attempt + 1} times in a row: {reason}") from error
                 self.restarts += 1

@@ -88,8 +88,8 @@ class Hostility:
 def spent_seconds(checker: AnswerChecker) -> float:
     """Processor time of this process and of the checker's workers, forks that have ended included."""
     total = time.process_time()
-    for worker in checker._workers:
-        for pid in (worker._process.pid if worker._process else None, worker._fork):
+    for worker in checker.workers:
+        for pid in (worker.process.pid if worker.process else None, worker.fork_pid):
             if pid is not None and psutil.pid_exists(pid):
                 total += sum(psutil.Process(pid).cpu_times()[:4])
     return total
@@ -105,7 +105,7 @@ def suffer(answers: dict[str, str], *, gold: str = "x^2+1") -> Hostility:
                 print(f"hostile answers: {found.answers + 1} of {len(answers)}", flush=True)
             # Start-up of a replacement is told apart: it happens between answers, while the trainer goes on.
             ready = checker.check("\\boxed{y+2}", "2+y").correct
-            checker._memo.clear()
+            checker.forget()
             start = spent_seconds(checker)
             check = checker.check(f"</think>\n\\boxed{{{answer}}}", gold)
             seconds = spent_seconds(checker) - start
@@ -117,9 +117,9 @@ def suffer(answers: dict[str, str], *, gold: str = "x^2+1") -> Hostility:
                 found.slow.append(f"{name}: {seconds:.1f} s")
             if seconds > found.slowest_seconds:
                 found.slowest_seconds, found.slowest = seconds, name
-            for worker in checker._workers:
-                if worker._fork is not None and psutil.pid_exists(worker._fork):
-                    held = psutil.Process(worker._fork).memory_info().rss / 2**20
+            for worker in checker.workers:
+                if worker.fork_pid is not None and psutil.pid_exists(worker.fork_pid):
+                    held = psutil.Process(worker.fork_pid).memory_info().rss / 2**20
                     found.peak_worker_mib = max(found.peak_worker_mib, held)
         found.parent_growth_mib = (own.memory_info().rss - before) / 2**20
         found.alive_afterwards = checker.check("\\boxed{\\frac{2x}{2}+1}", "x+1").correct

@@ -165,7 +165,7 @@ class Place:
         from harness.matrix.execution import scheduler
 
         matrix.make_executor = lambda name: ForkExecutor(faults)
-        matrix._report = _tables
+        matrix.report_matrix = _tables
         scheduler.BACKOFF_SECONDS = 0.05
         return ablate.main(["--grid", str(self.grid), "--out", str(out), "--workers", "1"])
 

@@ -46,7 +46,7 @@ PER_RATE = 5 * 2 * 2 * 5
 
 PLAN = "import sys; from harness.plan import main; sys.exit(main(sys.argv[1:]))"
 RESUME = (
-    "import sys; from harness.matrix.execution import run_matrix as matrix; matrix._report = lambda _: None; "
+    "import sys; from harness.matrix.execution import run_matrix as matrix; matrix.report_matrix = lambda _: None; "
     "from harness.ablate import main; sys.exit(main(sys.argv[1:]))"
 )
 

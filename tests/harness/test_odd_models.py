@@ -31,7 +31,7 @@ def commands(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     # Looking at answers takes a process of its own, and has nothing to do with models.
-    monkeypatch.setattr("harness.matrix.planning.data_rules._golds", lambda grid, notes: [])
+    monkeypatch.setattr("harness.matrix.planning.data_rules.unreadable_references", lambda grid, notes: [])
 
     def run(folder, which=("plan", "lint", "evaluate")):
         (tmp_path / "grid.yaml").write_text(GRID.format(model=folder))

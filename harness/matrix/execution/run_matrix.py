@@ -139,10 +139,10 @@ def execute(matrix: Matrix, worker: Sequence[str] | None = None) -> int:
         cleaner.on_finished(job)
     if len(finished) == len(matrix.plan.jobs):
         print(f"all {len(matrix.plan.jobs)} runs are done")
-        _report(matrix)
+        report_matrix(matrix)
         return DONE
     outcome = _run(matrix, worker)
-    _report(matrix)
+    report_matrix(matrix)
     _tell(matrix, outcome)
     if outcome.interrupted:
         return INTERRUPTED
@@ -231,7 +231,7 @@ def slots_of(matrix: Matrix) -> list[Slot]:
     return [Slot(i, groups[i % len(groups)], per_run) for i in range(matrix.slots)]
 
 
-def _report(matrix: Matrix) -> None:
+def report_matrix(matrix: Matrix) -> None:
     """Builds tables and report from what is there, one runner after the other."""
     folders = (matrix.store.run(job.run_id) for job in matrix.plan.jobs)
     if not any(folder.evaluated() for folder in folders):

@@ -125,7 +125,7 @@ def _linted(grid: Grid) -> Linted:
         parameters={name: model.parameters for name, model in known.items()},
     )
     found += prompt_findings(grid)
-    found += _golds(grid, notes)
+    found += unreadable_references(grid, notes)
     found += _overlaps(grid, notes)
     place = Place(key="lint.waive", line=grid.located.line(("lint", "waive")))
     waived = with_waivers(found, grid.head.lint.waive, file=grid.file, place=place)
@@ -178,7 +178,7 @@ def _architectures(grid: Grid, notes: list[str]) -> dict[str, Architecture | Mod
     return architectures
 
 
-def _golds(grid: Grid, notes: list[str]) -> Iterator[Finding]:
+def unreadable_references(grid: Grid, notes: list[str]) -> Iterator[Finding]:
     """Reference answers that no answer can equal: whole solutions, and what the answer checker cannot read.
 
     Raises:

@@ -153,7 +153,7 @@ class Estimator:
         measured = self._measured
         if not missing:
             return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured, evaluations=0)
-        steps = max(job.steps) - step if step else self._steps_to_train(job)
+        steps = max(job.steps) - step if step else self.steps_to_train(job)
         by_name = {b.name: b for b in job.evaluate.benchmarks}
         evaluations = sum(self.evaluation_seconds(job, by_name[name]) for _, name in missing)
         startup = self._startup if not step else 0.0
@@ -166,7 +166,7 @@ class Estimator:
             evaluations=len(missing),
         )
 
-    def _steps_to_train(self, job: RunJob) -> int:
+    def steps_to_train(self, job: RunJob) -> int:
         """Steps that the missing evaluations need, from the checkpoint on from which training can go on."""
         folder = self._store.run(job.run_id)
         levels = folder.untrained(job)

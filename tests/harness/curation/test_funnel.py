@@ -149,7 +149,7 @@ def test_a_finished_curation_asks_no_model_again(recipe, whole, monkeypatch):
     def asked(*_):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(models, "_opened", asked)
+    monkeypatch.setattr(models, "open_model", asked)
     before = (whole / "dataset.jsonl").read_bytes()
     assert curate.main(["--recipe", str(recipe), "--out", str(whole)]) == 0
     assert (whole / "dataset.jsonl").read_bytes() == before
@@ -157,7 +157,7 @@ def test_a_finished_curation_asks_no_model_again(recipe, whole, monkeypatch):
 
 def test_other_bounds_sample_nothing_anew(recipe, whole, tmp_path, monkeypatch):
     """The parts are named after what was asked, not after what is made of it."""
-    monkeypatch.setattr(models.Evaluator, "_complete", None)
+    monkeypatch.setattr(models.Evaluator, "complete", None)
     other = tmp_path / "other.yaml"
     other.write_text(RECIPE.replace("always: true", "always: false"))
     assert curate.main(["--recipe", str(other), "--out", str(whole)]) == 0
@@ -206,7 +206,7 @@ def test_the_judge_by_logprob_is_the_models_own_odds(tmp_path):
     )  # fmt: skip
     decisions = models.by_judge(items, spec, tmp_path / "parts")
     scores = [s for n in range(3) for s in Parts(tmp_path / "parts").read(n)["score"]]
-    loaded, _ = models._opened(spec.model)
+    loaded, _ = models.open_model(spec.model)
     for item, decision, score in zip(items, decisions, scores):
         prompt = PromptEncoder(loaded.tokenizer, spec.prompt).encode(item.problem().question)
         logprobs = []

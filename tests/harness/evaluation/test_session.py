@@ -92,7 +92,7 @@ def test_a_smaller_cap_is_served_by_what_is_on_file(out, tmp_path, monkeypatch):
     import shutil
 
     shutil.copytree(out, tmp_path / "copy")
-    monkeypatch.setattr(Evaluator, "_complete", None)
+    monkeypatch.setattr(Evaluator, "complete", None)
     run(*SAMPLED, "--max-tokens", 20, "--out", tmp_path / "copy")
     assert record_of(tmp_path / "copy", "sums-2x2", 20)["truncated_from"]["max_completion_tokens"] == 48
 
@@ -127,7 +127,7 @@ def test_scoring_again_sees_another_reference(out, tmp_path, capsys):
 
 def test_an_interrupted_evaluation_continues_with_the_next_part(out, tmp_path, monkeypatch):
     """Killed while the third part is sampled: the first two are not sampled again, and the result is the same."""
-    real, asked = Evaluator._complete, []
+    real, asked = Evaluator.complete, []
 
     def dying(self, problems, prompts, chosen):
         if len(asked) == 2:
@@ -140,10 +140,10 @@ def test_an_interrupted_evaluation_continues_with_the_next_part(out, tmp_path, m
         return real(self, problems, prompts, chosen)
 
     arguments = [*SAMPLED, "--max-tokens", "48", "--out", str(tmp_path)]
-    monkeypatch.setattr(Evaluator, "_complete", dying)
+    monkeypatch.setattr(Evaluator, "complete", dying)
     assert evaluate.main(arguments) == 130
     assert len(list(tmp_path.rglob("part-*.parquet"))) == 2
-    monkeypatch.setattr(Evaluator, "_complete", noting)
+    monkeypatch.setattr(Evaluator, "complete", noting)
     assert evaluate.main(arguments) == 0
     everyone = [i for part in asked for i in part]
     assert len(everyone) == len(set(everyone)) == 18
@@ -155,7 +155,7 @@ def test_an_interrupted_evaluation_continues_with_the_next_part(out, tmp_path, m
 
 @pytest.mark.parametrize(("first", "then"), [("8", "16"), ("16", "8")])
 def test_continued_in_parts_of_another_size_every_question_is_asked(first, then, tmp_path, monkeypatch):
-    real, done = Evaluator._complete, []
+    real, done = Evaluator.complete, []
 
     def dying(self, *arguments):
         if done:
@@ -164,9 +164,9 @@ def test_continued_in_parts_of_another_size_every_question_is_asked(first, then,
         return real(self, *arguments)
 
     arguments = ["--model", "tiny", "--benchmarks", "sums:2x2@12", "--samples", "2", "--max-tokens", "16"]
-    monkeypatch.setattr(Evaluator, "_complete", dying)
+    monkeypatch.setattr(Evaluator, "complete", dying)
     assert evaluate.main([*arguments, "--out", str(tmp_path / "cut"), "--part-rows", first]) == 130
-    monkeypatch.setattr(Evaluator, "_complete", real)
+    monkeypatch.setattr(Evaluator, "complete", real)
     for where in ("cut", "whole"):
         run(*arguments, "--out", tmp_path / where, "--part-rows", then)
     cut, whole = (samples_of(tmp_path / where, "sums-2x2", 16) for where in ("cut", "whole"))

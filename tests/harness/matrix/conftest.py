@@ -144,7 +144,7 @@ def ablate(monkeypatch, capsys):
     """Runs the ablate command in this process, with forked fake workers and no report."""
     monkeypatch.setattr(matrix, "make_executor", lambda name: ForkExecutor())
     monkeypatch.setattr(scheduler, "BACKOFF_SECONDS", 0.05)
-    monkeypatch.setattr(matrix, "_report", lambda _: print("reported"))
+    monkeypatch.setattr(matrix, "report_matrix", lambda _: print("reported"))
     # The provenance of a fork is the test's: asking git and the driver each time would take most of the time.
     monkeypatch.setattr(provenance, "collect", lambda: {"device": "fake", "commit": "0"})
 

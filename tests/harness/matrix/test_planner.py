@@ -401,7 +401,7 @@ def test_what_is_on_file_takes_no_more_room(planned):
 
 def test_a_disk_without_room_is_told_before_runs_start(grid, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 1e-6)
-    monkeypatch.setattr(matrix_module, "_report", lambda _: None)
+    monkeypatch.setattr(matrix_module, "report_matrix", lambda _: None)
     matrix = prepare(str(grid), tmp_path / "out")
     assert matrix_module.execute(matrix, [sys.executable, fake_worker.__file__]) == 0
     told = capsys.readouterr().out

@@ -107,13 +107,13 @@ def test_plain_answers_start_no_process_and_are_fast():
         checks = checker.check_many(pairs)
         assert time.process_time() - start < 2.0  # measured: 0.3 s
         assert sum(check.correct for check in checks) == 2000
-        assert all(worker._process is None for worker in checker._workers)
+        assert all(worker.process is None for worker in checker.workers)
 
 
 def test_a_worker_killed_from_outside_is_replaced():
     with AnswerChecker(timeout_seconds=20) as checker:
         assert checker.check(boxed("1+x"), "x+1").correct
-        process = checker._workers[0]._process
+        process = checker.workers[0].process
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -124,7 +124,7 @@ def test_a_worker_killed_from_outside_is_replaced():
 def test_a_fork_killed_from_outside_costs_no_answer_its_verdict():
     with AnswerChecker(timeout_seconds=20) as checker:
         assert checker.check(boxed("1+x"), "x+1").correct
-        fork = checker._workers[0]._fork
+        fork = checker.workers[0].fork_pid
         assert fork is not None
         os.kill(fork, signal.SIGKILL)
         assert checker.check(boxed("\\frac{2y}{2}"), "y").correct
@@ -138,7 +138,7 @@ def test_a_crash_is_not_remembered_and_a_timeout_is(monkeypatch):
             asked.append(request["answer"])
             return {"failure": reasons[min(len(asked), len(reasons)) - 1]}
 
-        monkeypatch.setattr(checker._workers[0], "ask", ask)
+        monkeypatch.setattr(checker.workers[0], "ask", ask)
         reasons = ["crashed the checker"]
         for _ in range(2):
             assert checker.check(boxed("2+y"), "x+1").reason == "crashed the checker"
@@ -152,7 +152,7 @@ def test_a_crash_is_not_remembered_and_a_timeout_is(monkeypatch):
 def test_time_that_a_worker_stands_still_is_not_its_answers():
     with AnswerChecker(timeout_seconds=0.5) as checker:
         assert checker.check(boxed("1+x"), "x+1").correct
-        fork = checker._workers[0]._fork
+        fork = checker.workers[0].fork_pid
         assert fork is not None
         os.kill(fork, signal.SIGSTOP)
         waking = threading.Timer(1.0, os.kill, (fork, signal.SIGCONT))
@@ -166,8 +166,8 @@ def test_workers_end_with_their_checker():
     with AnswerChecker(timeout_seconds=20, workers=2) as checker:
         checks = checker.check_many([(boxed(f"{i}+x"), f"x+{i}") for i in range(6)])
         assert all(check.correct for check in checks)
-        started = [worker._process.pid for worker in checker._workers if worker._process is not None]
-        forks = [worker._fork for worker in checker._workers if worker._fork is not None]
+        started = [worker.process.pid for worker in checker.workers if worker.process is not None]
+        forks = [worker.fork_pid for worker in checker.workers if worker.fork_pid is not None]
     assert started
     assert len(forks) == len(started)
     deadline = time.monotonic() + 5

@@ -74,18 +74,18 @@ def test_a_hostile_answer_is_wrong_and_costs_little_time(checker, kind, gold):
 def wait_until_ready(checker: AnswerChecker) -> None:
     """The first worker imports before it answers: that time is not this answer's."""
     assert checker.check("\\boxed{y+2}", "2+y").correct
-    checker._memo.clear()
+    checker.forget()
 
 
 def test_the_next_answer_after_a_hang_does_not_wait_for_imports(checker):
     wait_until_ready(checker)
-    process = checker._workers[0]._process
+    process = checker.workers[0].process
     for number in range(3):
         assert checker.check(f"\\boxed{{{HOSTILE['power tower']}+{number}}}", "x+1").reason
         start = time.monotonic()
         assert checker.check(f"\\boxed{{x+{number}+1}}", f"{number}+1+x").correct
         assert time.monotonic() - start < 1.0
-    assert checker._workers[0]._process is process
+    assert checker.workers[0].process is process
 
 
 def test_the_checker_still_works_afterwards(checker):
@@ -98,7 +98,7 @@ def test_memory_is_bounded(checker):
     check = checker.check("\\boxed{2^{2^{33}} \\cdot 3}", "x+1")
     assert not check.correct
     wait_until_ready(checker)
-    process = checker._workers[0]._process
+    process = checker.workers[0].process
     assert process is not None
     (fork,) = psutil.Process(process.pid).children()
     assert fork.memory_info().rss < 1 << 30

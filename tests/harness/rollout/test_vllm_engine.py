@@ -90,7 +90,7 @@ def test_logprobs_are_the_trainers_at_the_sampling_temperature(setup, temperatur
 
 def test_more_prompts_than_one_batch_of_vllm_holds(setup):
     """With a part of a prompt in a batch, vLLM would set back the request's generator, which fails on a CPU."""
-    core = setup.engine._awake()._llm.llm_engine.vllm_config.scheduler_config
+    core = setup.engine.awake().llm.llm_engine.vllm_config.scheduler_config
     # Each begins in its own way, so that none finds its blocks in the cache; the last ones do not fit whole.
     length, encode = 64, setup.loaded.tokenizer.encode
     count = core.max_num_batched_tokens // length + 2
@@ -179,7 +179,7 @@ def test_sync_brings_every_weight_over(setup):
 
 
 def test_weights_that_do_not_arrive_are_told(setup, monkeypatch):
-    core = setup.engine._core
+    core = setup.engine.core
     with torch.no_grad():
         setup.policy.get_input_embeddings().weight.mul_(2)
     monkeypatch.setattr(core, "load_weights", lambda weights, shared: None)
@@ -196,7 +196,7 @@ def test_a_crash_inside_the_engine_costs_no_completion(setup):
     setup.engine.update_weights()
     sampling = Sampling(40, 1.0)
     first = setup.engine.generate(setup.requests, sampling)
-    runner = setup.engine._core._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    runner = setup.engine.core.llm.llm_engine.model_executor.driver_worker.worker.model_runner
     forward, calls = runner.execute_model, []
 
     def failing(*args, **kwargs):
@@ -247,7 +247,7 @@ def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
     engine = setup.build(VllmSpec(placement="own", cache_gib=0.25))
     try:
         assert_alike(engine.generate(setup.requests, sampling), here)
-        process = engine._core.process
+        process = engine.core.process
         long = [Request(r.prompt_ids, derive_seed("long", i)) for i, r in enumerate(setup.requests * 5)]
         killer = threading.Thread(target=lambda: (time.sleep(0.3), os.kill(process.pid, signal.SIGKILL)))
         killer.start()
@@ -258,14 +258,14 @@ def test_an_engine_of_its_own_survives_a_kill_in_mid_step(setup):
         assert_alike(completions, setup.engine.generate(long, sampling))
     finally:
         engine.close()
-    assert engine._core is None
+    assert engine.core is None
 
 
 def test_a_resting_engine_holds_neither_cache_nor_packed_weights_and_wakes_as_it_was(setup):
     sampling = Sampling(40, 1.0)
     setup.engine.update_weights()
     first, restarts = setup.engine.generate(setup.requests, sampling), setup.engine.restarts
-    runner = setup.engine._core._llm.llm_engine.model_executor.driver_worker.model_runner
+    runner = setup.engine.core.llm.llm_engine.model_executor.driver_worker.model_runner
     assert all(module.cpu_linear for module in linears(runner))
     caches = runner.kv_caches
     for cache in caches:
@@ -311,7 +311,7 @@ def test_an_embedding_as_vllm_lays_it_is_the_policys_own(setup):
             before = embedding.detach().clone()
             engine.update_weights()
             assert engine.mismatch < 1e-4
-            runner = engine._core._llm.llm_engine.model_executor.driver_worker.model_runner
+            runner = engine.core.llm.llm_engine.model_executor.driver_worker.model_runner
             assert runner.get_model().model.embed_tokens.weight.data_ptr() == embedding.data_ptr()
             engine.generate(setup.requests, Sampling(4))
             assert torch.equal(embedding, before)
@@ -360,7 +360,7 @@ def test_an_engine_that_fails_to_rest_is_built_anew(setup, monkeypatch):
     engine = setup.build(VllmSpec(cache_gib=0.1))
     try:
         first = engine.generate(setup.requests, sampling)
-        monkeypatch.setattr(engine._core, "sleep", lambda level: 1 / 0)
+        monkeypatch.setattr(engine.core, "sleep", lambda level: 1 / 0)
         engine.sleep()
         assert engine.restarts == 1
         assert engine.generate(setup.requests, sampling) == first

@@ -135,7 +135,7 @@ def test_a_longer_run_ends_the_same_whatever_was_kept(job, finished, longer, tmp
     folder.prune_finished(job, frozenset())
     store = Store(tmp_path / "out")
     estimator = Estimator(store, [more], {job.run_id: resolve_model(job.recipe.model)}, hardware())
-    to_train = estimator._steps_to_train(more)
+    to_train = estimator.steps_to_train(more)
     ran(more, tmp_path / "out")
     made = [record["step"] for record in folder.attempt(2).steps()]
     # A step that is checkpointed is written twice, the second time with what that took.

