@@ -10,20 +10,22 @@ from harness.rewards.spelling import unwrapped
 
 _CHOICE = re.compile(
     r"(?:\\text\{)?\s*(?:(?i:option|choice|answer)\s*:?\s*)?(?:\\text\{)?\s*(?:"
-    r"\(\s*(?:\\text\{\s*)?(?P<enclosed>[A-Za-z])\s*\}?\s*\)|(?P<marked>[A-Za-z])\s*(?:\}\s*)?[.:)](?![.\d])|(?P<alone>[A-Z])(?=\s*\}?\s*$))"
+    r"[(\[]\s*(?:\\text\{\s*)?(?P<enclosed>[A-Za-z])\s*\}?\s*[)\]]|(?P<marked>[A-Za-z])\s*(?:\}\s*)?[.:)](?![.\d])|(?P<alone>[A-Z])(?=\s*\}?\s*$))"
     r"\s*[.:,]?\s*\}?\s*[.:,]?(?P<beside>.*)",
     re.DOTALL,
 )
 _OTHER_CHOICE = re.compile(
     r"\(\s*[A-J]\s*\)|(?:^|\b(?:and|or|,))\s*(?:\\text\{)?\s*\(?[A-J]\)?\s*\}?\s*$|\b(?:and|or)\b"
 )
+_BOLD_THEN_SPACE = re.compile(r"^\s*\\text(?:bf|it|rm)?\{\s*([A-J])\s*\}\s*(?:\\q?quad(?![A-Za-z])|\\ |~)")
 _LETTERS = frozenset("ABCDEFGHIJ")
 
 
 @lru_cache(maxsize=4096)
 def read_choice(text: str) -> Choice | None:
     """The choice that an answer names, `(C)\\ 12`, `C. 5`, `\\text{C: } 5` `C`; None where it names none or two."""
-    raw = re.sub(r"\\[,;:! ]|~|\\quad", " ", unwrapped(text))
+    raw = _BOLD_THEN_SPACE.sub(r"(\1) ", unwrapped(text))
+    raw = re.sub(r"\\[,;:! ]|~|\\q?quad", " ", raw)
     raw = re.sub(
         r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|boldsymbol|bm|mbox|operatorname)\s*\{",
         r"\\text{",
@@ -56,6 +58,19 @@ def same_time(gold: str, answer: str) -> bool | None:
         return None
     if not any(m[4] or m[2].startswith("0") for m in (first, second)):
         return None
-    clocks = [(int(m[1]), int(m[2]), int(m[3] or 0)) for m in (first, second)]
-    halves = [(m[4] or "").lower() for m in (first, second)]
-    return clocks[0] == clocks[1] and (halves[0] == halves[1] or not all(halves))
+    (early, known), (late, both_known) = _clock(first), _clock(second)
+    if (known and both_known) or not (first[4] or second[4]):
+        return early == late
+    return (early - late) % HALF_DAY_SECONDS == 0
+
+
+HALF_DAY_SECONDS = 12 * 3600
+
+
+def _clock(match: re.Match[str]) -> tuple[int, bool]:
+    """Seconds since midnight, and whether the half of the day is known: of 19:30 it is, of 7:30 it is not."""
+    hours, half = int(match[1]), (match[4] or "").lower()
+    seconds = int(match[2]) * 60 + int(match[3] or 0)
+    if half and 1 <= hours <= 12:
+        return (hours % 12 + 12 * (half == "p")) * 3600 + seconds, True
+    return hours * 3600 + seconds, hours == 0 or hours > 12

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from harness.rewards.choices import read_choice, same_time
-from harness.rewards.exact import as_number, as_words, is_rounding, normalised, scattered, spaced
+from harness.rewards.exact import agree, as_number, as_words, normalised, scattered, spaced, value_of
 from harness.rewards.forms import (
     Based,
     Combined,
@@ -35,6 +35,8 @@ from harness.rewards.units import Unit
 
 _DECIMAL = re.compile(r"[+-]?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
 """The commonest answers, which need no reading."""
+_SPACED_COMMA = re.compile(r",\s")
+"""Where some commas have a space behind them, those without one may group thousands: 1,000, 2,000."""
 
 
 class NeedsAlgebra(Exception):
@@ -89,9 +91,14 @@ def same(gold: str, answer: str, algebra: Algebra | None) -> bool:
         return verdict
     comparison = _Comparison(algebra)
     reference = read(gold, attached=False)
-    listed = isinstance(reference, Several) and "," in answer
     # In a reference 5m is a product, and then its letter is no unit in the answer either.
-    return comparison.same(reference, read(answer, listed=listed, symbols=letters(reference)))
+    symbols = letters(reference)
+    if isinstance(reference, Several) and "," in answer:
+        if comparison.same(reference, read(answer, listed=True, symbols=symbols)):
+            return True
+        if not _SPACED_COMMA.search(answer):
+            return False
+    return comparison.same(reference, read(answer, symbols=symbols))
 
 
 def _squashed(text: str) -> str:
@@ -205,7 +212,7 @@ class _Comparison:
             return False
         for side in sides[:-1]:
             if isinstance(side, Quantity) and not _variable(side) and isinstance(sides[-1], Quantity):
-                plain = _plain(side.text)
+                plain = value_of(side.text)
                 if plain is None and not self.algebra.is_number(side.text):
                     continue
                 if not self._quantities(replace(sides[-1], unit=None), replace(side, unit=None)):
@@ -350,9 +357,9 @@ class _Comparison:
         if first == second:
             return self._equal(gold.text, given.text)
         factor = second / first
-        plain = _plain(gold.text), _plain(given.text)
+        plain = value_of(gold.text), value_of(given.text)
         if plain[0] is not None and plain[1] is not None:
-            return _agree(plain[0][0], plain[1][0] * factor, plain[0][1], plain[1][1])
+            return agree(plain[0][0], plain[1][0] * factor, plain[0][1], plain[1][1])
         return self._equal(
             gold.text, f"\\frac{{{factor.numerator}}}{{{factor.denominator}}} \\cdot ({given.text})"
         )
@@ -360,22 +367,10 @@ class _Comparison:
     def _equal(self, gold: str, given: str) -> bool:
         if gold == given:
             return True
-        first, second = _plain(gold), _plain(given)
+        first, second = value_of(gold), value_of(given)
         if first is None or second is None:
             return self.algebra.equal(gold, given)
-        return _agree(first[0], second[0], first[1], second[1])
-
-
-def _agree(first: Fraction, second: Fraction, first_decimal: bool, second_decimal: bool) -> bool:
-    if first == second or first_decimal == second_decimal:
-        return first == second
-    return is_rounding(first, second) if first_decimal else is_rounding(second, first)
-
-
-def _plain(text: str) -> tuple[Fraction, bool] | None:
-    """The value of a plain number, and whether it is a decimal."""
-    number = as_number(normalised(text))
-    return None if number is None else (number, "." in text or "10^{-" in text)
+        return agree(first[0], second[0], first[1], second[1])
 
 
 def _variable(form: Form) -> bool:

@@ -104,7 +104,8 @@ def as_words(text: str) -> str | None:
     if all(word.lower() in _NOT_VERBAL for word in words):
         return None
     spoken = " ".join(_TOKEN.findall(_TEXT.sub(r"\1", laid_out).casefold())).rstrip(". ")
-    return re.sub(r"(?<=[a-z]{3}) !$", "", spoken)
+    spoken = re.sub(r"(?<=[a-z]{3}) !$", "", spoken)
+    return "does not exist" if spoken == "dne" else re.sub(r"^(?:an?|the) (?=[a-z]{3})", "", spoken)
 
 
 def as_number(normal: str) -> Fraction | None:
@@ -172,6 +173,19 @@ def is_rounding(shown: Fraction, exact: Fraction, *, endless: bool | None = None
     if digits >= 15 and error <= abs(exact) / 10**14:
         return True
     return 2 * error <= unit or (abs(shown) < abs(exact) and error < unit)
+
+
+def value_of(text: str) -> tuple[Fraction, bool] | None:
+    """The value of a plain number, and whether it is a decimal; None for anything else."""
+    number = as_number(normalised(text))
+    return None if number is None else (number, "." in text or "10^{-" in text)
+
+
+def agree(first: Fraction, second: Fraction, first_decimal: bool, second_decimal: bool) -> bool:
+    """Whether two plain numbers are the same, or the decimal among them a rounding of the other."""
+    if first == second or first_decimal == second_decimal:
+        return first == second
+    return is_rounding(first, second) if first_decimal else is_rounding(second, first)
 
 
 def _last_place(value: Fraction) -> int:

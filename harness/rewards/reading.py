@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
+from harness.rewards.compound import SPOKEN, compound
 from harness.rewards.exact import as_words, base_of
 from harness.rewards.forms import (
     COMPLEXES,
@@ -46,13 +47,7 @@ _NAMED = {
             "theemptyset",
             "nullset",
             "thenullset",
-            "nosolution",
-            "nosolutions",
         ),
-        EMPTY,
-    ),
-    **dict.fromkeys(
-        ("norealsolution", "norealsolutions", "therearenosolutions", "thereisnosolution", "theemptyset"),
         EMPTY,
     ),
     **dict.fromkeys(
@@ -66,6 +61,7 @@ _NAMED = {
     **dict.fromkeys(("\\mathbb{N}", "allnaturalnumbers", "naturalnumbers"), NATURALS),
     **dict.fromkeys(("\\mathbb{C}", "allcomplexnumbers", "complexnumbers"), COMPLEXES),
 }
+_NO_SOLUTION = re.compile(r"(?:there(?:is|are|exists?))?no(?:real)?(?:solutions?|roots?)(?:exists?)?")
 _SIGN = re.compile(
     r"\\(leq|geq|neq|approx|in|notin|equiv|subset|subseteq|to|rightarrow|mapsto)(?![A-Za-z])|[<>=]"
 )
@@ -130,19 +126,22 @@ class _Reader:
 
     def form(self, text: str, depth: int) -> Form:
         text = _trimmed(text)
-        if (named := _NAMED.get(_squashed(text))) is not None:
+        squashed = _squashed(text)
+        if (named := EMPTY if _NO_SOLUTION.fullmatch(squashed) else _NAMED.get(squashed)) is not None:
             return Named(named)
         if depth > MAX_DEPTH:
             return Quantity(text)
         if (based := base_of(text)) is not None:
             digits, base = based
             return Quantity(digits) if base == 10 else Based(digits, base)
+        if (told := compound(text)) is not None:
+            return Quantity(*told)
         structure = self._structure(text, depth)
         if structure is not None and not _verbal(structure):
             return structure
         words = as_words(text)
         if words is not None and self._quantity(text) is None:
-            return Words(words)
+            return Quantity(str(SPOKEN[words])) if words in SPOKEN else Words(words)
         return structure or self._leaf(text)
 
     def _structure(self, text: str, depth: int) -> Form | None:
@@ -173,18 +172,23 @@ class _Reader:
         return Several(tuple(self._entries([part for row in rows for part in row], depth)))
 
     def _conditions(self, text: str, parts: list[str], depth: int) -> Form | None:
-        """Inequalities of one variable joined by `and` or `or`; None for anything else."""
+        """Inequalities of one variable joined by `and`, `or`, the comma of `x > 0, x ≠ 1`; else None."""
+        separator = _AND
+        if len(parts) == 1 and "\\neq" in text:
+            separator, parts = _COMMA, _split(text, _COMMA)
+            if not any("\\neq" not in part for part in parts):
+                return None
         if len(parts) < 2 or not all(_INEQUALITY.search(part) and "," not in part for part in parts):
             return None
         if len(set(re.findall(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])", " ".join(parts)))) != 1:
             return None
         joints: list[str] = []
-        _split(text, _AND, joints)
+        _split(text, separator, joints)
         if len(joints) != len(parts) - 1:
             return None
         form = self.form(parts[0], depth + 1)
         for joint, part in zip(joints, parts[1:], strict=True):
-            operator = "\\cap" if re.search("and|land|wedge", joint) else "\\cup"
+            operator = "\\cap" if re.search("and|land|wedge|[,;]", joint) else "\\cup"
             form = Combined(operator, (form, self.form(part, depth + 1)))
         return form
 

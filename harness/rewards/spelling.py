@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
@@ -11,7 +12,7 @@ MAX_EXPONENT = 3000
 """Numbers with a larger power of ten are left as they stand, and are then not read."""
 
 DEGREE = "°"
-WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 
 _SYMBOLS = {
     **{
@@ -38,9 +39,8 @@ _SYMBOLS = {
         "∪": "\\cup ",
         "∩": "\\cap ",
         "∈": "\\in ",
-        "ℝ": "\\mathbb{R}",
-        "²": "^{2}",
-        "³": "^{3}",
+        **{double: f"\\mathbb{{{letter}}}" for double, letter in zip("ℝℤℚℕℂ", "RZQNC", strict=True)},
+        "→": "\\to ",
         "…": "\\ldots ",
     },
     **{
@@ -50,18 +50,21 @@ _SYMBOLS = {
         "º": "°",
         "˚": "°",
         "µ": "μ",
-        "½": "\\frac{1}{2}",
-        "¼": "\\frac{1}{4}",
-    },
-    **{
-        "¾": "\\frac{3}{4}",
-        "⅓": "\\frac{1}{3}",
-        "⅔": "\\frac{2}{3}",
         "\u00a0": " ",
         "\u202f": " ",
         "\u2009": " ",
     },
 }
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
+_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙᵢⱼₖ]+")
+_ONE_SIGN_FRACTION = re.compile("[½¼¾⅐-⅞]")
+_ROOT_SIGN = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]))")
+_ANNOUNCED = re.compile(
+    r"(?P<opened>\\(?:text(?:bf|it|rm)?|mathrm|mbox)\s*\{)?\s*(?:the\s+)?(?:final\s+|correct\s+)?answer"
+    r"\s*(?:is\s*:?(?![A-Za-z])|:)\s*(?P<closed>\}?)\s*(?=\S)",
+    re.IGNORECASE,
+)
+"""Words that only say that the answer follows."""
 _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -84,7 +87,20 @@ _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:varnothing|empty)(?![A-Za-z])", r"\\emptyset "),
         (r"\\(?:approxeq|simeq|thickapprox|doteq|sim|thicksim)(?![A-Za-z])", r"\\approx "),
         (r"\\(?:backslash|smallsetminus)(?![A-Za-z])", r"\\setminus "),
-        (r"\\(?:imath|mathring\{\\imath\})(?![A-Za-z])", "i"),
+        (r"\\(?:textcolor|color)\s*\{[^{}]*\}", ""),
+        (r"\\(?:underline|uline)\s*(?:\{([^{}]*)\}|(?=\{))", r"\1"),
+        (r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}\\]*)\}", r"\1\\text{ \2}"),
+        (r"\\ang\s*\{([^{};]*)\}", r"\1\\degree "),
+        (r"\\num\s*\{([^{}]*)\}", r"\1"),
+        (r"\{:\}", ":"),
+        (r"\\log\s*_\s*(?:e(?![A-Za-z])|\{\s*(?:e|\\mathrm\{e\})\s*\})", r"\\ln "),
+        (r"\\([ij])math(?![A-Za-z])", r"\1"),
+        (r"\\mathring\{i\}", "i"),
+        (
+            r"\\(?:hat|vec|widehat)\s*\{?\s*(?:\\(?:mathbf|boldsymbol|bm)\s*\{\s*([ijk])\s*\}|([ijk])(?![A-Za-z]))\s*\}?",
+            r" \1\2 ",
+        ),
+        (r"per\s+cent(?![A-Za-z])", "percent"),
         (r"\\(?:lg)(?![A-Za-z])", r"\\log "),
         (r"\\(?:tg)(?![A-Za-z])", r"\\tan "),
         (r"\\mathbb\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),
@@ -116,8 +132,17 @@ _BOLD_SET = re.compile(
 _LONE_BACKSLASH = re.compile(r"(?<!\\)\\$")
 _MICRO = re.compile(r"\\mu\s*\\text\{\s*")
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
-_GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|,\s*\\!\s*|\\,|\\!|\s)\d{3})+)(?![\d])", re.ASCII)
-_COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]|\.\d+,)", re.ASCII)
+_GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|,\s*\\!\s*|\\,|\\!|'|\s)\d{3})+)(?![\d])", re.ASCII)
+_CONTINENTAL = re.compile(
+    r"(?<![\d.,])(?P<whole>\d{1,3}(?:(?:\.\d{3}){2,}|(?:(?:\s|\\,)\d{3}){2,}(?=,)))(?:,(?P<rest>\d+))?(?![\d,]|\.\d)",
+    re.ASCII,
+)
+"""At least two groups of three behind dots or spaces: no other number is written so."""
+_DOTTED = re.compile(r"(\.\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", re.ASCII)
+_REVERSED = re.compile(r"(?P<low>[\[\](])(?P<inside>[^\[\]()]*[,;][^\[\]()]*)(?P<high>[\[\])])")
+_COMMA_IN_WORDS = re.compile(r"\\text\{\s*([,;])\s*\}")
+_UNIT_AND = re.compile(r"(\d\s*)\\text\{([^{},]*[^{}\s,]),?\s+(and|or)\s*\}")
+_COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\S|\.\d+,)", re.ASCII)
 _REPEATING = re.compile(
     r"(?<![\w.])(\d*)\.(\d*)(?:\\(?:overline|bar|dot|overbar)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d+)\))(?!\d)",
     re.ASCII,
@@ -142,7 +167,10 @@ def spelled(text: str, *, listed: bool = False) -> str:
         text: an answer.
         listed: whether commas separate entries even where they could group thousands, as in 376,625.
     """
-    text = unwrapped(text)
+    text = _ONE_SIGN_FRACTION.sub(_vulgar, unwrapped(text))
+    text = _RAISED.sub(lambda m: f"^{{{_plain_digits(m[0])}}}", text)
+    text = _LOWERED.sub(lambda m: f"_{{{_plain_digits(m[0])}}}", text)
+    text = _ROOT_SIGN.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
     for symbol, latex in _SYMBOLS.items():
         text = text.replace(symbol, latex)
     text = text.replace("\\$", "\x00")
@@ -154,9 +182,12 @@ def spelled(text: str, *, listed: bool = False) -> str:
         text = pattern.sub(replacement, text)
     text = _repeatedly(_UPRIGHT, _upright, _repeatedly(_ITALIC, _italic, text))
     text = _MICRO.sub(r"\\text{μ", _DEGREES.sub(DEGREE, text))
+    text = _REVERSED.sub(_parenthesised, _COMMA_IN_WORDS.sub(r"\1 ", text))
+    text = _UNIT_AND.sub(r"\1\\text{\2}\\text{ \3 }", text)
+    text = _CONTINENTAL.sub(_english, text)
     text = _GROUPED.sub(_joined, text)
     text = _SPACES.sub(" ", text).replace("\\!", "")
-    text = _REPEATING.sub(_repeating, text)
+    text = _REPEATING.sub(_repeating, _DOTTED.sub(r"\1\\overline{\2\3\4}", text))
     text = _CONTINUED.sub(_continued, text)
     text = _X_TIMES_TEN.sub(r"\\times ", text)
     text = _TIMES_TEN.sub(lambda m: f"\\times 10^{{{m[1] or m[2]}}}", text)
@@ -165,8 +196,10 @@ def spelled(text: str, *, listed: bool = False) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """An answer without the signs of mathematics mode around it, and without a full stop at its end."""
+    """An answer without mathematics mode or bold type around it, `the answer is` and a last full stop."""
     text = text.strip()
+    if (announced := _ANNOUNCED.match(text)) and bool(announced["closed"]) <= bool(announced["opened"]):
+        text = ("" if announced["closed"] else announced["opened"] or "") + text[announced.end() :]
     for _ in range(3):
         for opening, closing in WRAPPERS:
             if (
@@ -216,6 +249,28 @@ def _upright(match: re.Match[str]) -> str:
     if re.fullmatch(r"[\d.,+\-/\s]*\d[\d.,+\-/\s]*", inside):
         return inside
     return f"\\text\x01{inside}\x02"
+
+
+def _plain_digits(text: str) -> str:
+    """Raised and lowered digits and signs as they stand on the line."""
+    return unicodedata.normalize("NFKC", text).replace("−", "-")
+
+
+def _vulgar(match: re.Match[str]) -> str:
+    """A fraction of one sign, `⅜`."""
+    above, below = unicodedata.normalize("NFKC", match[0]).split("\N{FRACTION SLASH}")
+    return f"\\frac{{{above}}}{{{below}}}"
+
+
+def _parenthesised(match: re.Match[str]) -> str:
+    """An open end of an interval as a parenthesis: `]0,1[` as (0,1)."""
+    low, high = match["low"].replace("]", "("), match["high"].replace("[", ")")
+    return f"{low}{match['inside']}{high}"
+
+
+def _english(match: re.Match[str]) -> str:
+    """A number without its groups, and with a decimal point."""
+    return re.sub(r"[^\d]", "", match["whole"]) + (f".{match['rest']}" if match["rest"] else "")
 
 
 def _joined(match: re.Match[str]) -> str:
