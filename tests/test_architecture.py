@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -55,8 +56,13 @@ def modules():
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
+@functools.cache
 def imports(path):
-    """Every module that a file imports, at its top or inside functions, but not for type checkers alone."""
+    """(module, line) of everything that a file imports, at its top or in functions, but for type checkers alone."""
+    return tuple(_imports(path))
+
+
+def _imports(path):
     tree = ast.parse(path.read_text())
     typing_only = {
         inner
