@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness.spec.known_datasets import with_known_fields
-from harness.spec.section import Listed, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from harness.spec.section import Added, Listed, NonNegativeInt, PositiveFloat, PositiveInt, Runtime, Section
 
 
 class _Source(Section):
@@ -16,7 +16,7 @@ class _Source(Section):
 
     weight: PositiveFloat = 1.0
     """Share of this source in the mix, relative to the others."""
-    quota: PositiveInt | None = None
+    quota: Annotated[PositiveInt | None, Added(before=None)] = None
     """Questions of this source in the mix; null for a share by `weight` of what the quotas leave of `data.size`."""
 
 
@@ -31,18 +31,18 @@ class _Tabled(_Source):
     """Column with the question; null for the one that is called `question`, `problem` or `prompt`."""
     answer: str | None = None
     """Column with the reference answer; null for the first of `answer`, `final_answer`, `solution` that is there."""
-    answer_pattern: str | None = None
+    answer_pattern: Annotated[str | None, Added(before=None)] = None
     """Where the reference stands in the answer's column, if that holds solutions: `gsm8k` for what follows the last
     `####`, `boxed` for what is in the last `\\boxed{}`, or a regular expression whose one group is the reference,
     in its last match; null where the column holds the reference itself."""
-    drop_invalid: bool = False
+    drop_invalid: Annotated[bool, Runtime] = False
     """Drop rows that cannot be used (no question, no answer, an answer that is neither text nor a number, nothing
     found by the pattern) and count them; otherwise such a row is an error before anything runs."""
-    difficulty_column: str | None = None
+    difficulty_column: Annotated[str | None, Added(before=None)] = None
     """Column with each question's difficulty, such as a grade or a measured pass rate; null for none."""
-    difficulty: Annotated[tuple[str, ...], Listed] | None = None
+    difficulty: Annotated[Annotated[tuple[str, ...], Listed] | None, Added(before=None)] = None
     """Difficulty labels to keep; null for all of them."""
-    difficulty_range: Annotated[tuple[float, float], Listed] | None = None
+    difficulty_range: Annotated[Annotated[tuple[float, float], Listed] | None, Added(before=None)] = None
     """Lowest and highest difficulty to keep, both included, where the column holds numbers; null for all."""
 
     @field_validator("answer_pattern")
@@ -95,7 +95,7 @@ class FileSource(_Tabled):
     """A local file of rows, by its suffix: `.jsonl`, `.json`, `.csv` (each also as `.gz`) or `.parquet`."""
 
     source: Literal["file"]
-    path: str
+    path: Annotated[str, Runtime]
     """Path, relative to the current folder."""
 
 
@@ -110,7 +110,7 @@ class HubSource(_Tabled):
     """Dataset configuration."""
     split: str = "train"
     """Split name."""
-    revision: str | None = None
+    revision: Annotated[str | None, Runtime] = None
     """Hub revision: a commit, tag or branch."""
 
     @model_validator(mode="before")
@@ -123,7 +123,7 @@ class ChampSource(_Source):
     """CHAMP, 270 competition problems, from the package `champ-dataset`."""
 
     source: Literal["champ"]
-    difficulty: Annotated[tuple[str, ...], Listed] | None = None
+    difficulty: Annotated[Annotated[tuple[str, ...], Listed] | None, Added(before=None)] = None
     """Categories to keep; null for all of them."""
 
 

@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from harness.spec.data import SourceSpec
 from harness.spec.prompt import PromptSpec
-from harness.spec.section import Listed, NonNegativeFloat, NonNegativeInt, PositiveInt, Section
+from harness.spec.section import Listed, NonNegativeFloat, NonNegativeInt, PositiveInt, Runtime, Section
 
 
 class BenchmarkSpec(Section):
     """A fixed set of held-out questions."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), Runtime]
     """Name in tables."""
     source: SourceSpec
     """Where the questions come from; generated sources give questions disjoint from training."""
@@ -41,7 +41,7 @@ class EvaluateSpec(Section):
     """Seed of the samples: common to all cells, so that paired differences share their random numbers."""
     prompt: PromptSpec | None = None
     """Another prompt than in training; null for the same."""
-    base: bool = True
+    base: Annotated[bool, Runtime] = True
     """Evaluate the untrained model (step 0) once, for all cells that start from it."""
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import BudgetSpec, HardwareSpec, LintSpec, VerdictSpec
-from harness.spec.identity import RUNTIME_FIELDS
+from harness.spec.identity import RECIPE
 from harness.spec.recipe import Recipe
 from harness.spec.section import Listed, NonNegativeInt, Section
 from harness.spec.source import Located, Path_, nearest, read_yaml
@@ -268,7 +268,7 @@ def _sets(data: Any, path: Path_) -> bool:
 
 def _sets_steps_alone(level: Level) -> bool:
     fields = {dotted(path) for path in _leaves(level.patch.data)}
-    knobs = {name for name in RUNTIME_FIELDS if name.startswith(("training.", "rollout."))}
+    knobs = {name for name in RECIPE.runtime if name.startswith(("training.", "rollout."))}
     return "training.steps" in fields and fields - {"training.steps"} <= knobs
 
 

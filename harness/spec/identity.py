@@ -1,7 +1,7 @@
 """What makes two runs the same run: a versioned hash of classified fields of the resolved recipe.
 
-Every field of every section is either part of a run's identity or a runtime knob; a test fails until a new
-field is classified. Content counts, names don't: the model and the data enter as fingerprints of what they hold.
+Every field of every section is part of a run's identity, unless it is marked `Runtime` where it is declared. Content
+counts, names don't: the model and the data enter as fingerprints of what they hold.
 """
 
 from __future__ import annotations
@@ -10,178 +10,66 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_origin
+
+from pydantic import BaseModel
 
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.prompt import PromptSpec
 from harness.spec.recipe import Recipe
+from harness.spec.section import Added, Runtime, sections_in
 
 VERSION = 1
 """Raised when the same recipe would train differently than before."""
 
-IDENTITY_FIELDS = frozenset(
-    {
-        "model.dtype",
-        "data.sources[].source",
-        "data.sources[].terms",
-        "data.sources[].digits",
-        "data.sources[].family",
-        "data.sources[].params",
-        "data.sources[].dataset",
-        "data.sources[].config",
-        "data.sources[].split",
-        "data.sources[].question",
-        "data.sources[].answer",
-        "data.sources[].answer_pattern",
-        "data.sources[].weight",
-        "data.sources[].quota",
-        "data.sources[].difficulty",
-        "data.sources[].difficulty_column",
-        "data.sources[].difficulty_range",
-        "data.size",
-        "data.seed",
-        "prompt.format",
-        "prompt.chat_template",
-        "prompt.template_args",
-        "prompt.system",
-        "prompt.template",
-        "prompt.max_tokens",
-        "rollout.engine",
-        "rollout.prompts_per_step",
-        "rollout.completions_per_prompt",
-        "rollout.max_completion_tokens",
-        "rollout.temperature",
-        "rollout.top_p",
-        "reward.functions[].name",
-        "reward.functions[].weight",
-        "reward.functions[].params",
-        "reward.normalization",
-        "advantage.scale",
-        "advantage.epsilon",
-        "objective.loss",
-        "objective.clip_low",
-        "objective.clip_high",
-        "objective.beta",
-        "objective.aggregation",
-        "objective.cispo_max",
-        "objective.delta",
-        "objective.entropy_bonus",
-        "objective.importance",
-        "objective.importance_cap",
-        "objective.kl",
-        "objective.kl_ratio",
-        "objective.mask_truncated",
-        "objective.max_length",
-        "objective.ratio_level",
-        "objective.sapo_tau_neg",
-        "objective.sapo_tau_pos",
-        "objective.top_entropy_quantile",
-        "objective.vespo_k_neg",
-        "objective.vespo_k_pos",
-        "objective.vespo_lambda_neg",
-        "objective.vespo_lambda_pos",
-        "optimizer.learning_rate",
-        "optimizer.schedule",
-        "optimizer.schedule_steps",
-        "optimizer.warmup_steps",
-        "optimizer.min_learning_rate_ratio",
-        "optimizer.betas",
-        "optimizer.epsilon",
-        "optimizer.weight_decay",
-        "optimizer.max_grad_norm",
-        "training.steps",
-        "training.inner_epochs",
-        "training.minibatches",
-        "training.logprob_temperature",
-        "model.lora",
-        "rollout.zero_spread",
-        "rollout.max_resamples",
-        "optimizer.name",
-        "optimizer.decay_fraction",
-        "stability.patience",
-        "stability.reference_steps",
-        "stability.max_rollbacks",
-        "stability.non_finite.policy",
-        "stability.length.policy",
-        "stability.length.collapse_ratio",
-        "stability.length.explosion_ratio",
-        "stability.entropy.policy",
-        "stability.entropy.minimum",
-        "stability.entropy.maximum",
-        "stability.repetition.policy",
-        "stability.repetition.ngram_tokens",
-        "stability.repetition.maximum",
-        "stability.language.policy",
-        "stability.language.maximum",
-        "stability.kl.policy",
-        "stability.kl.maximum",
-    }
-)
-"""Recipe fields that change the experiment; `[]` stands for every element of a list."""
 
-RUNTIME_FIELDS = frozenset(
-    {
-        "model.name",
-        "model.revision",
-        "model.attention",
-        "model.liger",
-        "data.sources[].path",
-        "data.sources[].revision",
-        # A row that cannot be used is an error where it is not dropped: what is trained on is the same either way.
-        "data.sources[].drop_invalid",
-        "training.microbatch_tokens",
-        "training.packing",
-        "rollout.vllm.placement",
-        "rollout.vllm.devices",
-        "rollout.vllm.memory_utilization",
-        "rollout.vllm.cache_gib",
-        "rollout.vllm.sleep_level",
-        "rollout.vllm.max_sequences",
-        "rollout.vllm.cuda_graphs",
-        "training.checkpoint_every",
-        "training.keep",
-        "training.gradient_checkpointing",
-    }
-)
-"""Recipe fields that change speed, memory or names, not the experiment. Fingerprints stand for what is named."""
+@dataclass(frozen=True)
+class Marks:
+    """How the fields of a section count, by dotted name; `[]` stands for every element of a list.
 
-LATER_FIELDS: dict[str, Any] = {
-    "data.sources[].answer_pattern": None,
-    "prompt.format": "chat",
-    "prompt.chat_template": None,
-    "prompt.template_args": {},
-    "data.sources[].quota": None,
-    "data.sources[].difficulty": None,
-    "data.sources[].difficulty_column": None,
-    "data.sources[].difficulty_range": None,
-    "reward.normalization": "none",
-    "optimizer.schedule_steps": None,
-    "training.logprob_temperature": None,
-    "model.lora": None,
-    "rollout.zero_spread": "keep",
-    "rollout.max_resamples": 3,
-    "optimizer.name": "adamw",
-    "optimizer.decay_fraction": 0.2,
-    "stability.patience": 3,
-    "stability.reference_steps": 5,
-    "stability.max_rollbacks": 2,
-    "stability.non_finite.policy": "stop",
-    "stability.length.policy": "continue",
-    "stability.length.collapse_ratio": 0.2,
-    "stability.length.explosion_ratio": 4.0,
-    "stability.entropy.policy": "continue",
-    "stability.entropy.minimum": 0.002,
-    "stability.entropy.maximum": 8.0,
-    "stability.repetition.policy": "continue",
-    "stability.repetition.ngram_tokens": 16,
-    "stability.repetition.maximum": 0.3,
-    "stability.language.policy": "continue",
-    "stability.language.maximum": 0.05,
-    "stability.kl.policy": "continue",
-    "stability.kl.maximum": 2.0,
-}
-"""Fields that came after version 1, with the value that does what was done before them. At that value a field is
-left out of the identity, so that runs made before it keep theirs."""
+    Attributes:
+        identity: fields that hold no section and are not marked `Runtime`.
+        runtime: fields marked `Runtime`.
+        before: of the fields marked `Added`, the value at which they are left out.
+    """
+
+    identity: frozenset[str]
+    runtime: frozenset[str]
+    before: dict[str, object]
+
+
+def marks(section: type[BaseModel], prefix: str = "") -> Marks:
+    """The marks of a section's fields, and of those of the sections in it.
+
+    Raises:
+        TypeError: a field is marked in one member of a union, and otherwise in another.
+    """
+    identity, runtime, before = set[str](), set[str](), dict[str, object]()
+    for name, field in section.model_fields.items():
+        dotted = prefix + name
+        inner = sections_in(field.annotation)
+        if Runtime in field.metadata:
+            runtime.add(dotted)
+            continue
+        if (added := next((m for m in field.metadata if isinstance(m, Added)), None)) is not None:
+            before[dotted] = added.before
+        if not inner:
+            identity.add(dotted)
+        joint = "[]." if get_origin(field.annotation) in (tuple, list) else "."
+        for part in (marks(below, dotted + joint) for below in inner):
+            identity |= part.identity
+            runtime |= part.runtime
+            before |= part.before
+    if unclear := identity & runtime:
+        raise TypeError(f"marked Runtime in one section and not in another: {', '.join(sorted(unclear))}")
+    return Marks(frozenset(identity), frozenset(runtime), before)
+
+
+RECIPE = marks(Recipe)
+"""How the fields of a recipe count."""
+
+EVALUATION = marks(EvaluateSpec)
+"""How the fields of an evaluation count."""
 
 FOUND_COLUMNS: dict[str, dict[str, str]] = {
     "file": {"question": "question", "answer": "answer"},
@@ -248,8 +136,8 @@ def _experimental(data: Any, name: str = "") -> Any:
         kept = {
             key: (_experimental(value, below[key]), value)
             for key, value in data.items()
-            if below[key] not in RUNTIME_FIELDS
-            and not (below[key] in LATER_FIELDS and value == LATER_FIELDS[below[key]])
+            if below[key] not in RECIPE.runtime
+            and not (below[key] in RECIPE.before and value == RECIPE.before[below[key]])
         }
         # A section of which nothing is left came later as a whole; what was empty from the start stays.
         return {key: part for key, (part, value) in kept.items() if part != {} or value == {}}
@@ -323,15 +211,17 @@ def evaluation_identity(
     evaluate: EvaluateSpec, benchmark: BenchmarkSpec, prompt: PromptSpec, *, benchmark_fingerprint: str
 ) -> Identity:
     """Identity of what is measured, apart from on which checkpoint."""
-    settings = evaluate.model_dump(mode="json", exclude={"benchmarks", "base", "prompt"})
+    knobs = {name for name in EVALUATION.runtime if "." not in name}
+    settings = evaluate.model_dump(mode="json", exclude={"benchmarks", "prompt", *knobs})
     asked = _prompt_fields(evaluate.prompt or prompt)
     del asked["prompt.max_tokens"]
+    named = {name.rpartition(".")[2] for name in EVALUATION.runtime if name.startswith("benchmarks[].")}
+    own = benchmark.model_dump(mode="json", exclude=named)
+    own["source"] = _experimental([own["source"]], "data.sources")[0]
     fields = {
         **settings,
         **asked,
-        "benchmark.source": _experimental([benchmark.source.model_dump(mode="json")], "data.sources")[0],
-        "benchmark.questions": benchmark.questions,
-        "benchmark.seed": benchmark.seed,
+        **{f"benchmark.{name}": value for name, value in own.items()},
         "benchmark.content": benchmark_fingerprint,
     }
     return _identity("evaluation", fields)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from harness.spec.section import PositiveInt, Section
+from harness.spec.section import Added, PositiveInt, Section
 
 
 class PromptSpec(Section):
     """How a question becomes a prompt."""
 
-    format: Literal["chat", "raw"] = "chat"
+    format: Annotated[Literal["chat", "raw"], Added(before="chat")] = "chat"
     """`chat`: `template` is the user's message in a chat template. `raw`: `template` itself is the prompt, for base
     models; the tokenizer's beginning-of-text token goes before it where the tokenizer puts one before plain text, and
     nothing else is added."""
-    chat_template: str | None = None
+    chat_template: Annotated[str | None, Added(before=None)] = None
     """With `chat`: a chat template in place of the model's own, as text in jinja2's language or as a file that holds
     one. A file is read with the recipe; its content counts, not its path. Null for the model's own."""
-    template_args: dict[str, Any] = {}
+    template_args: Annotated[dict[str, Any], Added(before={})] = {}
     """With `chat`: variables for the chat template, such as `{enable_thinking: false}`."""
     system: str | None = None
     """With `chat`: system message; none if null."""

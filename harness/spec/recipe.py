@@ -11,18 +11,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness.spec.data import DataSpec
+from harness.spec.objective import ObjectiveSpec
 from harness.spec.prompt import PromptSpec
 from harness.spec.section import (
+    Added,
     Fraction,
     Listed,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Runtime,
     Section,
 )
 from harness.spec.stability import StabilitySpec
-from kernels.grpo_loss.objective import Aggregation, Importance, Kl, Loss, Objective, RatioLevel
 
 
 class LoraSpec(Section):
@@ -55,17 +57,17 @@ class LoraSpec(Section):
 class ModelSpec(Section):
     """The model to train. `model: tiny` is short for `model: {name: tiny}`."""
 
-    name: str
+    name: Annotated[str, Runtime]
     """`tiny` (shipped with the harness), a local folder, or a hub id."""
-    revision: str | None = None
+    revision: Annotated[str | None, Runtime] = None
     """Hub revision: a commit, tag or branch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Computation type. Master weights and optimiser moments are float32 in either case."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Annotated[Literal["sdpa", "eager", "flash_attention_2"], Runtime] = "sdpa"
     """Attention implementation in transformers."""
-    lora: LoraSpec | None = None
+    lora: Annotated[LoraSpec | None, Added(before=None)] = None
     """Train low-rank adapters alone, the model without them being the reference policy; null trains all weights."""
-    liger: bool = False
+    liger: Annotated[bool, Runtime] = False
     """Liger's kernels for RMSNorm, SwiGLU and rotary embeddings; needs a GPU and liger-kernel."""
 
 
@@ -76,22 +78,22 @@ VLLM_MAX_TEMPERATURE = 2.0
 class VllmSpec(Section):
     """Where and how vLLM runs, with `engine: vllm`."""
 
-    placement: Literal["colocated", "own"] = "colocated"
+    placement: Annotated[Literal["colocated", "own"], Runtime] = "colocated"
     """`colocated` shares the trainer's device and sleeps during the update, one engine for each training process;
     `own` is one engine for all of them, in a process of its own, on `devices`."""
-    devices: Annotated[tuple[NonNegativeInt, ...], Listed] = ()
+    devices: Annotated[tuple[NonNegativeInt, ...], Listed, Runtime] = ()
     """With `own`: the GPU of the engine, by index; empty for the trainer's. The paper's layout on four GPUs is three
     that train and `[3]` here."""
-    memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.35
+    memory_utilization: Annotated[float, Field(gt=0, le=1), Runtime] = 0.35
     """Share of a GPU's memory that vLLM takes, weights included."""
-    cache_gib: PositiveFloat = 1.0
+    cache_gib: Annotated[PositiveFloat, Runtime] = 1.0
     """Room for keys and values on a CPU, in GiB."""
-    sleep_level: Literal[0, 1, 2] = 1
+    sleep_level: Annotated[Literal[0, 1, 2], Runtime] = 1
     """Colocated, while the update runs: 0 keeps everything in place, 1 moves the weights to the host and drops the
     cache, 2 drops both, as 1 does on a CPU."""
-    max_sequences: PositiveInt = 256
+    max_sequences: Annotated[PositiveInt, Runtime] = 256
     """Sequences decoded together."""
-    cuda_graphs: bool = True
+    cuda_graphs: Annotated[bool, Runtime] = True
     """Capture CUDA graphs at the start; never on a CPU."""
 
 
@@ -112,10 +114,10 @@ class RolloutSpec(Section):
     """Sampling temperature; the trained log-probs are of the same tempered distribution."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling threshold."""
-    zero_spread: Literal["keep", "drop", "resample"] = "keep"
+    zero_spread: Annotated[Literal["keep", "drop", "resample"], Added(before="keep")] = "keep"
     """Groups whose rewards are all equal: `keep` counts them in the means of the loss, `drop` leaves them out,
     `resample` draws other prompts in their place (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2)."""
-    max_resamples: NonNegativeInt = 3
+    max_resamples: Annotated[NonNegativeInt, Added(before=3)] = 3
     """With `resample`: extra rounds of prompts in a step at most; what is short then stays short."""
 
     @property
@@ -140,7 +142,7 @@ class RewardSpec(Section):
 
     functions: Annotated[tuple[RewardFunctionSpec, ...], Listed, Field(min_length=1)]
     """The functions and their weights."""
-    normalization: Literal["none", "group"] = "none"
+    normalization: Annotated[Literal["none", "group"], Added(before="none")] = "none"
     """`group` centres each function's values within their group and divides by their deviation before they are
     weighted and summed (GDPO, arXiv 2601.05242), so that a weight means the same whatever a function's range."""
 
@@ -161,70 +163,6 @@ class AdvantageSpec(Section):
     """Added to the standard deviation."""
 
 
-class ObjectiveSpec(Section):
-    """The GRPO loss variant: the fields of `kernels.grpo_loss.Objective`, which says what each one means."""
-
-    loss: Loss = "dapo"
-    """Loss variant."""
-    ratio_level: RatioLevel = "auto"
-    """Importance ratio by token or by sequence; `auto` is what the variant means."""
-    aggregation: Aggregation = "auto"
-    """How token losses become one number; `auto` is what the variant means."""
-    max_length: PositiveInt | None = None
-    """L_max of dr_grpo; null for the rollout's `max_completion_tokens`."""
-    clip_low: float = 0.2
-    """Lower clipping range ε_low of the importance ratio."""
-    clip_high: float = 0.2
-    """Upper clipping range ε_high of the importance ratio."""
-    delta: float | None = None
-    """Two-sided cap of the ratio for negative advantages."""
-    cispo_max: float = 5.0
-    """ε_max of CISPO."""
-    sapo_tau_pos: float = 1.0
-    """Temperature of SAPO's gate for positive advantages."""
-    sapo_tau_neg: float = 1.05
-    """Temperature of SAPO's gate for other advantages."""
-    vespo_k_pos: float = 2.0
-    """Exponent of VESPO's weight for non-negative advantages."""
-    vespo_lambda_pos: float = 3.0
-    """Rate of VESPO's weight for non-negative advantages."""
-    vespo_k_neg: float = 3.0
-    """Exponent of VESPO's weight for negative advantages."""
-    vespo_lambda_neg: float = 2.0
-    """Rate of VESPO's weight for negative advantages."""
-    beta: float = 0.0
-    """Weight of the KL term against the reference policy; no reference model is held at 0."""
-    kl: Kl = "k3"
-    """KL estimator."""
-    kl_ratio: bool = False
-    """Multiply the KL by the importance ratio."""
-    importance: Importance = "none"
-    """Correction by the ratio of the trainer's to the rollout engine's probabilities."""
-    importance_cap: float = 3.0
-    """Cap of the importance weight."""
-    entropy_bonus: float = 0.0
-    """Weight of the mean entropy."""
-    top_entropy_quantile: float | None = None
-    """Share of tokens, highest entropy first, that keep their policy term."""
-    mask_truncated: bool = False
-    """Leave truncated completions out of the loss."""
-
-    @model_validator(mode="after")
-    def _valid(self) -> ObjectiveSpec:
-        # The rules stand in one place, the kernel's own dataclass; the cap is not known here.
-        values = self.model_dump()
-        Objective(**{**values, "max_length": self._max_length(values["max_length"] or 1)})
-        return self
-
-    def _max_length(self, cap: int) -> int | None:
-        fixed = self.aggregation == "fixed_length" or (self.aggregation == "auto" and self.loss == "dr_grpo")
-        return (self.max_length or cap) if fixed else self.max_length
-
-    def objective(self, *, cap: int) -> Objective:
-        """The kernel's objective under a length cap of `cap` tokens."""
-        return Objective(**{**self.model_dump(), "max_length": self._max_length(cap)})
-
-
 FULL_LEARNING_RATE = 1e-6
 """Default rate for training all weights: trl's, and Open-RS's (arXiv 2503.16219)."""
 LORA_LEARNING_RATE = 1e-5
@@ -236,19 +174,19 @@ tasks, reinforcement learning included (LoRA Without Regret, Schulman et al., 20
 class OptimizerSpec(Section):
     """AdamW and its schedule."""
 
-    name: Literal["adamw", "adamw_8bit"] = "adamw"
+    name: Annotated[Literal["adamw", "adamw_8bit"], Added(before="adamw")] = "adamw"
     """`adamw_8bit` keeps the moments in 8 bits (arXiv 2110.02861); it needs a GPU and bitsandbytes."""
     learning_rate: PositiveFloat = FULL_LEARNING_RATE
     """Peak learning rate; with `model.lora` the default is 1e-5, since adapters want about ten times the rate."""
     schedule: Literal["constant", "wsd", "linear", "cosine"] = "constant"
     """Shape after warm-up; `wsd` is constant and falls linearly over the last `decay_fraction` of the steps. Only a
     constant schedule lets cells of different lengths share a run; others fork where their rates part."""
-    schedule_steps: PositiveInt | None = None
+    schedule_steps: Annotated[PositiveInt | None, Added(before=None)] = None
     """Length of the schedule; null for `training.steps`. Where it is given, shorter cells are checkpoints of a
     schedule of so many steps, and share a run."""
     warmup_steps: NonNegativeInt = 0
     """Steps of linear warm-up from zero."""
-    decay_fraction: Fraction = 0.2
+    decay_fraction: Annotated[Fraction, Added(before=0.2)] = 0.2
     """Share of the schedule's steps over which `wsd` falls to its floor."""
     min_learning_rate_ratio: Fraction = 0.0
     """Floor of the falling schedules, as a share of the peak."""
@@ -275,22 +213,22 @@ class TrainingSpec(Section):
     """Passes over each step's completions (μ)."""
     minibatches: PositiveInt = 1
     """Optimiser updates per pass."""
-    microbatch_tokens: PositiveInt = 16384
+    microbatch_tokens: Annotated[PositiveInt, Runtime] = 16384
     """Tokens in one forward and backward pass, padding included; changes memory and speed, not the gradient."""
-    packing: Literal["auto", "padded", "packed"] = "auto"
+    packing: Annotated[Literal["auto", "padded", "packed"], Runtime] = "auto"
     """`packed` lays sequences end to end without padding, and runs a prompt once for all its completions (under
     flash-attention once for each); `padded` fills up to the longest; `auto` packs where that is faster. Speed and
     memory differ, the gradient does so by rounding alone."""
-    logprob_temperature: PositiveFloat | None = None
+    logprob_temperature: Annotated[PositiveFloat | None, Added(before=None)] = None
     """Temperature of the trained log-probs; null for the rollout's, at which the completions were sampled. Another
     value trains another distribution than was sampled from, as Open-RS did."""
-    checkpoint_every: PositiveInt | None = None
+    checkpoint_every: Annotated[PositiveInt | None, Runtime] = None
     """Steps between checkpoints besides those at the step levels, for resuming."""
-    keep: Keep = "resumable"
+    keep: Annotated[Keep, Runtime] = "resumable"
     """What stays on disk of a run that is done: `resumable`, the weights at each step level and the last optimiser
     state, so that a longer run goes on from there; `weights`, these alone; `nothing`, so that another benchmark, or a
     longer run, trains it anew."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Runtime] = False
     """Recompute activations in the backward pass."""
 
 

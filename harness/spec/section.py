@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -28,3 +31,31 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Runtime:
+    """Marks a field that changes speed, memory or names, not the experiment: `Annotated[int, Runtime]`.
+
+    Every field without this mark is part of the identity of a run, or of an evaluation.
+    """
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks an identity field that came after version 1 of the identity: `Annotated[int | None, Added(before=None)]`.
+
+    Attributes:
+        before: the value that does what was done before the field was there. At that value the field is left out of
+            the identity, so that runs made before it keep theirs.
+    """
+
+    before: object
+
+
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field of this type may hold, also as members of a union or elements of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType, tuple, list, dict):
+        return [m for part in typing.get_args(annotation) for m in sections_in(part)]
+    return []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from harness.spec.errors import SpecError
-from harness.spec.section import Section
+from harness.spec.section import Section, sections_in
 from harness.spec.source import Located, Path_, dotted, nearest
 
 S = TypeVar("S", bound=Section)
@@ -116,14 +115,6 @@ def known_keys(model: type[BaseModel]) -> list[str]:
     return list(model.model_fields)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType, tuple, list, dict):
-        return [m for part in typing.get_args(annotation) for m in _models_in(part)]
-    return []
-
-
 def _locate(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, type[BaseModel]]:
     """The path in the data that pydantic's `loc` means, and the section that holds its last key.
 
@@ -140,7 +131,7 @@ def _locate(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) -> tu
         if isinstance(key, str) and candidates:
             owner = next((m for m in candidates if key in m.model_fields), candidates[0])
             field = owner.model_fields.get(key)
-            candidates = _models_in(field.annotation) if field else []
+            candidates = sections_in(field.annotation) if field else []
         data = data[key] if (isinstance(data, dict) and key in data) or _indexes(data, key) else None
     return tuple(path), owner
 

@@ -169,7 +169,7 @@ def effective(recipe: Recipe) -> Recipe:
 
 
 def _named(prefix: str) -> set[str]:
-    from harness.spec.recipe import ObjectiveSpec
+    from harness.spec.objective import ObjectiveSpec
 
     return {name for name in ObjectiveSpec.model_fields if name.startswith(prefix)}
 

@@ -18,7 +18,7 @@ from harness.matrix.planning.hardware import Machine
 from harness.matrix.planning.planner import make_plan
 from harness.matrix.planning.start_order import start_order
 from harness.spec.grid import load_grid
-from harness.spec.identity import IDENTITY_FIELDS
+from harness.spec.identity import RECIPE
 from harness.spec.recipe import OptimizerSpec, Recipe, TrainingSpec
 from harness.spec.schedule import SCHEDULE_FIELDS, learning_rate, learning_rates
 from harness.store.atomic import write_json
@@ -130,7 +130,7 @@ def test_every_fork_is_sound_and_none_could_be_later(job, family):
 
 
 def test_what_a_family_may_differ_in_are_fields_of_the_recipe():
-    assert {f"optimizer.{name}" for name in SCHEDULE_FIELDS} < IDENTITY_FIELDS
+    assert {f"optimizer.{name}" for name in SCHEDULE_FIELDS} < RECIPE.identity
     assert set(SCHEDULE_FIELDS) < set(OptimizerSpec.model_fields)
     assert {"steps", "checkpoint_every"} < set(TrainingSpec.model_fields)
     assert {"optimizer", "training", "stability"} < set(Recipe.model_fields)

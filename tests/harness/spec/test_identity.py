@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import types
-import typing
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
+from harness.matrix.execution.run_matrix import prepare
 from harness.spec import identity
 from harness.spec.evaluation import EvaluateSpec
+from harness.spec.grid import load_grid
 from harness.spec.identity import evaluation_identity, run_identity
 from harness.spec.recipe import Recipe
+from harness.spec.section import Added, Listed, Runtime, Section
+
+ROOT = Path(__file__).resolve().parents[3]
 
 RECIPE = {
     "model": "tiny",
@@ -29,45 +35,58 @@ def digest(seed=0, *, model_content="m", data_content="d", **sections):
     return run_identity(recipe, seed, model_fingerprint=model_content, data_fingerprint=data_content).digest
 
 
-def models_in(annotation):
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType, tuple, list):
-        return [m for part in typing.get_args(annotation) for m in models_in(part)]
-    return []
+class Inner(Section):
+    kept: int = 1
+    knob: Annotated[int, Runtime] = 1
 
 
-def listed(annotation):
-    if typing.get_origin(annotation) is typing.Annotated:
-        return listed(typing.get_args(annotation)[0])
-    return typing.get_origin(annotation) in (tuple, list)
+class Outer(Section):
+    plain: float = 0.0
+    later: Annotated[int | None, Added(before=7)] = None
+    one: Inner = Inner()
+    several: Annotated[tuple[Inner, ...], Listed] = ()
+    maybe: Inner | None = None
+    whole: Annotated[Inner, Runtime] = Inner()
 
 
-def field_names(model, prefix=""):
-    names = set()
-    for name, field in model.model_fields.items():
-        below = models_in(field.annotation)
-        if not below or typing.get_origin(field.annotation) is types.UnionType:
-            names.add(prefix + name)
-        for part in below:
-            mark = "[]." if listed(field.annotation) else "."
-            names |= set() if prefix + name in names else field_names(part, prefix + name + mark)
-    return names
+def test_marks_are_read_where_fields_are_declared():
+    """A field counts unless it says otherwise; whoever adds one touches no list."""
+    marks = identity.marks(Outer)
+    assert marks.identity == {"plain", "later", "one.kept", "several[].kept", "maybe.kept"}
+    assert marks.runtime == {"one.knob", "several[].knob", "maybe.knob", "whole"}
+    assert marks.before == {"later": 7}
 
 
-def test_every_recipe_field_is_classified():
-    """A new field fails here until someone decides whether it changes the experiment."""
-    assert not identity.IDENTITY_FIELDS & identity.RUNTIME_FIELDS
-    assert field_names(Recipe) == identity.IDENTITY_FIELDS | identity.RUNTIME_FIELDS
+def test_members_of_a_union_agree_on_what_counts():
+    class Other(Section):
+        knob: int = 1
+
+    class Both(Section):
+        one: Inner | Other = Inner()
+
+    with pytest.raises(TypeError, match=r"one\.knob"):
+        identity.marks(Both)
 
 
-def test_every_evaluation_field_is_classified():
-    found = {
-        n if not n.startswith("benchmarks[].source") else "benchmarks[].source"
-        for n in field_names(EvaluateSpec)
-    }
-    assert not identity.EVALUATION_FIELDS & identity.EVALUATION_RUNTIME_FIELDS
-    assert found == identity.EVALUATION_FIELDS | identity.EVALUATION_RUNTIME_FIELDS
+def test_every_added_field_leaves_the_identity_at_its_former_value():
+    """A recipe that gives each of them its former value has the digest of one that gives none."""
+    assert identity.RECIPE.before.keys() <= identity.RECIPE.identity | {"model.lora"}
+    recipe = Recipe.model_validate(RECIPE).model_dump(mode="json")
+    for name, value in identity.RECIPE.before.items():
+        for holder in holders(recipe, name.split(".")[:-1]):
+            if (key := name.rpartition(".")[2]) in holder:  # not every kind of source has every field
+                holder[key] = value
+    again = Recipe.model_validate(recipe)
+    assert run_identity(again, 0, model_fingerprint="m", data_fingerprint="d").digest == digest()
+
+
+def holders(data, keys):
+    """The mappings at a dotted place; `name[]` stands for every element, where it has the key."""
+    if not keys:
+        return [data]
+    key = keys[0].removesuffix("[]")
+    below = data[key] if keys[0].endswith("[]") else [data[key]]
+    return [holder for part in below for holder in holders(part, keys[1:])]
 
 
 def test_order_of_keys_does_not_count():
@@ -171,6 +190,54 @@ def test_digests_stay_what_they_were():
 
 
 DIGEST = "cb8708fac8f4"
+
+
+def test_the_quickstart_is_the_study_that_was_committed(tmp_path):
+    """Every run and evaluation of the grid has the digest under which its results were published."""
+    published = json.loads((ROOT / "results/studies/quickstart-cpu/plan.json").read_text(encoding="utf-8"))
+    planned = prepare(str(ROOT / "ablations/quickstart.yaml"), tmp_path / "out").plan.to_json()
+    for key in ("run", "evaluation_ids"):
+        assert [job[key] for job in planned["jobs"]] == [job[key] for job in published["jobs"]]
+    assert [c["run"] for c in planned["cells"]] == [c["run"] for c in published["cells"]]
+
+
+def _digests(cells):
+    """Of the runs of some cells, the models and the data left out of account, in one number."""
+    digests = [
+        run_identity(recipe, seed, model_fingerprint="m", data_fingerprint="d").digest
+        for recipe, seed in cells
+    ]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    ("study", "expected"),
+    [
+        ("quickstart-cpu", "7dfcd410db8d"),
+        ("smollm2-cpu", "ac141f04c250"),
+        ("smollm2-vllm-cpu", "bc69f8088c29"),
+    ],
+)
+def test_committed_studies_keep_their_digests(study, expected):
+    """What was resolved when they ran is read today as what it was."""
+    grid = json.loads((ROOT / "results/studies" / study / "grid.resolved.json").read_text(encoding="utf-8"))
+    assert _digests((Recipe.model_validate(c["recipe"]), c["seed"]) for c in grid["cells"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ("gpu-check.yaml", "31af0092c479"),
+        ("open_rs/corrected.yaml", "ff5f5c0d5991"),
+        ("open_rs/experiments.yaml", "e028132dde30"),
+        ("quickstart.yaml", "7dfcd410db8d"),
+        ("smollm2-vllm.yaml", "bc69f8088c29"),
+        ("smollm2.yaml", "ac141f04c250"),
+    ],
+)
+def test_committed_grids_keep_their_digests(grid, expected):
+    cells = load_grid(ROOT / "ablations" / grid).cells
+    assert _digests((cell.recipe, cell.seed) for cell in cells) == expected
 
 
 def test_a_later_field_at_its_old_value_leaves_the_identity_as_it_was():

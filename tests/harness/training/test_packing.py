@@ -11,6 +11,7 @@ from harness.spec.recipe import Recipe
 from harness.training.batch import Sample, micro_batches
 from harness.training.packing import SharedPrompts, choose_packing
 from harness.training.update import Updater
+from kernels.grpo_loss.objective import VARIANTS
 
 CPU = torch.device("cpu")
 
@@ -70,7 +71,7 @@ def gradients_of(model, reference, recipe):
 
 
 OBJECTIVES = [
-    *({"loss": n} for n in ["grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo", "sapo", "luspo", "vespo"]),
+    *({"loss": n} for n in VARIANTS),
     {"loss": "grpo", "beta": 0.3},
     {"loss": "dapo", "mask_truncated": True, "entropy_bonus": 0.01},
     {"loss": "dapo", "top_entropy_quantile": 0.4},

@@ -6,10 +6,12 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from kernels.grpo_loss.objective import VARIANTS, Importance
+from kernels.grpo_loss.objective import VARIANTS, Importance, Kl
 
 LOSSES = tuple(VARIANTS)
+CLIPPED = tuple(name for name, variant in VARIANTS.items() if variant.surrogate == "clip")
 IMPORTANCE = get_args(Importance)
+KLS = get_args(Kl)
 T = 8
 PATTERNS = {
     "full": [1, 1, 1, 1, 1, 1, 1, 1],

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kernels.grpo_loss import Objective, grpo_loss
-from kernels.grpo_loss.objective import VARIANTS
+from tests.kernels.grpo_loss.batches import CLIPPED, IMPORTANCE, LOSSES
 from tests.kernels.grpo_loss.truth import truth
 
 pytestmark = pytest.mark.filterwarnings(
@@ -22,8 +22,6 @@ BOTH = pytest.mark.parametrize("implementation", ["torch", "fused"])
 SHIFTS = (88.0, 89.0, 104.0, -88.0, -89.0, -104.0)
 INPUTS = ("logprob", "old", "reference", "rollout")
 T = 3
-IMPORTANCE = ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
-CLIPPED = ("grpo", "bnpo", "dapo", "dr_grpo", "gspo", "luspo")
 LARGEST = torch.finfo(torch.float32).max
 
 
@@ -97,7 +95,7 @@ def objectives(loss):
 
 
 @BOTH
-@pytest.mark.parametrize("loss", VARIANTS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_are_exact_or_counted(loss, implementation):
     cases, batch = rows()
     for objective in objectives(loss):
@@ -151,7 +149,7 @@ def test_a_clipped_token_has_no_gradient_however_far_it_is(loss, level, log_rati
 
 
 @BOTH
-@pytest.mark.parametrize("loss", VARIANTS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_beyond_fp64_the_limit_stays_the_same(loss, implementation):
     """e^10000 is out of fp64's reach too: the loss is what it was at e^312, or counted as it was."""
     for importance in IMPORTANCE:
@@ -168,7 +166,7 @@ def test_beyond_fp64_the_limit_stays_the_same(loss, implementation):
 
 
 @BOTH
-@pytest.mark.parametrize("loss", VARIANTS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_what_is_not_a_number_is_counted_in_every_input(loss, implementation):
     values = (float("nan"), float("inf"), float("-inf"))
     cases, batch = rows(values, (*INPUTS, "advantages"))

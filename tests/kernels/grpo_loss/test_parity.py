@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kernels.grpo_loss import Objective, grpo_loss
-from tests.kernels.grpo_loss.batches import IMPORTANCE, LOSSES, make_batch, poison
+from tests.kernels.grpo_loss.batches import CLIPPED, IMPORTANCE, KLS, LOSSES, make_batch, poison
 from tests.kernels.grpo_loss.truth import truth
 
 LEVELS = [
@@ -18,8 +18,6 @@ LEVELS = [
     for level in ("token", "sequence")
     if (loss, level) != ("gspo", "token")  # which is grpo; the objective refuses it
 ]
-KLS = ("k1", "k2", "k3", "abs")
-CLIPPED = ("grpo", "bnpo", "dapo", "dr_grpo", "gspo", "luspo")
 # One rounding of the largest term is 6e-8 of it in fp32 and 5e-4 in fp16; a sum of 40 tokens takes a few.
 OWN_TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3}
 

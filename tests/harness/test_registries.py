@@ -1,0 +1,82 @@
+"""One of each thing that can be added, added in the one place that is meant for it and seen at the far end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_python(code: str, *paths: Path) -> str:
+    """What a fresh interpreter prints that looks for modules in `paths` before this tree."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
+    # Started elsewhere: the current folder would come first.
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=paths[0], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def insert(file: Path, after: str, text: str) -> None:
+    """Adds text to a file behind a passage that it holds once."""
+    content = file.read_text(encoding="utf-8")
+    assert content.count(after) == 1, (file, after)
+    file.write_text(content.replace(after, after + text), encoding="utf-8")
+
+
+GRID = """\
+name: gained
+question: Does the factor matter?
+base:
+  model: tiny
+  data: {sources: [{source: sums}]}
+  reward: {functions: [{name: accuracy}]}
+  objective: {loss: grpo}
+axes:
+  factor: {objective.gain: [1.0, 3.0]}
+evaluate: {benchmarks: [{name: easy, questions: 2, source: {source: sums}}]}
+"""
+
+USES_GAIN = """
+import torch
+from harness.spec.grid import load_grid
+from harness.spec.identity import RECIPE, run_identity
+from harness.spec.objective import ObjectiveSpec
+from kernels.grpo_loss import grpo_loss
+
+ids, losses = [], []
+for cell in load_grid("grid.yaml").cells:
+    objective = cell.recipe.objective.objective(cap=8)
+    out = grpo_loss(
+        torch.tensor([[-1.0, -2.0]], requires_grad=True), torch.tensor([2.0]), torch.ones(1, 2, dtype=torch.bool),
+        objective=objective, implementation="torch",
+    )
+    losses.append(float(out.loss))
+    ids.append(run_identity(cell.recipe, 0, model_fingerprint="m", data_fingerprint="d"))
+print(losses)
+print("objective.gain" in ids[0].fields, ids[1].fields["objective.gain"])
+print(ObjectiveSpec.model_fields["gain"].description)
+"""
+
+
+def test_a_parameter_of_the_objective(tmp_path):
+    """Declared in `Objective` and used in the formula, it is a field of grids, of identities, and of the loss."""
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    loss = tmp_path / "kernels" / "grpo_loss"
+    end = 'out of the loss and of its token counts (DAPO, overlong filtering)."""\n'
+    insert(loss / "objective.py", end, '    gain: float = 1.0\n    """Factor on every advantage."""\n')
+    insert(
+        loss / "reference.py",
+        "    log_rho, advantage = applied_log_ratio(x, objective), x.advantage",
+        " * objective.gain",
+    )
+    (tmp_path / "grid.yaml").write_text(GRID, encoding="utf-8")
+    losses, counted, described = run_python(USES_GAIN, tmp_path).splitlines()
+    assert losses == "[-2.0, -6.0]", "on-policy every ratio is 1: the loss is the mean of −gain · A"
+    assert counted == "False 3.0", "at its default it leaves the identity of earlier runs as it was"
+    assert described == "Factor on every advantage."
