@@ -67,7 +67,7 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     from harness.cli.run_options import RunOptions
     from harness.matrix.execution.run_matrix import execute, prepare
     from harness.matrix.execution.scheduler import WORKER
-    from harness.matrix.planning.render import plan_data, print_plan
+    from harness.matrix.planning.render import plan_record, print_plan
 
     options = RunOptions.from_arguments(arguments)
     options.check()
@@ -81,7 +81,7 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
         planning=arguments.dry_run,
     )
     if arguments.dry_run:
-        print_plan(matrix.plan, plan_data(matrix.plan, matrix.estimator, matrix.slots))
+        print_plan(matrix.plan, plan_record(matrix.plan, matrix.estimator, matrix.slots))
         return DONE
     return execute(matrix, [*(WORKER if worker is None else worker), *options.to_argv()])
 

@@ -47,8 +47,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     from harness.cli.grids import grid_file
     from harness.matrix.execution.run_matrix import prepare
     from harness.matrix.planning.explain import explain, find_cell
-    from harness.matrix.planning.render import plan_data, print_plan
+    from harness.matrix.planning.render import plan_record, print_plan
     from harness.store.atomic import to_json
+    from harness.store.schema import written
 
     grid = grid_file(arguments.grid)
     if arguments.probe:
@@ -59,11 +60,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.why is not None:
         print("\n".join(explain(matrix.plan, find_cell(matrix.plan, arguments.why))))
         return DONE
-    data = plan_data(matrix.plan, matrix.estimator, matrix.slots)
+    record = plan_record(matrix.plan, matrix.estimator, matrix.slots)
     if arguments.json:
-        print(to_json(data, indent=1))
+        print(to_json(written("output", record), indent=1))
     else:
-        print_plan(matrix.plan, data)
+        print_plan(matrix.plan, record)
     return DONE
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,15 @@ from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.prompt import PromptSpec
 from harness.spec.seeds import derive_seed
+from harness.store.records import (
+    EvaluationFigures,
+    EvaluationRecord,
+    EvaluationSettings,
+    EvaluationTiming,
+    EvaluationTokens,
+    LongerEvaluation,
+    MemoryPeaks,
+)
 
 PART_ROWS = 1024
 """Completions sampled together and kept together: what an interrupted evaluation may lose."""
@@ -80,7 +89,7 @@ class Evaluator:
         parts: Parts | None = None,
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> tuple[dict[str, Any], pd.DataFrame]:
+    ) -> tuple[EvaluationFigures, pd.DataFrame]:
         """Evaluates on `problems`.
 
         Args:
@@ -91,7 +100,7 @@ class Evaluator:
             progress: told how many of how many questions are sampled.
 
         Returns:
-            The record, and the samples, a row each, in the order question × sample. A completion cut at the cap
+            The figures, and the samples, a row each, in the order question × sample. A completion cut at the cap
             counts as wrong unless it holds a whole answer; the seeds depend on benchmark, question and sample
             alone, so all checkpoints meet the same random numbers.
 
@@ -104,17 +113,14 @@ class Evaluator:
             raw, prompt_tokens, earlier = self._sample(problems, parts or Parts(None), stop, progress)
             samples = scored(raw, self._checker)
         seconds = self._clock.total() + earlier
-        record = self._record(benchmark, samples, prompt_tokens, self._spec.max_completion_tokens)
-        record["timing"] = {
-            "total_seconds": seconds,
-            "tokens_per_second": float(samples["tokens"].sum()) / seconds,
-        }
-        record["memory"] = self._clock.peaks
-        return record, samples
+        timing = EvaluationTiming(
+            total_seconds=seconds, tokens_per_second=float(samples["tokens"].sum()) / seconds
+        )
+        return self._figures(benchmark, samples, prompt_tokens, timing, self._clock.memory()), samples
 
     def shortened(
-        self, benchmark: BenchmarkSpec, record: dict[str, Any], samples: pd.DataFrame
-    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        self, benchmark: BenchmarkSpec, record: EvaluationRecord, samples: pd.DataFrame
+    ) -> tuple[EvaluationFigures, pd.DataFrame]:
         """What `run` gives under this evaluator's cap, from the samples of a longer evaluation.
 
         Args:
@@ -125,34 +131,47 @@ class Evaluator:
         cap = self._spec.max_completion_tokens
         self._clock.reset()
         cut = scored(truncated_to(samples, cap, self._tokenizer), self._checker)
-        made = self._record(benchmark, cut, record["tokens"]["prompt"], cap)
         # What sampling took is in the longer evaluation's record.
-        made["timing"] = {"total_seconds": self._clock.total(), "tokens_per_second": None}
-        made["memory"] = {}
-        # Whether seeds are distinct shows in whole completions.
-        made["repeats"] = record.get("repeats")
-        made["truncated_from"] = {
-            "evaluation_id": record["evaluation_id"],
-            "max_completion_tokens": record["settings"]["max_completion_tokens"],
-        }
+        timing = EvaluationTiming(total_seconds=self._clock.total(), tokens_per_second=None)
+        made = replace(
+            self._figures(benchmark, cut, record.tokens.prompt, timing, {}),
+            # Whether seeds are distinct shows in whole completions.
+            repeats=record.repeats,
+            truncated_from=LongerEvaluation(
+                evaluation_id=record.evaluation_id,
+                max_completion_tokens=record.known_settings.max_completion_tokens,
+            ),
+        )
         return made, cut
 
-    def _record(
-        self, benchmark: BenchmarkSpec, samples: pd.DataFrame, prompt_tokens: int, cap: int
-    ) -> dict[str, Any]:
-        return {
-            "benchmark": benchmark.name,
-            **figures(samples, top_p=self._spec.top_p),
-            "tokens": {"prompt": prompt_tokens, "completion": int(samples["tokens"].sum())},
-            "settings": {
-                **self._spec.model_dump(mode="json", exclude={"benchmarks", "prompt"}),
-                "max_completion_tokens": cap,
-                "prompt": self._prompt.model_dump(mode="json"),
-                "engine": self._engine_name,
-                "part_rows": self._part_rows,
-            },
-            "model_fingerprint": self._fingerprint,
-        }
+    def _figures(
+        self,
+        benchmark: BenchmarkSpec,
+        samples: pd.DataFrame,
+        prompt_tokens: int,
+        timing: EvaluationTiming,
+        memory: Mapping[str, MemoryPeaks],
+    ) -> EvaluationFigures:
+        spec = self._spec
+        return EvaluationFigures(
+            benchmark=benchmark.name,
+            **vars(figures(samples, top_p=spec.top_p)),
+            tokens=EvaluationTokens(prompt=prompt_tokens, completion=int(samples["tokens"].sum())),
+            settings=EvaluationSettings(
+                samples=spec.samples,
+                max_completion_tokens=spec.max_completion_tokens,
+                temperature=spec.temperature,
+                top_p=spec.top_p,
+                seed=spec.seed,
+                base=spec.base,
+                prompt=self._prompt,
+                engine=self._engine_name,
+                part_rows=self._part_rows,
+            ),
+            model_fingerprint=self._fingerprint,
+            timing=timing,
+            memory=memory,
+        )
 
     def _sample(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -18,6 +17,7 @@ from harness.spec.prompt import PromptSpec
 from harness.store.atomic import utc_now
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder
+from harness.store.records import EvaluationFigures, EvaluationRecord, MadeBy
 
 STORED_COLUMNS = (
     *("question_index", "question_id", "question", "gold", "sample", "seed", "text", "truncated", "tokens"),
@@ -38,11 +38,11 @@ def evaluate_into(
     *,
     spec: EvaluateSpec,
     prompt: PromptSpec,
-    provenance: dict[str, Any],
+    made_by: MadeBy,
     problems: Sequence[Problem] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> EvaluationRecord:
     """Evaluates a checkpoint on a benchmark, unless that is on file.
 
     An evaluation under a larger cap that is the same otherwise is cut, not sampled anew.
@@ -55,7 +55,7 @@ def evaluate_into(
         identity: digest of the evaluation's identity.
         spec: the evaluator's settings.
         prompt: the run's prompt.
-        provenance: fields that the record gets besides the figures, such as `run_id` and `attempt`.
+        made_by: who evaluates, for the record.
         problems: the benchmark's questions; loaded if None.
         stop: polled between parts.
         progress: told how many of how many questions are sampled.
@@ -69,49 +69,50 @@ def evaluate_into(
     """
     if (known := folder.evaluation(step, benchmark.name, identity)) is not None:
         return known
-    fields: dict[str, Any] = {
-        "step": step,
-        "evaluation_id": identity,
-        "benchmark_fingerprint": source_fingerprint(benchmark.source),
-        **provenance,
-    }
-    if (dropped := dropped_rows(benchmark.source)) is not None:
-        fields["invalid_rows"] = dropped
-    longer = longer_evaluation(folder, step, benchmark, spec, prompt)
-    if longer is not None:
-        record, samples = evaluator.shortened(benchmark, *longer)
-        record |= fields | {"created_at": utc_now()}
+    fingerprint, dropped = source_fingerprint(benchmark.source), dropped_rows(benchmark.source)
+
+    def save(figures: EvaluationFigures, samples: pd.DataFrame) -> EvaluationRecord:
+        record = EvaluationRecord(
+            **vars(figures),
+            step=step,
+            evaluation_id=identity,
+            benchmark_fingerprint=fingerprint,
+            **vars(made_by),
+            invalid_rows=dropped,
+            created_at=utc_now(),
+        )
         folder.save_evaluation(record, samples)
         return record
+
+    longer = longer_evaluation(folder, step, benchmark, spec, prompt)
+    if longer is not None:
+        return save(*evaluator.shortened(benchmark, *longer))
     unfinished = folder.path / "evaluations" / ".parts" / f"step-{step:06d}.{benchmark.name}.{identity}"
     with parts_for(unfinished) as parts:
-        record, samples = evaluator.run(
-            benchmark, problems or build_benchmark(benchmark), parts=parts, stop=stop, progress=progress
-        )
-        record |= fields | {"created_at": utc_now()}
-        folder.save_evaluation(record, samples)
-    return record
+        questions = problems or build_benchmark(benchmark)
+        return save(*evaluator.run(benchmark, questions, parts=parts, stop=stop, progress=progress))
 
 
 def longer_evaluation(
     folder: RunFolder, step: int, benchmark: BenchmarkSpec, spec: EvaluateSpec, prompt: PromptSpec
-) -> tuple[dict[str, Any], pd.DataFrame] | None:
+) -> tuple[EvaluationRecord, pd.DataFrame] | None:
     """The shortest evaluation on file of which this one is the truncation, with its samples."""
     found = []
     for record in folder.evaluations():
-        cap = record.get("settings", {}).get("max_completion_tokens", 0)
-        if record["step"] != step or record["benchmark"] != benchmark.name:
+        settings = record.settings
+        if record.step != step or record.benchmark != benchmark.name or settings is None:
             continue
-        if cap <= spec.max_completion_tokens or record.get("truncated_from"):
+        cap = settings.max_completion_tokens
+        if cap <= spec.max_completion_tokens or record.truncated_from:
             continue
-        if record["settings"].get("engine") not in EXACT_ENGINES:
+        if settings.engine not in EXACT_ENGINES:
             continue
         same = spec.model_copy(update={"max_completion_tokens": cap})
-        content = record["benchmark_fingerprint"]
+        content = record.benchmark_fingerprint
         if (
             content == source_fingerprint(benchmark.source)
             and evaluation_identity(same, benchmark, prompt, benchmark_fingerprint=content).digest
-            == record["evaluation_id"]
+            == record.evaluation_id
         ):
             found.append((cap, record))
     for _, record in sorted(found, key=lambda pair: pair[0]):
@@ -121,9 +122,9 @@ def longer_evaluation(
     return None
 
 
-def stored_samples(folder: RunFolder, record: dict[str, Any]) -> pd.DataFrame | None:
+def stored_samples(folder: RunFolder, record: EvaluationRecord) -> pd.DataFrame | None:
     """An evaluation's completions, unscored; None where an older version kept no tokens, or they cannot be read."""
-    key = (record["step"], record["benchmark"], record["evaluation_id"])
+    key = (record.step, record.benchmark, record.evaluation_id)
     try:
         return folder.samples(*key, list(STORED_COLUMNS))
     except StoreError:

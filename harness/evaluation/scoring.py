@@ -10,10 +10,11 @@ import pandas as pd
 
 from harness.rewards.answers import AnswerChecker
 from harness.stats.clustered import mean_of_questions, share_interval
-from harness.stats.intervals import Interval, accuracy_interval
+from harness.stats.intervals import accuracy_interval
 from harness.stats.majority import NO_ANSWER, majority_at_k
 from harness.stats.passk import pass_at_k
 from harness.stats.repeats import count_repeats
+from harness.store.records import EvaluatedCompletions, EvaluationScores, RepeatFigures
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128)
 """The k of pass@k and maj@k that are told, as far as there are samples."""
@@ -65,7 +66,7 @@ def _apart(first: complex | None, second: complex | None) -> bool:
     return abs(first - second) > 1e-4 + 0.01 * max(abs(first), abs(second))
 
 
-def figures(samples: pd.DataFrame, *, top_p: float) -> dict[str, Any]:
+def figures(samples: pd.DataFrame, *, top_p: float) -> EvaluationScores:
     """Every figure of an evaluation's scored samples, as it stands in the record.
 
     `intervals` holds the 95 % bounds of each by its dotted name.
@@ -97,29 +98,26 @@ def figures(samples: pd.DataFrame, *, top_p: float) -> dict[str, Any]:
         **{f"completion.{name}": accuracy_interval(tries, values) for name, values in shares.items()},
         "completion.mean_tokens": mean_of_questions(lengths),
     }
-    return {
-        "questions": questions,
-        "samples": count,
-        "correct": int(correct.sum()),
-        "accuracy": float(samples["correct"].mean()),
-        "pass_at_k": {str(k): sum(pass_at_k(count, int(c), k) for c in counts) / questions for k in powers},
-        "majority_at_k": {str(k): float(majorities[k].mean()) for k in powers},
-        "majority_accuracy": float(majorities[count].mean()),
-        "completion": {
-            "mean_tokens": float(samples["tokens"].mean()),
-            "truncated_share": float(samples["truncated"].mean()),
-            "unparsable_share": float(1 - samples["parsable"].mean()),
-        },
-        "repeats": _repeats(samples, top_p),
-        "intervals": {name: _bounds(value) for name, value in intervals.items()},
-    }
+    return EvaluationScores(
+        questions=questions,
+        samples=count,
+        correct=int(correct.sum()),
+        accuracy=float(samples["correct"].mean()),
+        # Summed question by question, as in every record on file: a mean of the array differs in the last digit.
+        pass_at_k={str(k): sum(values.tolist()) / questions for k, values in passes.items()},
+        majority_at_k={str(k): float(majorities[k].mean()) for k in powers},
+        majority_accuracy=float(majorities[count].mean()),
+        completion=EvaluatedCompletions(
+            mean_tokens=float(samples["tokens"].mean()),
+            truncated_share=float(samples["truncated"].mean()),
+            unparsable_share=float(1 - samples["parsable"].mean()),
+        ),
+        repeats=_repeats(samples, top_p),
+        intervals={name: (value.low, value.high) for name, value in intervals.items()},
+    )
 
 
-def _bounds(interval: Interval) -> list[float]:
-    return [interval.low, interval.high]
-
-
-def _repeats(samples: pd.DataFrame, top_p: float) -> dict[str, Any] | None:
+def _repeats(samples: pd.DataFrame, top_p: float) -> RepeatFigures | None:
     """The account of identical samples; None where tokens were not kept."""
     if "token_ids" not in samples.columns or "logprob" not in samples.columns:
         return None
@@ -127,10 +125,10 @@ def _repeats(samples: pd.DataFrame, top_p: float) -> dict[str, Any] | None:
     tokens = [[tuple(int(t) for t in ids) for ids in group["token_ids"]] for group in groups]
     values = [[float(v) for v in group["logprob"]] for group in groups]
     found = count_repeats(tokens, values, top_p=top_p)
-    return {
-        "pairs": found.pairs,
-        "identical_pairs": found.identical,
-        "expected_pairs": found.expected,
-        "p_value": found.p_value,
-        "flagged": found.flagged,
-    }
+    return RepeatFigures(
+        pairs=found.pairs,
+        identical_pairs=found.identical,
+        expected_pairs=found.expected,
+        p_value=found.p_value,
+        flagged=found.flagged,
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,8 +22,10 @@ from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.identity import base_identity, evaluation_identity
 from harness.spec.prompt import PromptSpec
 from harness.spec.recipe import ModelSpec, Recipe, RewardFunctionSpec, RewardSpec, RolloutSpec
-from harness.store.atomic import make_folder
+from harness.store.atomic import make_folder, to_json
 from harness.store.folders import RunFolder, Store
+from harness.store.records import MadeBy
+from harness.store.records.form import to_data
 
 Log = Callable[[str], None]
 
@@ -181,7 +182,7 @@ def _evaluate(
     from harness.rollout.build import build_engine
 
     loaded = load_model(source, session.model, device=choose_device("auto"))
-    provenance = {"run_id": folder.run_id, "model": session.model.name, "provenance": collect()}
+    made_by = MadeBy(run_id=folder.run_id, model=session.model.name, provenance=collect())
     engine = build_engine(session.recipe(), loaded, on_event=lambda kind, message: log(f"{kind}: {message}"))
     with AnswerChecker() as checker, closing(engine):
         for spec, benchmark, identity in todo:
@@ -204,13 +205,13 @@ def _evaluate(
                 identity,
                 spec=spec,
                 prompt=session.prompt,
-                provenance=provenance,
+                made_by=made_by,
                 problems=problems[benchmark.name],
                 progress=_progress(log, name),
             )
-            how = "by truncation" if record.get("truncated_from") else "sampled"
-            log(f"{name}: avg@{record['samples']} {100 * record['accuracy']:.1f} % ({how})")
-            if (record.get("repeats") or {}).get("flagged"):
+            how = "by truncation" if record.truncated_from else "sampled"
+            log(f"{name}: avg@{record.samples} {100 * record.accuracy:.1f} % ({how})")
+            if record.repeats is not None and record.repeats.flagged:
                 log(f"warning: {name}: samples repeat beyond chance; are the seeds used?")
 
 
@@ -223,8 +224,6 @@ def rescore(folder: Path, log: Log) -> int:
 
     Records and samples are rewritten where a verdict changed; otherwise they stay as they are.
     """
-    import pandas as pd
-
     from harness.evaluation.scoring import figures, scored
     from harness.evaluation.tables import evaluations_in
     from harness.rewards.answers import AnswerChecker
@@ -232,24 +231,18 @@ def rescore(folder: Path, log: Log) -> int:
     changed = 0
     with AnswerChecker() as checker:
         for run, record in evaluations_in(folder):
-            key = (record["step"], record["benchmark"], record["evaluation_id"])
-            path = run.path / "evaluations" / f"step-{key[0]:06d}.{key[1]}.{key[2]}.parquet"
-            before = pd.read_parquet(path)
+            settings = record.known_settings
+            before = run.samples(record.step, record.benchmark, record.evaluation_id, None)
             after = scored(before, checker)
-            made = figures(after, top_p=record["settings"]["top_p"])
-            if record.get("truncated_from"):
-                made["repeats"] = record.get("repeats")
+            made = figures(after, top_p=settings.top_p)
+            if record.truncated_from:
+                made = replace(made, repeats=record.repeats)
             differ = int((before["correct"] != after["correct"]).sum())
-            log(f"{record['benchmark']} at {record['settings']['max_completion_tokens']} tokens: "
+            log(f"{record.benchmark} at {settings.max_completion_tokens} tokens: "
                 f"{len(after):,} completions scored again, {differ} differ")  # fmt: skip
             changed += differ
-            new: dict[str, Any] = {**record, **made}
-            if _canonical(new) != _canonical(record):
+            new = replace(record, **vars(made))
+            # Compared as text, in which a NaN equals a NaN.
+            if to_json(to_data(new)) != to_json(to_data(record)):
                 run.save_evaluation(new, after)
     return changed
-
-
-def _canonical(record: dict[str, Any]) -> str:
-    from harness.store.atomic import to_json
-
-    return to_json({key: record[key] for key in sorted(record)})

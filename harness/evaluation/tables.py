@@ -14,8 +14,9 @@ from harness.reporting.tables.base import Column, Table, as_text, as_whole, make
 from harness.spec.errors import SpecError
 from harness.store.atomic import make_folder, read_json, write_text
 from harness.store.folders import RunFolder, Store
+from harness.store.records import EvaluationRecord
 
-Located = tuple[RunFolder, dict[str, Any]]
+Located = tuple[RunFolder, EvaluationRecord]
 """An evaluation: its run's folder and its record."""
 
 _NOTE = (
@@ -34,23 +35,23 @@ def evaluations_in(out: Path) -> list[Located]:
     """
     found = [(run, record) for run in Store(out).runs() for record in run.evaluations()]
     for run, record in found:
-        if "max_completion_tokens" not in record["settings"]:
+        if record.settings is None:
             raise SpecError(
-                f"{run.path}: the evaluation of {record['benchmark']} at step {record['step']} has no settings",
+                f"{run.path}: the evaluation of {record.benchmark} at step {record.step} has no settings",
                 hint="an early version made it: evaluate again, in another folder",
             )
     return sorted(found, key=lambda pair: _order(*pair))
 
 
-def _order(run: RunFolder, record: dict[str, Any]) -> tuple[Any, ...]:
-    cap = record["settings"]["max_completion_tokens"]
-    return (model_name(run, record), record["step"], record["benchmark"], -cap, record["evaluation_id"])
+def _order(run: RunFolder, record: EvaluationRecord) -> tuple[str, int, str, int, str]:
+    cap = record.known_settings.max_completion_tokens
+    return (model_name(run, record), record.step, record.benchmark, -cap, record.evaluation_id)
 
 
-def model_name(run: RunFolder, record: dict[str, Any]) -> str:
+def model_name(run: RunFolder, record: EvaluationRecord) -> str:
     """The model's name: in the record of a single evaluation, else in the run's job."""
-    if "model" in record:
-        return str(record["model"])
+    if record.model is not None:
+        return record.model
     path = run.path / "run.json"
     return str(read_json(path)["recipe"]["model"]["name"]) if path.exists() else run.run_id
 
@@ -82,47 +83,50 @@ def evaluations_table(found: Iterable[Located]) -> Table:
     return Table(made.name, made.title, kept, made.header, made.rows, made.left, made.notes)
 
 
-def _row(run: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
-    settings, completion = record["settings"], record["completion"]
-    bounds = record.get("intervals", {})
-    repeats = record.get("repeats") or {}
+def _row(run: RunFolder, record: EvaluationRecord) -> dict[str, Any]:
+    settings, completion, repeats = record.known_settings, record.completion, record.repeats
+    bounds = record.intervals or {}
     row: dict[str, Any] = {
         "model": model_name(run, record),
-        "step": record["step"],
-        "benchmark": record["benchmark"],
-        "max_completion_tokens": settings["max_completion_tokens"],
-        "questions": record["questions"],
-        "samples": record["samples"],
-        **_figure("accuracy", record["accuracy"], bounds.get("accuracy"), "ci"),
+        "step": record.step,
+        "benchmark": record.benchmark,
+        "max_completion_tokens": settings.max_completion_tokens,
+        "questions": record.questions,
+        "samples": record.samples,
+        **_figure("accuracy", record.accuracy, bounds.get("accuracy"), "ci"),
     }
-    for kind in ("pass_at", "majority_at"):
-        for k, value in record.get(f"{kind}_k", {}).items():
+    for kind, values in (("pass_at", record.pass_at_k), ("majority_at", record.majority_at_k)):
+        for k, value in (values or {}).items():
             row |= _figure(f"{kind}_{k}", value, bounds.get(f"{kind}_k.{k}"))
-    for name, key in (("truncated", "truncated_share"), ("unparsable", "unparsable_share")):
-        row |= _figure(name, completion[key], bounds.get(f"completion.{key}"))
-    mean = completion["mean_tokens"]
+    shares = {"truncated": completion.truncated_share, "unparsable": completion.unparsable_share}
+    for name, value in shares.items():
+        row |= _figure(name, value, bounds.get(f"completion.{name}_share"))
+    mean = completion.mean_tokens
     low, high = bounds.get("completion.mean_tokens") or (math.nan, math.nan)
     row |= {"mean_tokens": mean, "mean_tokens_ci_low": low, "mean_tokens_ci_high": high}
     row["mean_tokens_text"] = f"{formats.number(mean)} [{formats.number(low)}, {formats.number(high)}]"
+    longer = record.truncated_from
     row |= {
-        "identical_pairs": repeats.get("identical_pairs"),
-        "expected_identical_pairs": repeats.get("expected_pairs"),
-        "repeats_flagged": repeats.get("flagged"),
-        "repeats_text": "SEEDS IGNORED?" if repeats.get("flagged") else "" if not repeats else "none",
-        "temperature": settings["temperature"],
-        "top_p": settings["top_p"],
-        "seed": settings["seed"],
-        "engine": settings.get("engine", "transformers"),
-        "system": settings["prompt"]["system"],
-        "template": settings["prompt"]["template"],
-        "truncated_from": (record.get("truncated_from") or {}).get("max_completion_tokens"),
-        "evaluation_id": record["evaluation_id"],
+        "identical_pairs": repeats.identical_pairs if repeats else None,
+        "expected_identical_pairs": repeats.expected_pairs if repeats else None,
+        "repeats_flagged": repeats.flagged if repeats else None,
+        "repeats_text": "" if repeats is None else "SEEDS IGNORED?" if repeats.flagged else "none",
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": settings.seed,
+        "engine": settings.engine or "transformers",
+        "system": settings.prompt.system,
+        "template": settings.prompt.template,
+        "truncated_from": longer.max_completion_tokens if longer else None,
+        "evaluation_id": record.evaluation_id,
         "run": run.run_id,
     }
     return row
 
 
-def _figure(name: str, value: float, bounds: list[float] | None, ends: str | None = None) -> dict[str, Any]:
+def _figure(
+    name: str, value: float, bounds: tuple[float, float] | None, ends: str | None = None
+) -> dict[str, Any]:
     low, high = bounds or (math.nan, math.nan)
     prefix = ends or f"{name}_ci"
     text = f"{formats.points(value)} [{formats.points(low)}, {formats.points(high)}]"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.meters.memory import PeakMemory
+from harness.store.records import MemoryPeaks
 
 
 class PhaseClock:
@@ -58,6 +59,10 @@ class PhaseClock:
         if seconds and source in self.seconds:
             self.seconds[source] -= seconds
             self.seconds[target] = self.seconds.get(target, 0.0) + seconds
+
+    def memory(self) -> dict[str, MemoryPeaks]:
+        """`peaks`, as records hold them."""
+        return {phase: MemoryPeaks(**peak) for phase, peak in self.peaks.items()}
 
     def total(self) -> float:
         """Seconds since the interval began."""

@@ -8,9 +8,10 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from harness.store.records import Provenance
 
 _PACKAGES = (
     "torch",
@@ -30,22 +31,24 @@ class ProvenanceError(RuntimeError):
     """A record may not be written without saying what code made it."""
 
 
-def collect() -> dict[str, Any]:
+def collect() -> Provenance:
     """Commit, dirty flag, package versions, platform, processor, memory, GPUs and command of this process.
 
     Raises:
         ProvenanceError: neither a git checkout nor an installed release says which code this is.
     """
-    return {
-        **_code(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": psutil.cpu_count(logical=True),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "device": ", ".join(gpus()) or _cpu(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
+    commit, dirty = _code()
+    return Provenance(
+        commit=commit,
+        dirty=dirty,
+        versions={"python": platform.python_version(), **_versions()},
+        platform=platform.platform(),
+        cpu=_cpu(),
+        cores=psutil.cpu_count(logical=True),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        device=", ".join(gpus()) or _cpu(),
+        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+    )
 
 
 def _git(*args: str) -> str | None:
@@ -58,12 +61,13 @@ def _git(*args: str) -> str | None:
     return done.stdout.strip()
 
 
-def _code() -> dict[str, Any]:
+def _code() -> tuple[str, bool]:
+    """The commit, and whether it has changes."""
     # Only the checkout that holds this very file counts, not one that the package is installed inside of.
     top = _git("rev-parse", "--show-toplevel")
     if top is not None and Path(top) == _ROOT and (commit := _git("rev-parse", "HEAD")):
         changes = _git("status", "--porcelain", "--untracked-files=no", "--", "harness", "kernels")
-        return {"commit": commit, "dirty": bool(changes)}
+        return commit, bool(changes)
     try:
         distribution = importlib.metadata.distribution("grpo-ablation-harness")
     except importlib.metadata.PackageNotFoundError:
@@ -72,7 +76,7 @@ def _code() -> dict[str, Any]:
         ) from None
     url = json.loads(distribution.read_text("direct_url.json") or "{}")
     commit = url.get("vcs_info", {}).get("commit_id")
-    return {"commit": commit or f"release {distribution.version}", "dirty": False}
+    return commit or f"release {distribution.version}", False
 
 
 def _versions() -> dict[str, str]:

@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.store.records import StepFigures
+from harness.store.records.form import to_data
+
 NAMES = ("tensorboard", "trackio", "wandb")
 """Sinks that the commands know, by the package that each one needs."""
 
@@ -93,12 +96,12 @@ class Sinks:
         for name in names:
             self._try(name, partial(start, name))
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: StepFigures) -> None:
         """Hands a step record's numbers to every sink."""
         if self._open:
-            figures = numbers(record)
+            figures = numbers(to_data(record))
             for name, sink in list(self._open.items()):
-                self._try(name, partial(sink.write, record["step"], figures))
+                self._try(name, partial(sink.write, record.step, figures))
 
     def close(self) -> None:
         """Closes every sink."""

@@ -23,12 +23,13 @@ import pandas as pd
 from harness.regression.errors import CandidateFailed, GateError, MissingBaseline, OtherDevice
 from harness.regression.gate import Finding, Settings
 from harness.regression.measure import Pairs
+from harness.reporting.analysis.performance import memory_column, memory_phases
 from harness.stats.design import Contrast
 from harness.stats.effects import two_way_effects
 from harness.stats.paired import Comparison, Decision, compare, student_interval
 from harness.stats.verdicts import Judgement, Test, VerdictSettings, judge_primary
 from harness.store.errors import StoreError
-from harness.store.study import Study, load_study
+from harness.store.study import STEP, Study, load_study
 
 FLOORS = {"training": 0.10, "memory": 0.05}
 """Least tolerance for figures measured in two separate jobs: other load on the machine, another day."""
@@ -141,7 +142,7 @@ def compare_folders(
         )
     device = _same_device(first, second)
     findings = []
-    for name, column in (("training", "timing.tokens_per_second"), ("memory", None)):
+    for name, column in (("training", STEP.name(lambda r: r.timing.tokens_per_second)), ("memory", None)):
         if name in checks:
             findings += _speed(first, second, name, column, settings)
     if "accuracy" in checks:
@@ -208,7 +209,10 @@ def _figure(steps: pd.DataFrame, column: str | None) -> float:
     if column is not None:
         return float(steps[column].median()) if column in steps else math.nan
     columns = [
-        c for c in steps.columns if c.startswith("memory.") and c.endswith(("resident_gib", "device_gib"))
+        name
+        for phase in memory_phases(steps)
+        for name in (memory_column(phase, "resident_gib"), memory_column(phase, "device_gib"))
+        if name in steps.columns
     ]
     values = steps[columns].apply(pd.to_numeric, errors="coerce") if columns else pd.DataFrame()
     return float(values.max().max()) if values.size else math.nan

@@ -14,6 +14,8 @@ from harness.regression.gate import Finding, Settings, run_gate
 from harness.regression.measure import Commands, Job, Trees
 from harness.regression.report import Verdict
 from harness.regression.revisions import COMMAND, Revision, checked_out, resolve
+from harness.store.records import Provenance
+from harness.store.records.form import to_data
 
 CHECKS = ("kernels", "training", "memory", "accuracy")
 """The checks, in the order in which they run."""
@@ -99,7 +101,7 @@ def compare_revisions(options: Options, log: Callable[[str], None]) -> Verdict:
 def _facts(options: Options, baseline: Revision, candidate: Revision) -> dict[str, Any]:
     from harness.meters.provenance import ProvenanceError, collect
 
-    provenance: dict[str, Any] = {}
+    provenance = Provenance()
     with contextlib.suppress(ProvenanceError):
         provenance = collect()
     return {
@@ -112,7 +114,7 @@ def _facts(options: Options, baseline: Revision, candidate: Revision) -> dict[st
             "threads": options.threads,
             "quick": options.quick,
         },
-        "provenance": provenance,
+        "provenance": to_data(provenance),
     }
 
 

@@ -16,6 +16,7 @@ from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward, has_own_functions
 from harness.rollout.build import build_engine
 from harness.spec.recipe import Recipe
+from harness.store.records import StepFigures
 from harness.training.trainer import Trainer
 
 STILL = 1e-20
@@ -47,7 +48,7 @@ def training_step(recipe_fields: dict[str, Any], device: str) -> tuple[Callable[
         recipe, 0, loaded, build_engine(recipe, loaded), rewards.__enter__(), problems, peak_flops=1e12
     )
 
-    def call() -> dict[str, Any]:
+    def call() -> StepFigures:
         trainer.step = 0
         return trainer.train_step()
 

@@ -12,7 +12,7 @@ from harness.reporting import formats
 from harness.reporting.analysis.analysis import ALL, Analysis
 from harness.reporting.analysis.examples import examples
 from harness.reporting.analysis.pareto import ParetoPoint
-from harness.reporting.analysis.performance import peak
+from harness.reporting.analysis.performance import SECONDS, peak, tokens
 from harness.reporting.analysis.training_events import most_events, step_events
 from harness.reporting.figures.all_figures import ReportFigure
 from harness.reporting.figures.effects_and_costs import front
@@ -22,6 +22,7 @@ from harness.reporting.sources.lint_findings import findings
 from harness.reporting.tables.base import Table
 from harness.reporting.tables.runs import price_words
 from harness.reporting.text.conclusions import Conclusions, best_cell_text, best_of_sentence
+from harness.store.records import Provenance
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -52,9 +53,9 @@ def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, 
         total = records(tables["cost"].frame)[-1]
         spent = f"{units.duration(float(total['device_seconds']))} of device time"
         shown.append(("cost", units.dollars(float(total["cost_usd"])), spent))
-    seconds = float(column(study.steps, "timing.total_seconds").sum())
+    seconds = float(column(study.steps, SECONDS).sum())
     if seconds > 0:
-        rate = float(column(study.steps, "tokens.completion").sum()) / seconds
+        rate = tokens(study.steps) / seconds
         shown.append(("training throughput", f"{formats.number(rate)} tok/s", "all phases of a step, a run"))
     highest = peak(study.steps)
     if highest is not None:
@@ -65,9 +66,9 @@ def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, 
 def provenance(analysis: Analysis) -> list[tuple[str, str]]:
     """Name and value of what the figures come from; several values where attempts differ."""
     study = analysis.study
-    found = [p for p in study.attempts["provenance"] if isinstance(p, dict) and p]
+    found = [p for p in study.attempts["provenance"] if p != Provenance()]
 
-    def each(read: Callable[[dict[str, Any]], Any]) -> str:
+    def each(read: Callable[[Provenance], object]) -> str:
         values = dict.fromkeys(str(v) for p in found if (v := read(p)) is not None)
         return "; ".join(values)
 
@@ -75,13 +76,13 @@ def provenance(analysis: Analysis) -> list[tuple[str, str]]:
     rows = [
         (
             "commit",
-            each(lambda p: f"{p.get('commit')}{' with uncommitted changes' if p.get('dirty') else ''}"),
+            each(lambda p: f"{p.commit}{' with uncommitted changes' if p.dirty else ''}"),
         ),
-        ("device", each(lambda p: p.get("device"))),
-        ("processor", each(lambda p: p.get("cpu"))),
-        ("cores, memory", each(lambda p: f"{p.get('cores')} cores, {p.get('memory_gib')} GiB")),
-        ("platform", each(lambda p: p.get("platform"))),
-        ("versions", each(lambda p: ", ".join(f"{k} {v}" for k, v in p.get("versions", {}).items()))),
+        ("device", each(lambda p: p.device)),
+        ("processor", each(lambda p: p.cpu)),
+        ("cores, memory", each(lambda p: f"{p.cores} cores, {p.memory_gib} GiB")),
+        ("platform", each(lambda p: p.platform)),
+        ("versions", each(lambda p: ", ".join(f"{k} {v}" for k, v in (p.versions or {}).items()))),
         ("started", f"{started[0][:19]} to {started[-1][:19]} UTC" if started else ""),
         ("price", price_words(study) if study.runs["usd_per_hour"].notna().any() else ""),
         ("results of others, read from", ", ".join(study.sources)),

@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from harness.store.errors import StoreError, unwritable
+
+T = TypeVar("T")
 
 
 def _file_mode() -> int:
@@ -163,25 +165,31 @@ def _truncate_torn_line(handle: int) -> int:
     return start
 
 
-def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+def read_lines(path: Path, read: Callable[[Any, int], T], offset: int = 0) -> tuple[list[T], int]:
     """The JSON lines of `path` from byte `offset` on, and the offset after the last whole one.
 
     A last line without its newline is still being written, or was torn by a crash: it is left for later.
 
+    Args:
+        path: the file; none is an empty one.
+        read: makes a record of a line's JSON data and its 1-based number.
+        offset: of a line's first byte.
+
     Raises:
-        StoreError: a line that is not the last one is not JSON.
+        StoreError: a line that is not the last one is not JSON, or `read` refuses it.
     """
     try:
         with path.open("rb") as file:
-            file.seek(offset)
+            first = 1 + file.read(offset).count(b"\n")
             data = file.read()
     except FileNotFoundError:
         return [], offset
     whole = data[: data.rfind(b"\n") + 1]
     records = []
-    for line in whole.splitlines():
+    for number, line in enumerate(whole.splitlines(), start=first):
         try:
-            records.append(json.loads(line))
+            known = json.loads(line)
         except ValueError as error:
-            raise StoreError(f"holds a line that is not JSON: {error}", path) from None
+            raise StoreError(f"line {number}: not JSON: {error}", path) from None
+        records.append(read(known, number))
     return records, offset + len(whole)

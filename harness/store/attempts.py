@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 from harness.store.atomic import (
     append_line,
@@ -22,20 +22,25 @@ from harness.store.atomic import (
 )
 from harness.store.errors import Fenced
 from harness.store.leases import Owner
-from harness.store.schema import VERSIONS, current
-
-ENDS = ("finished", "failed", "interrupted", "diverged")
-"""How an attempt may end. One that diverged has a result: its training cannot go on, and need not."""
-
+from harness.store.records import (
+    AttemptBegin,
+    AttemptEnd,
+    AttemptError,
+    Ending,
+    EventRecord,
+    Provenance,
+    StepRecord,
+)
+from harness.store.schema import current, read_record, written
 
 STARTED = "started"
 """Name of the file in an attempt's folder that says since when its worker has its devices: it may first wait for them
 in a cluster's queue."""
 
 
-def abandoned(record: dict[str, Any], last: dict[str, Any]) -> bool:
+def abandoned(record: StepRecord, last: StepRecord) -> bool:
     """Whether a step's record lies beyond the step to which a rollback took the run whose latest record is `last`."""
-    return record["step"] > last["step"] and record.get("rollbacks", 0) < last.get("rollbacks", 0)
+    return record.step > last.step and record.rollbacks < last.rollbacks
 
 
 class AttemptFolder:
@@ -60,24 +65,23 @@ class AttemptFolder:
         """The step records."""
         return self.path / "steps.jsonl"
 
-    def begin(self, provenance: dict[str, Any]) -> None:
+    def begin(self, provenance: Provenance) -> None:
         """Writes `attempt.json`: who executes this attempt, where, and with what."""
-        record = {
-            "schema": VERSIONS["attempt"],
-            "run_id": self.run_id,
-            "attempt": self.number,
-            "started_at": utc_now(),
-            "worker": Owner.here().to_json(),
-            "provenance": provenance,
-        }
-        write_json(self.path / "attempt.json", record)
+        record = AttemptBegin(
+            run_id=self.run_id,
+            attempt=self.number,
+            started_at=utc_now(),
+            worker=Owner.here(),
+            provenance=provenance,
+        )
+        write_json(self.path / "attempt.json", written("attempt", record))
 
-    def info(self) -> dict[str, Any] | None:
+    def info(self) -> AttemptBegin | None:
         """`attempt.json`; None if the process died before it began."""
         path = self.path / "attempt.json"
-        return current(read_json(path), "attempt", path) if path.exists() else None
+        return read_record("attempt", AttemptBegin, read_json(path), path) if path.exists() else None
 
-    def append_step(self, record: dict[str, Any]) -> None:
+    def append_step(self, record: StepRecord) -> None:
         """Appends a step record.
 
         Raises:
@@ -85,9 +89,17 @@ class AttemptFolder:
             StoreError: the disk is full.
         """
         self.check()
-        append_line(self.steps_file, {"schema": VERSIONS["line"], **record})
+        append_line(self.steps_file, written("line", record))
 
-    def steps(self) -> list[dict[str, Any]]:
+    def step_lines(self, offset: int = 0) -> tuple[list[StepRecord], int]:
+        """Every line of the step records from byte `offset` on, and the offset after the last whole one."""
+        return read_lines(self.steps_file, self._step, offset)
+
+    def _step(self, data: Any, line: int) -> StepRecord:
+        known = {"run_id": self.run_id, "attempt": self.number}
+        return read_record("line", StepRecord, data, self.steps_file, line, **known)
+
+    def steps(self) -> list[StepRecord]:
         """The latest record of every step, in the order written, without a torn last line.
 
         A step with a checkpoint has two lines. Steps that a rollback left behind and training has not reached again
@@ -96,54 +108,64 @@ class AttemptFolder:
         Raises:
             StoreError: a line is no record of this harness, or a newer version wrote it.
         """
-        latest: dict[int, dict[str, Any]] = {}
-        for record in self._lines(self.steps_file):
-            latest.pop(record["step"], None)
-            latest[record["step"]] = record
+        latest: dict[int, StepRecord] = {}
+        for record in self.step_lines()[0]:
+            latest.pop(record.step, None)
+            latest[record.step] = record
         records = list(latest.values())
         return [record for record in records if not abandoned(record, records[-1])]
 
-    def trained(self) -> list[dict[str, Any]]:
+    def trained(self) -> list[StepRecord]:
         """`steps()` without those that were taken over from the run that this one forked from."""
-        return [record for record in self.steps() if "forked_from" not in record]
+        return [record for record in self.steps() if record.forked_from is None]
 
-    def append_event(self, record: dict[str, Any]) -> None:
-        """Appends an event: `kind`, `message` and whatever else; the time is added."""
-        append_line(self.path / "events.jsonl", {"schema": VERSIONS["line"], "time": utc_now(), **record})
-
-    def events(self) -> list[dict[str, Any]]:
-        """The events, without a torn last one."""
-        return self._lines(self.path / "events.jsonl")
-
-    def _lines(self, path: Path) -> list[dict[str, Any]]:
-        return [current(record, "line", path) for record in read_lines(path)[0]]
-
-    def finish(self, status: str, **figures: Any) -> None:
-        """Writes `end.json`.
+    def append_event(self, kind: str, message: str, **figures: Any) -> None:
+        """Appends an event with the time.
 
         Args:
-            status: one of `ENDS`.
-            **figures: `wall_seconds`, `error`, `diverged_at` (the step that could not be made) and
-                `seconds_by_phase`, where known.
+            kind: what happened, such as `resumed`.
+            message: in words.
+            **figures: whatever else is to be known of it, such as `step`.
         """
-        if status not in ENDS:
-            raise ValueError(f"`status` must be one of {', '.join(ENDS)}, got {status!r}")
-        record = {
-            "schema": VERSIONS["end"],
-            "status": status,
-            "ended_at": utc_now(),
-            "wall_seconds": self._wall_until(time.time()),
-            "error": None,
-            "diverged_at": None,
-            "seconds_by_phase": {},
-        }
-        write_json(self.path / "end.json", {**record, **figures})
+        record = EventRecord(time=utc_now(), kind=kind, message=message, figures=figures)
+        append_line(self.path / "events.jsonl", written("line", record.line()))
+
+    def events(self) -> list[EventRecord]:
+        """The events, without a torn last one."""
+        path = self.path / "events.jsonl"
+
+        def event(data: Any, line: int) -> EventRecord:
+            return EventRecord.from_line(current(data, "line", path, line), path, line)
+
+        return read_lines(path, event)[0]
+
+    def finish(
+        self,
+        status: Ending,
+        *,
+        wall_seconds: float | None = None,
+        error: AttemptError | None = None,
+        diverged_at: int | None = None,
+        seconds_by_phase: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes `end.json`; see `AttemptEnd`. The wall-clock time is that until now unless given."""
+        if status not in get_args(Ending):
+            raise ValueError(f"`status` must be one of {', '.join(get_args(Ending))}, got {status!r}")
+        record = AttemptEnd(
+            status=status,
+            ended_at=utc_now(),
+            wall_seconds=self._wall_until(time.time()) if wall_seconds is None else wall_seconds,
+            error=error,
+            diverged_at=diverged_at,
+            seconds_by_phase=seconds_by_phase or {},
+        )
+        write_json(self.path / "end.json", written("end", record))
         shutil.rmtree(self.stage, ignore_errors=True)
 
-    def end(self) -> dict[str, Any] | None:
+    def end(self) -> AttemptEnd | None:
         """`end.json`; None while the attempt runs, and when it was killed."""
         path = self.path / "end.json"
-        return current(read_json(path), "end", path) if path.exists() else None
+        return read_record("end", AttemptEnd, read_json(path), path) if path.exists() else None
 
     @property
     def ended(self) -> bool:
@@ -155,7 +177,7 @@ class AttemptFolder:
         """How the attempt ended; `running`; or, inferred, `killed`."""
         end = self.end()
         if end is not None:
-            return str(end["status"])
+            return end.status
         return "running" if self.alive() else "killed"
 
     @property
@@ -214,7 +236,7 @@ class AttemptFolder:
         if launched.exists() and launched.stat().st_size:
             owners.append(Owner.from_json(read_json(launched)))
         if (info := self.info()) is not None:
-            owners.append(Owner.from_json(info["worker"]))
+            owners.append(info.worker)
         return owners
 
     def process_alive(self) -> bool | None:
@@ -238,7 +260,7 @@ class AttemptFolder:
         """How long the attempt held its devices; of a killed one, until its last trace."""
         end = self.end()
         if end is not None:
-            return float(end["wall_seconds"])
+            return end.wall_seconds
         return self._wall_until(time.time() if self.alive() else self._last_trace())
 
     @property
@@ -249,7 +271,7 @@ class AttemptFolder:
         if (info := self.info()) is None:
             return None
         # Without that file, the time of the claim is nearest: a worker holds its devices for seconds of imports.
-        times = [datetime.fromisoformat(info["started_at"]).timestamp()]
+        times = [datetime.fromisoformat(info.started_at).timestamp()]
         with contextlib.suppress(FileNotFoundError):
             times.append((self.path / "launched").stat().st_mtime)
         return min(times)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -17,7 +17,8 @@ from harness.store.checkpoints import CheckpointFolder
 from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
 from harness.store.leases import LeaseWatch, Owner, machine_digest
-from harness.store.schema import VERSIONS, current
+from harness.store.records import EvaluationRecord, JobEntry, PlanRecord, Provenance, StepRecord
+from harness.store.schema import VERSIONS, current, read_record, written
 
 if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
     import pandas as pd
@@ -96,16 +97,16 @@ class RunFolder:
         """The attempt of this number, which exists."""
         return AttemptFolder(self.path / f"attempt-{number:03d}")
 
-    def steps(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[StepRecord]:
         """The step records that count, ascending, each with its `attempt`: the latest of every step.
 
         Steps that a rollback left behind and training has not reached again are no part of the run.
         """
-        latest: dict[int, dict[str, Any]] = {}
-        last: dict[str, Any] | None = None
+        latest: dict[int, StepRecord] = {}
+        last: StepRecord | None = None
         for attempt in self.attempts():
             for record in attempt.steps():
-                latest[record["step"]] = last = {**record, "attempt": attempt.number}
+                latest[record.step] = last = record
         return [r for _, r in sorted(latest.items()) if last is not None and not abandoned(r, last)]
 
     def claim(self, watch: LeaseWatch) -> AttemptFolder | None:
@@ -163,7 +164,7 @@ class RunFolder:
             if not psutil.pid_exists(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
 
-    def new_attempt(self, provenance: dict[str, Any]) -> AttemptFolder:
+    def new_attempt(self, provenance: Provenance) -> AttemptFolder:
         """Reserves the next attempt and begins it in this process."""
         attempt = self.reserve_attempt()
         attempt.begin(provenance)
@@ -172,21 +173,20 @@ class RunFolder:
     def _evaluation_file(self, step: int, benchmark: str, evaluation_id: str) -> Path:
         return self.path / "evaluations" / f"step-{step:06d}.{benchmark}.{evaluation_id}.json"
 
-    def evaluation(self, step: int, benchmark: str, evaluation_id: str) -> dict[str, Any] | None:
+    def evaluation(self, step: int, benchmark: str, evaluation_id: str) -> EvaluationRecord | None:
         """One evaluation's record; None if it was not made yet."""
         path = self._evaluation_file(step, benchmark, evaluation_id)
-        return current(read_json(path), "evaluation", path) if path.exists() else None
+        return _read_evaluation(path) if path.exists() else None
 
-    def evaluations(self) -> list[dict[str, Any]]:
+    def evaluations(self) -> list[EvaluationRecord]:
         """All evaluation records, by step and benchmark; also those under settings no longer asked for."""
-        paths = [self._evaluation_file(*key) for key in sorted(self.evaluated())]
-        return [current(read_json(path), "evaluation", path) for path in paths]
+        return [_read_evaluation(self._evaluation_file(*key)) for key in sorted(self.evaluated())]
 
-    def save_evaluation(self, record: dict[str, Any], samples: pd.DataFrame) -> None:
+    def save_evaluation(self, record: EvaluationRecord, samples: pd.DataFrame) -> None:
         """Saves an evaluation: its samples first, so that a record's presence means both are whole.
 
         Args:
-            record: the record, with `step`, `benchmark`, `evaluation_id` and the `attempt` that made it.
+            record: the record.
             samples: one row per completion, with `SAMPLE_COLUMNS`.
 
         Raises:
@@ -195,16 +195,18 @@ class RunFolder:
         """
         if absent := [c for c in SAMPLE_COLUMNS if c not in samples.columns]:
             raise ValueError(f"`samples` must have the columns {', '.join(absent)}")
-        path = self._evaluation_file(record["step"], record["benchmark"], record["evaluation_id"])
+        path = self._evaluation_file(record.step, record.benchmark, record.evaluation_id)
         make_folder(path.parent)
-        attempt = self.attempt(record["attempt"]) if "attempt" in record else None
+        attempt = self.attempt(record.attempt) if record.attempt is not None else None
         publish = attempt.publish if attempt and attempt.path.exists() else write_atomic
-        text = to_json({"schema": VERSIONS["evaluation"], **record}, indent=1) + "\n"
+        text = to_json(written("evaluation", record), indent=1) + "\n"
         publish(path.with_suffix(".parquet"), lambda file: samples.to_parquet(file, index=False))
         publish(path, lambda file: file.write(text.encode()))
 
-    def samples(self, step: int, benchmark: str, evaluation_id: str, columns: list[str]) -> pd.DataFrame:
-        """Columns of an evaluation's samples.
+    def samples(
+        self, step: int, benchmark: str, evaluation_id: str, columns: list[str] | None
+    ) -> pd.DataFrame:
+        """Columns of an evaluation's samples; all where `columns` is None.
 
         Raises:
             StoreError: they are not there, or cannot be read.
@@ -223,8 +225,12 @@ class RunFolder:
         matches = map(_EVALUATION.fullmatch, _names(self.path / "evaluations"))
         return {(int(match[1]), match[2], match[3]) for match in matches if match}
 
-    def missing(self, job: RunJob) -> list[tuple[int, str]]:
-        """The evaluations (step, benchmark) that `job` asks for and this folder lacks, and could still have."""
+    def missing(self, job: RunJob | JobEntry) -> list[tuple[int, str]]:
+        """The evaluations (step, benchmark) that `job` asks for and this folder lacks, and could still have.
+
+        Args:
+            job: the run's job, or its entry in the plan.
+        """
         there = self.evaluated()
         missing = [
             (step, benchmark)
@@ -262,15 +268,22 @@ class RunFolder:
         """The step that training could not make, as the latest attempt to diverge found, unless one since made it."""
         later: list[AttemptFolder] = []
         for attempt in reversed(self.attempts()):
-            if (end := attempt.end()) is not None and end["status"] == "diverged":
-                step = int(end["diverged_at"])
-                return None if any(r["step"] >= step for a in later for r in a.steps()) else step
+            if (end := attempt.end()) is not None and end.diverged_at is not None:
+                step = end.diverged_at
+                return None if any(r.step >= step for a in later for r in a.steps()) else step
             later.append(attempt)
         return None
 
     def finished(self, job: RunJob) -> bool:
         """Whether nothing that `job` asks for is missing."""
         return not self.missing(job)
+
+
+def _read_evaluation(path: Path) -> EvaluationRecord:
+    data = read_json(path)
+    if isinstance(data, dict) and data.get("settings") == {}:  # those of early versions
+        data["settings"] = None
+    return read_record("evaluation", EvaluationRecord, data, path)
 
 
 def _names(folder: Path) -> list[str]:
@@ -300,6 +313,14 @@ class Store:
     def plan_file(self) -> Path:
         """The plan as it was when runs were first started."""
         return self.root / "plan.json"
+
+    def plan(self) -> PlanRecord:
+        """What `plan.json` holds.
+
+        Raises:
+            StoreError: there is none, or it is not one that this version can read.
+        """
+        return read_record("output", PlanRecord, read_json(self.plan_file), self.plan_file)
 
     @property
     def invocations(self) -> Path:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.store.errors import StoreError
+from harness.store.records.form import located, parse, to_data
+
+R = TypeVar("R")
 
 Kind = Literal["run", "attempt", "end", "line", "evaluation", "checkpoint", "output"]
 
@@ -40,23 +43,54 @@ _MIGRATIONS: dict[tuple[Kind, int], Callable[[Record], Record]] = {
 }
 
 
-def current(record: Any, kind: Kind, path: Path) -> Record:
+def current(record: Any, kind: Kind, path: Path, line: int | None = None) -> Record:
     """The record as the newest version of its kind has it; older ones are migrated, the file stays as it is.
+
+    Args:
+        record: JSON data of the file, or of one of its lines.
+        kind: of record.
+        path: the file, for the message.
+        line: 1-based line of the file, if it has several records.
 
     Raises:
         StoreError: it is no record, lacks what its version has, or a newer version wrote it.
     """
     version = record.get("schema") if isinstance(record, dict) else None
-    if not isinstance(version, int) or version < 1:
-        raise StoreError("is not a record of this harness: it has no schema number", path)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise StoreError(located("is not a record of this harness: it has no schema number", line), path)
     newest = VERSIONS[kind]
     if version > newest:
-        raise StoreError(f"has schema {version}, this version reads up to {newest}: update the harness", path)
+        words = f"has schema {version}, this version reads up to {newest}: update the harness"
+        raise StoreError(located(words, line), path)
     while version < newest:
         try:
             record = _MIGRATIONS[kind, version]({**record})
         except KeyError as error:
-            raise StoreError(f"lacks {error}, which schema {version} has", path) from None
+            raise StoreError(located(f"lacks {error}, which schema {version} has", line), path) from None
         version += 1
         record["schema"] = version
     return record
+
+
+def read_record(kind: Kind, form: type[R], data: Any, path: Path, line: int | None = None, **known: Any) -> R:
+    """The record that JSON data hold, whatever version wrote them.
+
+    Args:
+        kind: of record.
+        form: its class.
+        data: JSON data of the file, or of one of its lines.
+        path: the file, for the message.
+        line: 1-based line of the file, if it has several records.
+        **known: fields that early records lack and their place tells.
+
+    Raises:
+        StoreError: it is no record, does not fit its class, or a newer version wrote it.
+    """
+    fields = {**known, **current(data, kind, path, line)}
+    del fields["schema"]
+    return parse(form, fields, path, line)
+
+
+def written(kind: Kind, record: object) -> Record:
+    """JSON data of a record, with the schema's number first."""
+    return {"schema": VERSIONS[kind], **to_data(record)}

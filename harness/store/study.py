@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.spec.identity import flattened
 from harness.store.atomic import read_json
 from harness.store.attempts import AttemptFolder
 from harness.store.folders import RunFolder, Store
-from harness.store.schema import current
+from harness.store.records import (
+    EvaluationRecord,
+    InvocationRecord,
+    JobEntry,
+    PlanRecord,
+    Provenance,
+    StepRecord,
+)
+from harness.store.records.form import Columns, to_row
+from harness.store.schema import current, read_record, written
+
+Row = dict[str, Any]
+"""A row of a table, by column."""
+
+STEP = Columns(StepRecord)
+"""Columns of `Study.steps`."""
+
+EVALUATION = Columns(EvaluationRecord)
+"""Columns of `Study.evaluations`."""
 
 _RUN_COLUMNS = [
     "status",
@@ -44,21 +63,22 @@ class Study:
             runs), `seed`, `status` (`finished`, `diverged`, `failed`, `running`, `interrupted`, `killed`,
             `pending`), `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`, `devices`,
             `cost_usd`, `device`, `error`. All attempts count, failed ones too.
-        steps: step records with dotted names, `run`, `attempt`, `step` first; superseded ones dropped.
+        steps: step records, `run`, `attempt`, `step` first, under the names of `STEP`; superseded ones dropped.
             `attempt` is 0 where another run made the step, named in `forked_from`: this one's attempts did not pay.
-        evaluations: the evaluations that the plan asks for, with dotted names.
+        evaluations: the evaluations that the plan asks for, `run` and `kind` first, under the names of `EVALUATION`.
         attempts: a row per attempt: `run`, `attempt`, `status`, `started_at`, `wall_seconds`,
-            `seconds_by_phase` (dict), `error` (text), `provenance` (dict).
+            `seconds_by_phase` (mapping), `error` (text), `provenance` (`Provenance`).
         events: a row per event: `run`, `attempt`, `step`, `kind`, `message`, …
         invocations: a row per call of the runner: `started_at`, `wall_seconds`, `slots`, `devices_per_slot`,
             `usd_per_hour`, `device_seconds` (held), `busy_device_seconds`; the difference is idle time.
         sources: files of external results or other folders that this was made from; empty for a folder of ours.
         notes: how external results were read: titles, each with its sentences.
+        known_questions: what `questions` gives, where there are no samples of ours to read it from.
     """
 
     out: Path
     grid: dict[str, Any]
-    plan: dict[str, Any]
+    plan: PlanRecord
     axes: list[str]
     steps_axes: list[str]
     cells: pd.DataFrame
@@ -70,7 +90,7 @@ class Study:
     invocations: pd.DataFrame
     sources: tuple[str, ...] = ()
     notes: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    _questions: list[pd.DataFrame] = field(default_factory=list, repr=False)
+    known_questions: pd.DataFrame | None = field(default=None, repr=False)
 
     def folder(self, run: str) -> RunFolder:
         """Where a run's records are."""
@@ -78,9 +98,11 @@ class Study:
 
     def questions(self) -> pd.DataFrame:
         """A row per run, step, benchmark and question: `samples`, `correct`. Read from the samples once."""
-        if not self._questions:
-            self._questions.append(_questions(self))
-        return self._questions[0]
+        return self._questions
+
+    @cached_property
+    def _questions(self) -> pd.DataFrame:
+        return _questions(self) if self.known_questions is None else self.known_questions
 
 
 def load_study(out: Path | str) -> Study:
@@ -91,27 +113,26 @@ def load_study(out: Path | str) -> Study:
     """
     store = Store(out)
     grid = current(read_json(store.grid_file), "output", store.grid_file)
-    plan = current(read_json(store.plan_file), "output", store.plan_file)
+    plan = store.plan()
     axes, steps_axes = list(grid["axes"]), list(grid["steps_axes"])
     cells = pd.DataFrame(
-        [{**c["levels"], "seed": c["seed"], "run": c["run"], "step": c["step"]} for c in plan["cells"]],
+        [{**c.levels, "seed": c.seed, "run": c.run, "step": c.step} for c in plan.cells],
         columns=[*axes, "seed", "run", "step"],
     )
-    tables: dict[str, list[dict[str, Any]]] = {k: [] for k in ("runs", "steps", "evaluations", "attempts")}
-    events: list[dict[str, Any]] = []
-    for entry in plan["jobs"]:
-        folder = store.run(entry["run"])
-        attempts = [_attempt_row(a) for a in folder.attempts()]
-        tables["attempts"] += attempts
+    tables: dict[str, list[Row]] = {k: [] for k in ("runs", "steps", "evaluations", "attempts", "events")}
+    for entry in plan.jobs:
+        folder = store.run(entry.run)
+        ended = [_ended(a) for a in folder.attempts()]
+        tables["attempts"] += [{"run": folder.run_id, **vars(a)} for a in ended]
         tables["evaluations"] += _evaluation_rows(folder, entry)
         tables["steps"] += _step_rows(folder)
-        events += [
-            {"run": folder.run_id, "attempt": a.number, "step": None, **e}
+        tables["events"] += [
+            {"run": folder.run_id, "attempt": a.number, "step": None, **written("line", e.line())}
             for a in folder.attempts()
             for e in a.events()
         ]
-        levels = {axis: entry["levels"].get(axis) for axis in axes if axis not in steps_axes}
-        tables["runs"].append(_run_row(folder, entry, levels, attempts))
+        levels = {axis: entry.levels.get(axis) for axis in axes if axis not in steps_axes}
+        tables["runs"].append(_run_row(folder, entry, levels, ended))
     free = [axis for axis in axes if axis not in steps_axes]
     return Study(
         out=store.root,
@@ -139,55 +160,66 @@ def load_study(out: Path | str) -> Study:
                 "provenance",
             ],
         ),
-        events=_frame(events, ["run", "attempt", "step", "kind", "message"]),
+        events=_frame(tables["events"], ["run", "attempt", "step", "kind", "message"]),
         invocations=_invocations(store),
     )
 
 
-def _frame(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:
+def _frame(rows: Sequence[Row], first: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=[*first, *(c for c in frame.columns if c not in first)])
 
 
-def _attempt_row(attempt: AttemptFolder) -> dict[str, Any]:
-    info, end = attempt.info() or {}, attempt.end() or {}
-    error = end.get("error")
-    return {
-        "run": attempt.run_id,
-        "attempt": attempt.number,
-        "status": attempt.status,
-        "started_at": info.get("started_at"),
-        "wall_seconds": attempt.wall_seconds,
-        "seconds_by_phase": end.get("seconds_by_phase", {}),
-        "error": f"{error['type']}: {error['message']}" if error else None,
-        "provenance": info.get("provenance", {}),
-    }
+@dataclass(frozen=True, kw_only=True)
+class EndedAttempt:
+    """An attempt, as a row of `Study.attempts` tells it; see there."""
+
+    attempt: int
+    status: str
+    started_at: str | None
+    wall_seconds: float
+    seconds_by_phase: Mapping[str, float]
+    error: str | None
+    provenance: Provenance
 
 
-def _evaluation_rows(folder: RunFolder, entry: dict[str, Any]) -> list[dict[str, Any]]:
+def _ended(attempt: AttemptFolder) -> EndedAttempt:
+    info, end = attempt.info(), attempt.end()
+    return EndedAttempt(
+        attempt=attempt.number,
+        status=attempt.status,
+        started_at=info.started_at if info else None,
+        wall_seconds=attempt.wall_seconds,
+        seconds_by_phase=end.seconds_by_phase if end else {},
+        error=end.error.words if end and end.error else None,
+        provenance=info.provenance if info else Provenance(),
+    )
+
+
+def _evaluation_rows(folder: RunFolder, entry: JobEntry) -> list[Row]:
     rows = []
-    for step in entry["steps"]:
-        for benchmark, identity in entry["evaluation_ids"].items():
+    for step in entry.steps:
+        for benchmark, identity in entry.evaluation_ids.items():
             record = folder.evaluation(step, benchmark, identity)
             if record is not None:
-                rows.append({"run": folder.run_id, "kind": entry["kind"], **flattened(record)})
+                rows.append({"run": folder.run_id, "kind": entry.kind, **to_row(record)})
     return rows
 
 
-def _step_rows(folder: RunFolder) -> list[dict[str, Any]]:
+def _step_rows(folder: RunFolder) -> list[Row]:
     rows = []
     for record in folder.steps():
-        row = {"run": folder.run_id, **flattened(record)}
-        row.pop("run_id", None)
-        if "forked_from" in record:
+        row = {"run": folder.run_id, **to_row(record)}
+        del row["run_id"]
+        if record.forked_from is not None:
             row["attempt"] = 0
         rows.append(row)
     return rows
 
 
-def run_status(missing: bool, attempts: list[dict[str, Any]], *, diverged: bool = False) -> str:
+def run_status(missing: bool, attempts: Sequence[EndedAttempt], *, diverged: bool = False) -> str:
     """A run's status from what is missing, whether it has diverged, and how its attempts ended."""
-    last = str(attempts[-1]["status"]) if attempts else "pending"
+    last = attempts[-1].status if attempts else "pending"
     if not missing:
         return "diverged" if diverged else "finished"
     # An attempt that finished an earlier, smaller plan leaves the rest of this one to be done.
@@ -195,46 +227,39 @@ def run_status(missing: bool, attempts: list[dict[str, Any]], *, diverged: bool 
 
 
 def _run_row(
-    folder: RunFolder, entry: dict[str, Any], levels: dict[str, Any], attempts: list[dict[str, Any]]
-) -> dict[str, Any]:
-    wall = sum(a["wall_seconds"] for a in attempts)
+    folder: RunFolder, entry: JobEntry, levels: Mapping[str, str | None], attempts: Sequence[EndedAttempt]
+) -> Row:
+    wall = sum(a.wall_seconds for a in attempts)
     job = folder.read_job() if (folder.path / "run.json").exists() else None
-    devices = job.devices if job else entry["devices"]
-    price = job.usd_per_hour if job else entry["usd_per_hour"]
-    provenance: dict[str, Any] = next((a["provenance"] for a in reversed(attempts) if a["provenance"]), {})
+    devices = job.devices if job else entry.devices
+    price = job.usd_per_hour if job else entry.usd_per_hour
+    begun = (a.provenance for a in reversed(attempts) if a.provenance != Provenance())
     diverged = folder.diverged_at() is not None
-    status = run_status(_missing(folder, entry), attempts, diverged=diverged)
+    status = run_status(bool(folder.missing(entry)), attempts, diverged=diverged)
     return {
         "run": folder.run_id,
-        "kind": entry["kind"],
-        "label": entry["label"],
+        "kind": entry.kind,
+        "label": entry.label,
         **levels,
-        "seed": entry["seed"],
+        "seed": entry.seed,
         "status": status,
         "attempts": len(attempts),
-        "failed_attempts": sum(a["status"] in ("failed", "killed") for a in attempts),
+        "failed_attempts": sum(a.status in ("failed", "killed") for a in attempts),
         "wall_seconds": wall,
         "device_seconds": wall * devices,
         "usd_per_hour": price,
         "devices": devices,
         "cost_usd": wall * devices * price / 3600,
-        "device": provenance.get("device"),
-        "error": attempts[-1]["error"] if attempts and status == "failed" else None,
+        "device": next(begun, Provenance()).device,
+        "error": attempts[-1].error if attempts and status == "failed" else None,
     }
-
-
-def _missing(folder: RunFolder, entry: dict[str, Any]) -> bool:
-    wanted = {(s, b, i) for s in entry["steps"] for b, i in entry["evaluation_ids"].items()}
-    missing = wanted - folder.evaluated()
-    if missing and (end := folder.diverged_at()) is not None:
-        return any(step < end for step, _, _ in missing)
-    return bool(missing)
 
 
 def _invocations(store: Store) -> pd.DataFrame:
     folder = store.invocations
     rows = [
-        current(read_json(path), "output", path) for path in sorted(folder.glob("*.json")) if folder.exists()
+        to_row(read_record("output", InvocationRecord, read_json(path), path))
+        for path in sorted(folder.glob("*.json"))
     ]
     columns = ["started_at", "wall_seconds", "slots", "devices_per_slot", "usd_per_hour"]
     return _frame(rows, [*columns, "device_seconds", "busy_device_seconds"])

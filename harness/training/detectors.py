@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from harness.rewards.functions import script_of
 from harness.spec.stability import Policy, StabilitySpec
+from harness.store.records import Alarm
 
 _RARE = 0.01
 """A script with a smaller share of the questions' letters does not count as one of theirs."""
@@ -41,29 +42,6 @@ class Figures:
     loop_share: float
     foreign_script_share: float
     kl: float | None
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """A detector's alarm.
-
-    Attributes:
-        detector: its name in the recipe's `stability`.
-        figure: the figure that crossed the threshold; None for `non_finite`, which has no figure.
-        threshold: the threshold that was crossed; None for `non_finite`.
-        policy: what happens next: `continue`, `rollback` or `stop`.
-        message: the alarm in words.
-    """
-
-    detector: str
-    figure: float | None
-    threshold: float | None
-    policy: Policy
-    message: str
-
-    def record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
 
 class Detectors:

@@ -8,6 +8,7 @@ detectors, all of which a checkpoint holds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from harness.store.atomic import sync_path
@@ -51,15 +52,15 @@ def fork(
 
 
 def _take_over_records(trunk: RunFolder, attempt: AttemptFolder, step: int) -> None:
-    records = [record for record in trunk.steps() if record["step"] <= step]
-    if [record["step"] for record in records] != list(range(1, step + 1)):
+    records = [record for record in trunk.steps() if record.step <= step]
+    if [record.step for record in records] != list(range(1, step + 1)):
         raise DamagedCheckpoint(f"{trunk.path}: lacks records of steps up to {step}")
     for record in records:
-        own = {"run_id": attempt.run_id, "attempt": attempt.number}
-        attempt.append_step({"forked_from": trunk.run_id, **record, **own})
+        own = replace(record, run_id=attempt.run_id, attempt=attempt.number)
+        attempt.append_step(replace(own, forked_from=own.forked_from or trunk.run_id))
     sync_path(attempt.steps_file)
 
 
 def taken_over_usd(run: RunFolder) -> float:
     """Cost in dollars of the steps that `run` took over from its trunk, which the trunk's attempts paid."""
-    return max((record["cost_usd"] for record in run.steps() if "forked_from" in record), default=0.0)
+    return max((record.cost_usd for record in run.steps() if record.forked_from is not None), default=0.0)

@@ -18,6 +18,7 @@ from harness.rewards.composite import Scores
 from harness.rewards.types import RewardInput
 from harness.rollout.engine import Completion
 from harness.spec.recipe import RolloutSpec
+from harness.store.records import DrawingFigures
 from harness.training.advantages import zero_spread
 
 
@@ -92,20 +93,18 @@ class SampledGroups:
         """Total rewards, fp64 [P, G]."""
         return rewards_of(self.scores, self._group)
 
-    def record(self, zero_spread: str) -> dict[str, Any]:
-        """What was sampled and not trained on, for the step's record; empty where `zero_spread` is `keep`."""
+    def figures(self, zero_spread: str) -> DrawingFigures | None:
+        """What was sampled and not trained on, for the step's record; None where `zero_spread` is `keep`."""
         if zero_spread == "keep":
-            return {}
+            return None
         left = [i for i in range(len(self.chosen)) if i not in set(self.kept)]
         rows = [row for i in left for row in range(i * self._group, (i + 1) * self._group)]
-        return {
-            "drawing": {
-                "rounds": self.rounds,
-                "groups_drawn": len(self.chosen),
-                "groups_kept": len(self.kept),
-                "left_out_tokens": sum(len(self.completions[row].token_ids) for row in rows),
-            }
-        }
+        return DrawingFigures(
+            rounds=self.rounds,
+            groups_drawn=len(self.chosen),
+            groups_kept=len(self.kept),
+            left_out_tokens=sum(len(self.completions[row].token_ids) for row in rows),
+        )
 
 
 def reward_inputs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from harness.spec.device_profiles import PROFILES
 from harness.store.atomic import sync_path, utc_now
 from harness.store.folders import AttemptFolder, RunFolder
 from harness.store.job import RunJob
+from harness.store.records import MadeBy, StepFigures, StepRecord
 from harness.training.checkpoints import Checkpoints
 from harness.training.data_parallel import Parallelism, SingleProcess
 from harness.training.errors import DamagedCheckpoint, Interrupted
@@ -69,11 +70,11 @@ class _Run:
         """Appends an event that every rank reports alike, once."""
         if not self.parallel.is_rank0:
             return
-        self.attempt.append_event({"kind": kind, "message": message, **figures})
+        self.attempt.append_event(kind, message, **figures)
 
     def engine_event(self, kind: str, message: str) -> None:
         """Appends an event of this rank's own engine."""
-        self.attempt.append_event({"kind": kind, "message": message, "rank": self.parallel.rank})
+        self.attempt.append_event(kind, message, rank=self.parallel.rank)
 
 
 def execute(
@@ -201,7 +202,7 @@ def _steps(
             sinks.write(record)
             continue
         if saving:
-            _save(state, trainer, checkpoints, record)
+            record = _save(state, trainer, checkpoints, record)
         sinks.write(record)
         if stopping:
             raise Interrupted
@@ -209,22 +210,22 @@ def _steps(
             _evaluate(state, evaluator, trainer.step)
 
 
-def _append(state: _Run, record: dict[str, Any]) -> None:
+def _append(state: _Run, figures: StepFigures) -> None:
     """Appends a step's record; a later line for the same step supersedes it."""
     if not state.parallel.is_rank0:
         return
     state.attempt.append_step(
-        {
-            "run_id": state.job.run_id,
-            "attempt": state.attempt.number,
-            **record,
-            "cost_usd": state.spent(),
-            "time": utc_now(),
-        }
+        StepRecord(
+            run_id=state.job.run_id,
+            attempt=state.attempt.number,
+            **vars(figures),
+            cost_usd=state.spent(),
+            time=utc_now(),
+        )
     )
 
 
-def _save(state: _Run, trainer: Trainer, checkpoints: Checkpoints, record: dict[str, Any]) -> None:
+def _save(state: _Run, trainer: Trainer, checkpoints: Checkpoints, figures: StepFigures) -> StepFigures:
     """Writes a checkpoint and prunes older ones; then appends the step's record again, now with the seconds taken."""
     with trainer.clock.phase("checkpoint"):
         state.attempt.check()
@@ -233,10 +234,14 @@ def _save(state: _Run, trainer: Trainer, checkpoints: Checkpoints, record: dict[
         trainer.save(checkpoints)
         state.parallel.on_rank0(lambda: _prune(state, checkpoints, at=trainer.step))
     seconds = trainer.clock.seconds["checkpoint"]
-    timing = record["timing"]
-    timing["seconds"]["checkpoint"] = seconds
-    timing["total_seconds"] += seconds
-    _append(state, record)
+    timing = replace(
+        figures.timing,
+        seconds={**figures.timing.seconds, "checkpoint": seconds},
+        total_seconds=figures.timing.total_seconds + seconds,
+    )
+    figures = replace(figures, timing=timing, memory=trainer.clock.memory())
+    _append(state, figures)
+    return figures
 
 
 def _prune(state: _Run, checkpoints: Checkpoints, *, at: int | None = None) -> None:
@@ -314,7 +319,7 @@ def _benchmarks(state: _Run, evaluator: Evaluator, step: int) -> None:
                 identity,
                 spec=state.job.evaluate,
                 prompt=state.job.recipe.prompt,
-                provenance={"run_id": state.job.run_id, "attempt": state.attempt.number},
+                made_by=MadeBy(run_id=state.job.run_id, attempt=state.attempt.number),
                 stop=state.stop,
             )
         except EvaluationStopped:

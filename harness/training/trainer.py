@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -26,16 +26,23 @@ from harness.rollout.texts import completion_texts
 from harness.spec.recipe import Recipe
 from harness.spec.schedule import learning_rate
 from harness.spec.seeds import derive_seed
+from harness.store.records import Alarm, Energy, StepFigures, StepTiming, StepTokens
 from harness.training.advantages import group_advantages
 from harness.training.batch import Sample
 from harness.training.checkpoints import Checkpoints, optimizer_tensors
 from harness.training.data_parallel import Parallelism, SingleProcess
-from harness.training.detectors import Alarm, Detectors, foreign_share, loop_share, scripts_of
+from harness.training.detectors import Detectors, foreign_share, loop_share, scripts_of
 from harness.training.generators import seed_generators
 from harness.training.groups import SampledGroups, reward_inputs
 from harness.training.optimizer import build_optimizer
 from harness.training.policy import logit_divisor
-from harness.training.step_record import completion_record, figures_of, finite, reward_record, token_record
+from harness.training.step_record import (
+    completion_figures,
+    detector_figures,
+    finite,
+    reward_figures,
+    token_figures,
+)
 from harness.training.update import Updater, UpdateResult
 
 
@@ -178,11 +185,11 @@ class Trainer:
         yield
         self._groups_sampled, self.rollbacks = drawn, rollbacks
 
-    def train_step(self) -> dict[str, Any]:
+    def train_step(self) -> StepFigures:
         """Does one training step; every rank must call this.
 
         Returns:
-            The step's record. `alarms` and the record's `events` hold the alarms of the stability detectors.
+            The step's figures. `alarms` and their `events` hold the alarms of the stability detectors.
         """
         self.clock.reset()
         self._energy.reset()
@@ -214,27 +221,26 @@ class Trainer:
         self.clock.move("sync", "idle", self._parallel.waited_seconds - waited)
         self.step += 1
         self._groups_sampled += len(groups.chosen)
-        record = {
-            "step": self.step,
-            **reward_record(rewards, groups.scores),
-            "completion": completion_record(groups.completions) | self._text_record(groups),
-            "objective": {**finite(result.metrics), "learning_rate": rate},
-            "tokens": token_record(samples, batch, result),
-            "samples_seen": self._groups_sampled * group,
-            "epoch": self._groups_sampled / len(self._problems),
-            **groups.record(self.recipe.rollout.zero_spread),
-        }
-        if self.rollbacks:
-            record["rollbacks"] = self.rollbacks
-        self.alarms = self._detectors.check(figures_of(record, result))
-        if self.alarms:
-            record["events"] = [alarm.record() for alarm in self.alarms]
-        record["timing"] = self._timing(samples, batch, result, record["tokens"])
-        if groups.rounds > 1:
-            record["timing"]["resample_seconds"] = groups.resample_seconds
-        record["memory"] = self.clock.peaks
-        record["energy"] = self._energy.read()
-        return record
+        texts = self._text_figures(groups)
+        completion = completion_figures(groups.completions, **texts)
+        tokens = token_figures(samples, batch, result)
+        self.alarms = self._detectors.check(detector_figures(completion, result))
+        return StepFigures(
+            step=self.step,
+            reward=reward_figures(rewards, groups.scores),
+            accuracy=statistics.fmean(map(float, groups.scores.correct)),
+            completion=completion,
+            objective={**finite(result.metrics), "learning_rate": rate},
+            tokens=tokens,
+            samples_seen=self._groups_sampled * group,
+            epoch=self._groups_sampled / len(self._problems),
+            drawing=groups.figures(self.recipe.rollout.zero_spread),
+            rollbacks=self.rollbacks,
+            events=tuple(self.alarms),
+            timing=self._timing(samples, batch, result, tokens, groups),
+            memory=self.clock.memory(),
+            energy=Energy(**self._energy.read()),
+        )
 
     def first_bad_step(self, alarm: Alarm) -> int:
         """The first of the consecutive steps that led to an alarm of the last step."""
@@ -277,7 +283,7 @@ class Trainer:
     def _texts(self, completions: Sequence[Completion]) -> list[str]:
         return completion_texts(self._tokenizer, completions, self._special.end_ids)
 
-    def _text_record(self, groups: SampledGroups) -> dict[str, float]:
+    def _text_figures(self, groups: SampledGroups) -> dict[str, float]:
         size = self.recipe.stability.repetition.ngram_tokens
         return {
             "loop_share": loop_share((c.token_ids for c in groups.completions), size),
@@ -306,8 +312,9 @@ class Trainer:
         samples: Sequence[Sample],
         batch: Sequence[Sample],
         result: UpdateResult,
-        tokens: dict[str, int],
-    ) -> dict[str, Any]:
+        tokens: StepTokens,
+        groups: SampledGroups,
+    ) -> StepTiming:
         seconds = self.clock.with_other()
         total = sum(seconds.values())
         prompts = samples[:: self.recipe.rollout.completions_per_prompt]
@@ -319,30 +326,32 @@ class Trainer:
             3 * self.recipe.training.inner_epochs * self._forward_flops([batch[i] for i in result.trained])
         )
         training_seconds = sum(seconds.get(name, 0.0) for name in ("logprob", "update", "optimizer"))
-        return {
-            "total_seconds": total,
-            "seconds": seconds,
-            "tokens": self._phase_tokens(batch, result, tokens),
-            "tokens_per_second": (tokens["prompt"] + tokens["completion"]) / total,
-            "tokens_per_second_per_device": (tokens["prompt"] + tokens["completion"]) / total / self._devices,
+        sampled = tokens.prompt + tokens.completion
+        return StepTiming(
+            total_seconds=total,
+            seconds=seconds,
+            tokens=self._phase_tokens(batch, result, tokens),
+            tokens_per_second=sampled / total,
+            tokens_per_second_per_device=sampled / total / self._devices,
             # Of several ranks, rank 0 alone times the rollouts.
-            "rollout_tokens_per_second": tokens["completion"] / seconds["rollout"]
+            rollout_tokens_per_second=tokens.completion / seconds["rollout"]
             if "rollout" in seconds
             else None,
-            "train_tokens_per_second": tokens["trained"] / training_seconds if training_seconds else None,
-            "flops": flops,
-            "mfu": None if self.peak_flops is None else flops / total / self.peak_flops,
-        }
+            train_tokens_per_second=tokens.trained / training_seconds if training_seconds else None,
+            flops=flops,
+            mfu=None if self.peak_flops is None else flops / total / self.peak_flops,
+            resample_seconds=groups.resample_seconds if groups.rounds > 1 else None,
+        )
 
     def _phase_tokens(
-        self, batch: Sequence[Sample], result: UpdateResult, tokens: dict[str, int]
+        self, batch: Sequence[Sample], result: UpdateResult, tokens: StepTokens
     ) -> dict[str, int]:
         """Tokens that each phase processed, by phase."""
         return {
-            "rollout": tokens["completion"],
-            "reward": tokens["completion"],
+            "rollout": tokens.completion,
+            "reward": tokens.completion,
             "logprob": sum(batch[i].length for rows in result.measured for i in rows),
-            "update": self.recipe.training.inner_epochs * tokens["trained"],
+            "update": self.recipe.training.inner_epochs * tokens.trained,
         }
 
 

@@ -360,7 +360,7 @@ def _code():
     from harness.meters.provenance import collect
 
     found = collect()
-    return {"commit": found["commit"], "dirty": found["dirty"], "device": found["device"]}
+    return {"commit": found.commit, "dirty": found.dirty, "device": found.device}
 
 
 def _write(results, data):

@@ -124,11 +124,12 @@ def outcome(folder):
             else hashlib.sha256(path.read_bytes()).hexdigest()
         )
     from harness.store.folders import RunFolder
+    from harness.store.records.form import to_data
 
     steps = {}
     for attempt in RunFolder(folder).attempts():
         for record in attempt.steps():
-            steps[record["step"]] = record
+            steps[record.step] = to_data(record)
     return found | {f"step {step}": _digest(record) for step, record in sorted(steps.items())}
 
 
@@ -262,11 +263,9 @@ def main(argv=None):
             print(f"written by means that are not watched: {', '.join(campaign.unseen)}")
             return 1
         data = _earlier(arguments.out / "kills.json", campaign)
-        data["commits"] = sorted(
-            {*data["commits"], where["commit"] + (" (changed)" if where["dirty"] else "")}
-        )
+        data["commits"] = sorted({*data["commits"], where.commit + (" (changed)" if where.dirty else "")})
         data["planned"] = {"at a write boundary": len(points), "at a random moment": arguments.random}
-        data["torch"] = where["versions"]["torch"]
+        data["torch"] = where.versions["torch"]
         trials = [
             (f"boundary {n}{' torn' if t else ''}", lambda n=n, t=t: campaign.at_boundary(n, t))
             for n, t in points

@@ -88,6 +88,7 @@ def measured(steps):
     from harness.rollout.build import build_engine
     from harness.spec.recipe import Recipe
     from harness.store.atomic import append_line
+    from harness.store.schema import written
     from harness.training import trainer as module
 
     torch.set_num_threads(1)
@@ -97,10 +98,10 @@ def measured(steps):
     undo = [watch.wrap_phase(PhaseClock)]
     undo += [watch.wrap(PhaseClock, name) for name in ("reset", "with_other", "move")]
     undo += [watch.wrap(EnergyMeter, name) for name in ("reset", "read")]
-    undo += [watch.wrap(module.Trainer, name) for name in ("_timing", "_text_record")]
+    undo += [watch.wrap(module.Trainer, name) for name in ("_timing", "_text_figures")]
     undo += [
         watch.wrap(module, name)
-        for name in ("reward_record", "completion_record", "token_record", "figures_of")
+        for name in ("reward_figures", "completion_figures", "token_figures", "detector_figures")
     ]
     rows = []
     try:
@@ -112,7 +113,7 @@ def measured(steps):
                 watch.seconds, start = 0.0, time.perf_counter()
                 record = made.train_step()
                 with watch.inside():
-                    append_line(Path(folder) / "steps.jsonl", record)
+                    append_line(Path(folder) / "steps.jsonl", written("line", record))
                 rows.append({"step_seconds": time.perf_counter() - start, "meter_seconds": watch.seconds})
     finally:
         for back in undo:
@@ -145,11 +146,11 @@ def main(argv=None):
     found = summary(rows)
     where = collect()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    told = {"schema": 1, "commit": where["commit"], "device": where["device"], "recipe": RECIPE, **found}
+    told = {"schema": 1, "commit": where.commit, "device": where.device, "recipe": RECIPE, **found}
     write_json(arguments.out / "meter_overhead.json", {**told, "rows": rows})
     text = (
         f"# Meter overhead\n\nThe tiny model (0.8M weights, the smallest step the harness makes), {found['steps']} "
-        f"steps of {found['step_seconds_median'] * 1e3:.0f} ms on one thread of {where['device']}: the meters take "
+        f"steps of {found['step_seconds_median'] * 1e3:.0f} ms on one thread of {where.device}: the meters take "
         f"{found['meter_seconds_median'] * 1e3:.2f} ms of it, {found['share']:.2%} over all steps "
         f"({found['share_of_median']:.2%} in the median step; limit {LIMIT:.0%}).\n"
     )

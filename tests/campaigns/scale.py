@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,7 @@ evaluate:
 hardware: {{device: cpu, devices_per_run: 1}}
 """
 PER_RATE = 5 * 2 * 2 * 5
+WHEN = "2026-01-01T00:00:00+00:00"
 
 PLAN = "import sys; from harness.plan import main; sys.exit(main(sys.argv[1:]))"
 RESUME = (
@@ -66,6 +68,7 @@ def finish(grid, out):
     from harness.store.leases import Owner
     from harness.store.schema import VERSIONS
 
+    example = runpy.run_path(str(ROOT / "tests" / "harness" / "examples.py"))
     owner, matrix = Owner.here().to_json() | {"pid": 1, "process_started": 1.0}, prepare(str(grid), out)
     make_folder(out)
     _write_plan(matrix)
@@ -76,24 +79,32 @@ def finish(grid, out):
         attempt.mkdir()
         (folder / "run.json").write_text(to_json(job.to_json(), indent=1))
         (attempt / "launched").write_text(to_json(owner))
-        started = {"started_at": "2026-01-01T00:00:00+00:00", "worker": owner, "provenance": {"device": "x"}}
+        started = {"run_id": job.run_id, "attempt": 1, "started_at": WHEN, "worker": owner}
+        started["provenance"] = {"device": "x"}
         (attempt / "attempt.json").write_text(to_json({"schema": VERSIONS["attempt"], **started}))
-        end = {"status": "finished", "wall_seconds": 20.0, "error": None, "diverged_at": None}
+        end = {
+            "status": "finished",
+            "ended_at": WHEN,
+            "wall_seconds": 20.0,
+            "error": None,
+            "diverged_at": None,
+        }
         (attempt / "end.json").write_text(to_json({"schema": VERSIONS["end"], **end, "seconds_by_phase": {}}))
+        memory = {"update": {"resident_gib": 0.5}}
         lines = [
-            {
-                "schema": 1,
-                "step": s,
-                "timing": {"total_seconds": 1.0},
-                "memory": {"update": {"resident_gib": 0.5}},
-            }
+            {"schema": VERSIONS["line"], **example["STEP"], "step": s, "memory": memory}
             for s in range(1, max(job.steps) + 1)
         ]
         (attempt / "steps.jsonl").write_text("".join(to_json(line) + "\n" for line in lines))
         for step in job.steps:
             for name, identity in job.evaluation_ids.items():
-                record = {"schema": VERSIONS["evaluation"], "step": step, "benchmark": name, "attempt": 1}
-                record |= {"evaluation_id": identity, "timing": {"total_seconds": 1.0}, "correct": 9}
+                record = {
+                    "schema": VERSIONS["evaluation"],
+                    **example["EVALUATION"],
+                    "step": step,
+                    "attempt": 1,
+                }
+                record |= {"benchmark": name, "evaluation_id": identity}
                 file = folder / "evaluations" / f"step-{step:06d}.{name}.{identity}.json"
                 file.write_text(to_json(record, indent=1))
                 file.with_suffix(".parquet").touch()
@@ -172,7 +183,7 @@ def write(results, figures, wrong):
     from harness.store.atomic import write_json, write_text
 
     found = collect()
-    code = {key: found[key] for key in ("commit", "dirty", "device", "cores")}
+    code = {key: getattr(found, key) for key in ("commit", "dirty", "device", "cores")}
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / "scale.json", {"figures": figures, "wrong": wrong, "code": code})
     rows = [

@@ -106,14 +106,13 @@ def ours(engine, arguments, steps):
         for _ in range(steps):
             record = trainer.train_step()
             before, ended = ended, time.perf_counter()
-            tokens = record["tokens"]
             rows.append(
                 {
-                    "tokens": tokens["prompt"] + tokens["completion"],
+                    "tokens": record.tokens.prompt + record.tokens.completion,
                     "seconds": ended - before,
-                    "phases": record["timing"]["seconds"],
-                    "zero_spread_share": record["reward"]["zero_spread_share"],
-                    "mean_completion_tokens": record["completion"]["mean_tokens"],
+                    "phases": dict(record.timing.seconds),
+                    "zero_spread_share": record.reward.zero_spread_share,
+                    "mean_completion_tokens": record.completion.mean_tokens,
                 }
             )
     sampler.close()

@@ -72,10 +72,10 @@ def _probe(matrix: Matrix, job: RunJob) -> None:
     finally:
         executor.close()
     end = attempt.end()
-    if end is None or end["status"] != "finished":
-        error = (end or {}).get("error") or {"type": "WorkerDied", "message": "it ended without a word"}
+    if end is None or end.status != "finished":
+        words = end.error.words if end and end.error else "WorkerDied: it ended without a word"
         raise SpecError(
-            f"the probe of [{job.label}] failed: {error['type']}: {error['message']}",
+            f"the probe of [{job.label}] failed: {words}",
             hint=f"see {attempt.log}",
         )
     folder.prune_finished(job, frozenset())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -24,12 +24,14 @@ from harness.matrix.planning.disk_model import disk_need, disk_warnings
 from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.hardware import Machine, detect, slot_count
 from harness.matrix.planning.planner import Plan, grid_json, make_plan
-from harness.matrix.planning.render import plan_data
+from harness.matrix.planning.render import plan_record
 from harness.matrix.planning.start_order import start_order
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
 from harness.store.atomic import make_folder, read_json, write_json
 from harness.store.folders import Store
+from harness.store.records import CellEntry, JobEntry, PlanRecord
+from harness.store.schema import written
 from harness.units import dollars, duration
 
 RESULTS = Path("results/runs")
@@ -165,16 +167,15 @@ def _write_plan(matrix: Matrix) -> None:
     # A finished matrix is only reprinted: looking at its data again takes seconds.
     if not lint.exists():
         write_json(lint, lint_json(matrix.plan.grid))
-    if store.plan_file.exists() and _bare(read_json(store.plan_file)) == _bare(matrix.plan.to_json()):
+    if store.plan_file.exists() and _bare(store.plan()) == _bare(matrix.plan.record()):
         return
-    write_json(store.plan_file, plan_data(matrix.plan, matrix.estimator, matrix.slots))
+    record = plan_record(matrix.plan, matrix.estimator, matrix.slots)
+    write_json(store.plan_file, written("output", record))
 
 
-def _bare(data: dict[str, object]) -> dict[str, object]:
-    """A plan without its estimates."""
-    jobs = data.get("jobs")
-    assert isinstance(jobs, list)
-    return {"cells": data.get("cells"), "jobs": [{**job, "estimate": None} for job in jobs]}
+def _bare(plan: PlanRecord) -> tuple[tuple[CellEntry, ...], tuple[JobEntry, ...]]:
+    """The cells and jobs of a plan, without estimates."""
+    return plan.cells, tuple(replace(job, estimate=None) for job in plan.jobs)
 
 
 def _run(matrix: Matrix, worker: Sequence[str] | None) -> ScheduleResult:

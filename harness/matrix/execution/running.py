@@ -6,17 +6,16 @@ import contextlib
 import signal
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from harness.matrix.execution.progress import RunView
 from harness.matrix.executors.base import Handle, Slot
 from harness.matrix.worker import seconds_by_phase
-from harness.store.atomic import read_lines
 from harness.store.attempts import AttemptFolder
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 from harness.store.leases import BEAT_SECONDS
+from harness.store.records import AttemptError, Ending
 
 
 @dataclass
@@ -68,12 +67,12 @@ class RunningAttempt:
 
     def follow(self) -> None:
         """Reads the step records that came since."""
-        records, self._offset = read_lines(self.attempt.steps_file, self._offset)
+        records, self._offset = self.attempt.step_lines(self._offset)
         if records:
             last = records[-1]
-            self.step = last["step"]
-            self._reward = last.get("reward", {}).get("mean")
-            self._tokens_per_second = last.get("timing", {}).get("tokens_per_second")
+            self.step = last.step
+            self._reward = last.reward.mean
+            self._tokens_per_second = last.timing.tokens_per_second
 
     def view(self) -> RunView:
         """For the progress display."""
@@ -85,7 +84,7 @@ class RunningAttempt:
             tokens_per_second=self._tokens_per_second,
         )
 
-    def close(self, code: int, status: str, error: dict[str, Any] | None = None) -> None:
+    def close(self, code: int, status: Ending, error: AttemptError | None = None) -> None:
         """Writes the end that a worker could not write itself.
 
         Args:
@@ -98,7 +97,7 @@ class RunningAttempt:
             tail = ""
             with contextlib.suppress(OSError):
                 tail = self.attempt.log.read_bytes()[-4000:].decode(errors="replace")
-            error = {"type": "WorkerDied", "message": f"the worker {how}", "traceback_tail": tail}
+            error = AttemptError(type="WorkerDied", message=f"the worker {how}", traceback_tail=tail)
         phases: dict[str, float] = {}
         with contextlib.suppress(StoreError):
             phases = seconds_by_phase(self.run, self.attempt)

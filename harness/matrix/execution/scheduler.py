@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from harness.matrix.execution.budget import Budget, BudgetGuard
 from harness.matrix.execution.checkpoint_cleanup import CheckpointCleaner
@@ -32,6 +31,7 @@ from harness.store.errors import StoreError
 from harness.store.folders import RunFolder, Store
 from harness.store.job import RunJob
 from harness.store.leases import LeaseWatch
+from harness.store.records import AttemptEnd, AttemptError
 from harness.units import dollars, duration
 
 WORKER = (sys.executable, "-m", "harness.matrix.worker")
@@ -203,8 +203,9 @@ class Scheduler:
         ]
         if len(failed) > job.hardware.retries:
             self._queue.remove(waiting)
-            error = (failed[-1].end() or {}).get("error") or {"type": "Failed", "message": "no last words"}
-            self._give_up(job, len(failed), f"{error['type']}: {error['message']}", failed[-1].log)
+            end = failed[-1].end()
+            words = end.error.words if end and end.error else "Failed: no last words"
+            self._give_up(job, len(failed), words, failed[-1].log)
             return True
         return False
 
@@ -285,12 +286,12 @@ class Scheduler:
         self._invocation.add(seconds * active.slot.devices)
         self._estimator.refresh(whole)
         missing = active.run.missing(active.job)
-        end = attempt.end() or {}
+        end = attempt.end()
         cost = f"in {duration(seconds)}, {dollars(seconds * whole.device_usd_per_second)}"
         if not missing and active.run.finished(whole):
             self._outcome.finished += 1
             self._cleaner.on_finished(whole)
-            diverged = end.get("diverged_at")
+            diverged = end.diverged_at if end else None
             how = f"diverged at step {diverged}, a result" if diverged else "done"
             self._progress.note(f"{how:7} [{whole.label}] {cost}")
         elif not missing:
@@ -302,20 +303,21 @@ class Scheduler:
         else:
             self._failed(active, end, missing[0])
 
-    def _failed(self, active: RunningAttempt, end: dict[str, Any], missing: tuple[int, str]) -> None:
+    def _failed(self, active: RunningAttempt, end: AttemptEnd | None, missing: tuple[int, str]) -> None:
         job, log = active.whole, active.attempt.log
-        error = end.get("error") or {
-            "type": "Incomplete",
-            "message": f"the worker ended ({end.get('status')}) without the evaluation of step {missing[0]} on "
-            f"{missing[1]}",
-        }
+        how, lacks = end.status if end else None, f"the evaluation of step {missing[0]} on {missing[1]}"
+        error = (end.error if end else None) or AttemptError(
+            type="Incomplete", message=f"the worker ended ({how}) without {lacks}"
+        )
         if active.stopped == "time":
             limit = duration(active.slot.time_limit_seconds)
-            error = {"type": "Timeout", "message": f"ran longer than {limit} (hardware.run_timeout_hours)"}
+            error = AttemptError(
+                type="Timeout", message=f"ran longer than {limit} (hardware.run_timeout_hours)"
+            )
         self._failed_here[job.run_id] += 1
         count = self._failed_here[job.run_id]
-        words = f"{error['type']}: {error['message']}".splitlines()[0][:300]
-        if error.get("final") or count > job.hardware.retries or self._outcome.interrupted:
+        words = error.words.splitlines()[0][:300]
+        if error.final or count > job.hardware.retries or self._outcome.interrupted:
             self._give_up(job, count, words, log)
             return
         pause = min(_MOST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** (count - 1))

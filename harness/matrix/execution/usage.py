@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from harness.matrix.executors.base import Slot
 from harness.store.atomic import utc_now, write_json
-from harness.store.folders import OUTPUT_SCHEMA, Store
+from harness.store.folders import Store
+from harness.store.records import InvocationRecord
+from harness.store.schema import written
 
 
 class DeviceUsageLog:
@@ -44,15 +46,14 @@ class DeviceUsageLog:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         seconds = time.monotonic() - self._began
-        record = {
-            "schema": OUTPUT_SCHEMA,
-            "started_at": self._started_at,
-            "wall_seconds": seconds,
-            "slots": self._slots,
-            "devices_per_slot": self._devices,
-            "usd_per_hour": self._usd_per_hour,
-            "device_seconds": seconds * self._slots * self._devices,
-            "busy_device_seconds": self._busy,
-        }
+        record = InvocationRecord(
+            started_at=self._started_at,
+            wall_seconds=seconds,
+            slots=self._slots,
+            devices_per_slot=self._devices,
+            usd_per_hour=self._usd_per_hour,
+            device_seconds=seconds * self._slots * self._devices,
+            busy_device_seconds=self._busy,
+        )
         name = f"{self._started_at.replace(':', '').replace('+0000', 'Z')}-{os.getpid()}.json"
-        write_json(self._folder / name, record)
+        write_json(self._folder / name, written("output", record))

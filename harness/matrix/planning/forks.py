@@ -106,7 +106,7 @@ def fork_sentences(jobs: Sequence[RunJob], store: Store) -> list[str]:
 def _saves(job: RunJob, fork: Fork, store: Store) -> bool:
     """Whether the run has taken over its trunk's steps, or still may."""
     first = next((r for a in store.run(job.run_id).attempts() for r in a.steps()[:1]), None)
-    return trunk_state(fork, store) != "passed" if first is None else "forked_from" in first
+    return trunk_state(fork, store) != "passed" if first is None else first.forked_from is not None
 
 
 def trunk_state(fork: Fork, store: Store) -> Literal["there", "ahead", "passed"]:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from harness.reporting.frames import column, records
-from harness.store.study import Study
+from harness.store.records import MemoryPeaks
+from harness.store.study import EVALUATION, STEP, Study
+
+SECONDS = STEP.name(lambda r: r.timing.total_seconds)
+COMPLETION_TOKENS = STEP.name(lambda r: r.tokens.completion)
+TRAINED_TOKENS = STEP.name(lambda r: r.tokens.trained)
+TRAIN_RATE = STEP.name(lambda r: r.timing.train_tokens_per_second)
+"""Columns of `Study.steps`."""
+
+EVALUATION_SECONDS = EVALUATION.name(lambda r: r.timing.total_seconds)
+EVALUATION_TOKENS = EVALUATION.name(lambda r: r.tokens.completion)
+"""Columns of `Study.evaluations`."""
 
 RELATIVE_DELTA = 0.05
 """Smallest ratio − 1 of throughput, memory or cost that counts as a difference in verdicts."""
@@ -28,7 +40,8 @@ PHASE_ORDER = (
 )
 """The order in which phases are listed; ones not named here follow alphabetically."""
 
-MEMORY_KINDS = ("resident_gib", "allocated_gib", "reserved_gib", "device_gib")
+MEMORY_KINDS = tuple(field.name for field in fields(MemoryPeaks))
+"""Kinds of memory that records tell."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +98,14 @@ def checkpoint_metric(study: Study, metric: Metric) -> dict[tuple[str, int], flo
 
 
 def _figure(metric: Metric, steps: pd.DataFrame, price: Any) -> float | None:
-    seconds = column(steps, "timing.total_seconds")
+    seconds = column(steps, SECONDS)
     match metric.name:
         case "tokens_per_second":
             return _ratio(tokens(steps), seconds.sum())
         case "rollout_tokens_per_second":
-            return rate(steps, "tokens.completion", "rollout")
+            return rate(steps, COMPLETION_TOKENS, "rollout")
         case "train_tokens_per_second":
-            return rate(steps, "tokens.trained", "update", "timing.train_tokens_per_second")
+            return rate(steps, TRAINED_TOKENS, "update", TRAIN_RATE)
         case "step_seconds":
             return float(seconds.mean()) if seconds.notna().any() else None
         case "peak_memory_gib":
@@ -105,7 +118,7 @@ def _figure(metric: Metric, steps: pd.DataFrame, price: Any) -> float | None:
 
 def tokens(steps: pd.DataFrame) -> float:
     """Completion tokens of the steps, what `tokens_per_second` counts."""
-    return float(column(steps, "tokens.completion").sum())
+    return float(column(steps, COMPLETION_TOKENS).sum())
 
 
 def rate(steps: pd.DataFrame, counted: str, phase: str, recorded: str | None = None) -> float | None:
@@ -116,16 +129,33 @@ def rate(steps: pd.DataFrame, counted: str, phase: str, recorded: str | None = N
     """
     number = column(steps, counted)
     if recorded is None or recorded not in steps.columns:
-        return _ratio(float(number.sum()), float(column(steps, f"timing.seconds.{phase}").sum()))
+        return _ratio(float(number.sum()), float(column(steps, phase_seconds(phase)).sum()))
     rates = column(steps, recorded)
     valid = (rates > 0) & (number > 0)
     return _ratio(float(number[valid].sum()), float((number[valid] / rates[valid]).sum()))
 
 
+@cache
+def phase_seconds(phase: str) -> str:
+    """The column of the seconds of a phase."""
+    return STEP.name(lambda r: r.timing.seconds[phase])
+
+
+@cache
+def memory_column(phase: str, kind: str) -> str:
+    """The column of a phase's peak, in step records and evaluations alike; `kind` is one of `MEMORY_KINDS`."""
+    return STEP.name(lambda r: getattr(r.memory[phase], kind))
+
+
+def memory_phases(*tables: pd.DataFrame) -> list[str]:
+    """Phases whose memory step records or evaluations tell, in order."""
+    return phases(sorted({p for t in tables for p in STEP.keys(t.columns, lambda r: r.memory)}))
+
+
 def peak(steps: pd.DataFrame) -> float | None:
     """Highest memory of any phase: on the device where there is one, otherwise of the process."""
     for kind in ("reserved_gib", "resident_gib"):
-        names = [c for c in steps.columns if c.startswith("memory.") and c.endswith(f".{kind}")]
+        names = [memory_column(phase, kind) for phase in memory_phases(steps)]
         values = [float(column(steps, c).max()) for c in names if column(steps, c).notna().any()]
         if values:
             return max(values)
@@ -161,9 +191,9 @@ def spending(study: Study, run: str) -> Spending:
     totals = dict.fromkeys(("training", "evaluation", "failed", "other"), 0.0)
     for attempt in records(attempts):
         number, wall = attempt["attempt"], float(attempt["wall_seconds"])
-        trained = float(column(steps[steps["attempt"] == number], "timing.total_seconds").sum())
+        trained = float(column(steps[steps["attempt"] == number], SECONDS).sum())
         ours = made[made["attempt"] == number] if "attempt" in made.columns else made.iloc[:0]
-        evaluated = float(column(ours, "timing.total_seconds").sum())
+        evaluated = float(column(ours, EVALUATION_SECONDS).sum())
         # Clocks are read at different moments: what is left can come out a trifle below zero.
         trained, evaluated = min(trained, wall), min(evaluated, max(0.0, wall - trained))
         rest = wall - trained - evaluated

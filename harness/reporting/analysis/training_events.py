@@ -6,7 +6,11 @@ from typing import Any
 
 from harness.reporting import formats
 from harness.reporting.frames import column, records
-from harness.store.study import Study
+from harness.store.records import Alarm
+from harness.store.study import STEP, Study
+
+_ALARMS = STEP.name(lambda r: r.events)
+_TRUNCATED_SHARE = STEP.name(lambda r: r.completion.truncated_share)
 
 _TRUNCATED = 0.5
 """Share of completions cut off at the cap, over the last steps, from which it is reported."""
@@ -17,14 +21,13 @@ _GRAVE = ("collapse", "language", "spike", "diverge", "nan", "failed", "drift", 
 def step_events(study: Study) -> list[dict[str, Any]]:
     """Events that step records carry (`events`: a list), and runs whose completions are mostly cut off at the cap."""
     seen: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    if "events" in study.steps.columns:
-        for row in records(study.steps[["run", "attempt", "step", "events"]]):
-            for event in row["events"] if isinstance(row["events"], list) else []:
-                known: dict[str, Any] = event if isinstance(event, dict) else {"message": str(event)}
-                kind = str(known.get("kind") or known.get("detector") or "event")
-                common = {"run": row["run"], "attempt": row["attempt"], "step": row["step"], "kind": kind}
-                seen.setdefault((str(row["run"]), kind), []).append(
-                    {**common, "message": str(known.get("message") or "")}
+    if _ALARMS in study.steps.columns:
+        for row in records(study.steps[["run", "attempt", "step", _ALARMS]]):
+            alarms: tuple[Alarm, ...] = row[_ALARMS] if isinstance(row[_ALARMS], tuple) else ()
+            for alarm in alarms:
+                common = {"run": row["run"], "attempt": row["attempt"], "step": row["step"]}
+                seen.setdefault((str(row["run"]), alarm.detector), []).append(
+                    {**common, "kind": alarm.detector, "message": alarm.message}
                 )
     found = []
     for same in seen.values():
@@ -38,7 +41,7 @@ def _truncated(study: Study) -> list[dict[str, Any]]:
     found = []
     for run, steps in study.steps.groupby("run", sort=False):
         last = steps.sort_values("step").tail(_LAST_STEPS)
-        share = float(column(last, "completion.truncated_share").mean())
+        share = float(column(last, _TRUNCATED_SHARE).mean())
         if share >= _TRUNCATED:
             message = (
                 f"{formats.percent(share)} of completions cut off at the cap in the last {len(last)} steps"

@@ -11,7 +11,7 @@ from harness.reporting import formats
 from harness.reporting.analysis.analysis import ALL, Analysis
 from harness.reporting.analysis.cells import free_axes
 from harness.reporting.analysis.pareto import ParetoPoint
-from harness.reporting.analysis.performance import MEMORY_KINDS, phases
+from harness.reporting.analysis.performance import MEMORY_KINDS, memory_column, memory_phases, phase_seconds
 from harness.reporting.analysis.responses import benchmarks
 from harness.reporting.figures.theme import MARKERS, Theme, legend_text, new_figure
 from harness.reporting.frames import column, records
@@ -159,14 +159,14 @@ def time_figure(analysis: Analysis, theme: Theme) -> Figure | None:
     names = step_phases(steps)
     if not names or steps.empty:
         return None
-    means = steps.groupby("run")[[f"timing.seconds.{p}" for p in names]].mean().fillna(0.0)
+    means = steps.groupby("run")[[phase_seconds(p) for p in names]].mean().fillna(0.0)
     bars = [(label, [r for r in runs if r in means.index]) for label, runs in _bars(analysis)]
     bars = [(label, runs) for label, runs in bars if runs]
     figure, (axes,) = new_figure(WIDTH, 1.2 + 0.27 * len(bars))
     left = [0.0] * len(bars)
-    shown = [p for p in names if float(means[f"timing.seconds.{p}"].max()) > 0]
+    shown = [p for p in names if float(means[phase_seconds(p)].max()) > 0]
     for i, phase in enumerate(shown):
-        seconds = [float(means.loc[runs, f"timing.seconds.{phase}"].mean()) for _, runs in bars]
+        seconds = [float(means.loc[runs, phase_seconds(phase)].mean()) for _, runs in bars]
         axes.barh(range(len(bars)), seconds, left=left, color=theme.series(i), label=phase, height=0.72,
                   edgecolor=theme.paper, linewidth=0.8)  # fmt: skip
         left = [a + b for a, b in zip(left, seconds)]
@@ -187,15 +187,14 @@ def time_figure(analysis: Analysis, theme: Theme) -> Figure | None:
 def memory_figure(analysis: Analysis, theme: Theme) -> Figure | None:
     """Peak memory by phase: a point per run and the range, for each kind that was measured."""
     sources = (analysis.study.steps, analysis.study.evaluations)
-    names = {str(c) for s in sources for c in s.columns if str(c).startswith("memory.")}
-    order = phases(sorted({n.split(".")[1] for n in names}))
+    order = memory_phases(*sources)
     peaks: dict[tuple[str, str], list[float]] = {}
     for kind in MEMORY_KINDS:
         for phase in order:
             values = [
                 float(v)
                 for source in sources
-                for v in column(source, f"memory.{phase}.{kind}").groupby(source["run"]).max().dropna()
+                for v in column(source, memory_column(phase, kind)).groupby(source["run"]).max().dropna()
             ]
             if values:
                 peaks[kind, phase] = values

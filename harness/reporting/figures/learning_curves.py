@@ -12,6 +12,7 @@ from harness.reporting.analysis.analysis import ALL, Analysis
 from harness.reporting.analysis.cells import free_axes
 from harness.reporting.figures.theme import MARKERS, Theme, legend_text, new_figure
 from harness.reporting.frames import column, records
+from harness.store.study import STEP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,8 +59,10 @@ def curves_figure(analysis: Analysis, axis: str | None, theme: Theme) -> Figure 
     for i, (level, runs) in enumerate(_groups(analysis, axis).items()):
         if runs:
             _accuracy_curve(analysis, top, runs, level, i, theme)
-            _step_curve(analysis.study.steps, middle, "reward.mean", runs, i, theme)
-            _step_curve(analysis.study.steps, bottom, "completion.mean_tokens", runs, i, theme)
+            _step_curve(analysis.study.steps, middle, STEP.name(lambda r: r.reward.mean), runs, i, theme)
+            _step_curve(
+                analysis.study.steps, bottom, STEP.name(lambda r: r.completion.mean_tokens), runs, i, theme
+            )
     for panel, title in (
         (top, "mean accuracy of checkpoints, %"),
         (middle, "reward in training"),

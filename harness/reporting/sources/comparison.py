@@ -13,6 +13,7 @@ import pandas as pd
 from harness.reporting.formats import DASH
 from harness.spec.errors import SpecError
 from harness.store.folders import RunFolder
+from harness.store.records import PlanRecord
 from harness.store.study import Study, load_study
 
 _RUN_TABLES = ("cells", "runs", "steps", "evaluations", "attempts", "events")
@@ -79,13 +80,13 @@ def merged_study(folders: Sequence[Path], out: Path) -> Study:
     return MergedStudy(
         out=out,
         grid=grid,
-        plan={},
+        plan=PlanRecord(cells=(), jobs=()),
         axes=list(order),
         steps_axes=steps_axes,
         invocations=invocations,
         sources=tuple(str(f) for f in folders),
         parts=parts,
-        _questions=[_questions(parts)],
+        known_questions=questions_of_parts(parts),
         **frames,
     )
 
@@ -124,7 +125,8 @@ def _with_axes(frame: pd.DataFrame, axes: Sequence[str], parts: dict[str, Study]
     return frame
 
 
-def _questions(parts: dict[str, Study]) -> pd.DataFrame:
+def questions_of_parts(parts: dict[str, Study]) -> pd.DataFrame:
+    """`Study.questions` of all parts together: the same question has the same index in each."""
     frames = [s.questions().assign(run=[f"{n}/{r}" for r in s.questions()["run"]]) for n, s in parts.items()]
     frame = pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
     if len(frame):

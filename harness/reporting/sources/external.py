@@ -19,6 +19,7 @@ from harness.reporting.sources.json_files import plain_suffix
 from harness.reporting.sources.reading_notes import Parts, ReadingNotes, few
 from harness.spec.errors import SpecError
 from harness.spec.grid import RESERVED_AXES
+from harness.store.records import PlanRecord
 from harness.store.study import Study
 
 QUESTION_COLUMNS = ("question", "samples", "correct")
@@ -125,7 +126,7 @@ def _study(
     return Study(
         out=out,
         grid=grid,
-        plan={},
+        plan=PlanRecord(cells=(), jobs=()),
         axes=[*varied, *grid["steps_axes"]],
         steps_axes=grid["steps_axes"],
         cells=places.assign(**{STEP: places["step"]}).reset_index(drop=True),
@@ -139,7 +140,7 @@ def _study(
         invocations=pd.DataFrame(columns=["device_seconds", "busy_device_seconds", "usd_per_hour"]),
         sources=tuple(str(f) for f in files),
         notes=notes,
-        _questions=[questions],
+        known_questions=questions,
     )
 
 

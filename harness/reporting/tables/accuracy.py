@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,16 @@ from harness.reporting.analysis.responses import benchmarks
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
 from harness.stats.intervals import NOTHING, Interval
+from harness.store.study import EVALUATION
+
+_QUESTIONS = EVALUATION.name(lambda r: r.questions)
+_SAMPLES = EVALUATION.name(lambda r: r.samples)
+_CORRECT = EVALUATION.name(lambda r: r.correct)
+_MAJORITY = EVALUATION.name(lambda r: r.majority_accuracy)
+_REPEATS_FLAGGED = EVALUATION.name(lambda r: r.repeats and r.repeats.flagged)
+_MEAN_TOKENS = EVALUATION.name(lambda r: r.completion.mean_tokens)
+_TRUNCATED = EVALUATION.name(lambda r: r.completion.truncated_share)
+_UNPARSABLE = EVALUATION.name(lambda r: r.completion.unparsable_share)
 
 VERDICT_COLUMNS = (
     "metric",
@@ -65,7 +75,9 @@ def accuracy_table(analysis: Analysis) -> Table:
     study = analysis.study
     measured = {(str(e["run"]), int(e["step"]), str(e["benchmark"])): e for e in records(study.evaluations)}
     tries = sorted(
-        {int(k[10:]) for e in measured.values() for k, v in e.items() if k[:10] == "pass_at_k." and v == v}
+        int(k)
+        for k in EVALUATION.keys(study.evaluations.columns, lambda r: r.pass_at_k)
+        if study.evaluations[_pass_at(k)].notna().any()
     )
     bases = sorted(str(r) for r in study.runs.loc[study.runs["kind"] == "base", "run"])
     places: list[dict[str, Any]] = [{"run": run, "step": 0, "seed": None} for run in bases]
@@ -125,41 +137,51 @@ def _accuracy_row(
         "seed": place["seed"],
         "step": place["step"],
         "benchmark": benchmark,
-        "questions": record.get("questions"),
-        "samples": record.get("samples"),
+        "questions": record.get(_QUESTIONS),
+        "samples": record.get(_SAMPLES),
         **accuracy,
         "run": place["run"],
-        "correct": record.get("correct"),
+        "correct": record.get(_CORRECT),
         **gain,
-        **{f"pass_at_{k}": record.get(f"pass_at_k.{k}") for k in tries},
-        "majority_accuracy": record.get("majority_accuracy"),
-        "mean_completion_tokens": record.get("completion.mean_tokens"),
-        "truncated_share": record.get("completion.truncated_share"),
-        "unparsable_share": record.get("completion.unparsable_share"),
+        **{f"pass_at_{k}": record.get(_pass_at(k)) for k in tries},
+        "majority_accuracy": record.get(_MAJORITY),
+        "mean_completion_tokens": record.get(_MEAN_TOKENS),
+        "truncated_share": record.get(_TRUNCATED),
+        "unparsable_share": record.get(_UNPARSABLE),
         **_more_intervals(record),
     }
 
 
 _BOUNDED = {
     "majority": "majority_at_k",
-    "mean_completion_tokens": "completion.mean_tokens",
-    "truncated": "completion.truncated_share",
-    "unparsable": "completion.unparsable_share",
+    "mean_completion_tokens": _MEAN_TOKENS,
+    "truncated": _TRUNCATED,
+    "unparsable": _UNPARSABLE,
 }
 """Columns with bounds of their own by prefix, and where the record has them."""
+
+
+@cache
+def _pass_at(k: int | str) -> str:
+    return EVALUATION.name(lambda r: r.pass_at_k and r.pass_at_k[str(k)])
+
+
+@cache
+def _bounds(figure: str) -> str:
+    return EVALUATION.name(lambda r: r.intervals and r.intervals[figure])
 
 
 def _more_intervals(record: dict[str, Any]) -> dict[str, Any]:
     """Bounds of the figures beside accuracy, and whether samples repeat; nothing for records made before they were
     kept, so that tables of old folders stay what they are."""
-    if not isinstance(record.get("intervals.accuracy"), list):
+    if not isinstance(record.get(_bounds("accuracy")), tuple):
         return {}
     columns: dict[str, Any] = {}
     for prefix, name in _BOUNDED.items():
         key = f"{name}.{int(record['samples'])}" if name == "majority_at_k" else name
-        low, high = record[f"intervals.{key}"]
+        low, high = record[_bounds(key)]
         columns |= {f"{prefix}_ci_low": low, f"{prefix}_ci_high": high}
-    return {**columns, "repeats_flagged": record.get("repeats.flagged")}
+    return {**columns, "repeats_flagged": record.get(_REPEATS_FLAGGED)}
 
 
 def cells_table(analysis: Analysis) -> Table:

@@ -12,6 +12,7 @@ from harness.reporting import formats
 from harness.reporting.frames import column, records
 from harness.reporting.tables.base import Column, Table, as_text, make_table
 from harness.reporting.tables.runs import memory_table
+from harness.store.records import JobEntry, JobEstimate
 from harness.store.study import Study
 
 
@@ -22,13 +23,13 @@ def plan_table(study: Study) -> Table | None:
     device where it has memory of its own. A ratio is measured over planned.
     """
     plan, done = study.plan, {str(r["run"]): r for r in records(study.runs)}
-    totals = plan.get("totals", {})
-    if "estimate" not in totals or totals["runs_to_do"] != totals["runs"] + totals["base_models"]:
+    totals = plan.totals
+    if totals is None or totals.runs_to_do != totals.runs + totals.base_models:
         return None
-    if any(done.get(job["run"], {}).get("status") != "finished" for job in plan["jobs"]):
+    if any(done.get(job.run, {}).get("status") != "finished" for job in plan.jobs):
         return None
     memory = memory_table(study).frame
-    rows = [_row(job, done[job["run"]], memory) for job in plan["jobs"]]
+    rows = [_row(job, job.estimate, done[job.run], memory) for job in plan.jobs if job.estimate]
     if not rows:
         return None
     total = {k: sum(r[k] for r in rows) for k in ("planned_hours", "hours", "planned_usd", "usd")}
@@ -46,25 +47,25 @@ def plan_table(study: Study) -> Table | None:
         ("ratio", "gib_ratio", formats.number),
     ]
     notes = [
-        "Ratios are measured over planned. The plan assumed: " + "; ".join(plan["assumptions"]) + ".",
+        "Ratios are measured over planned. The plan assumed: " + "; ".join(plan.assumptions or ()) + ".",
         "Time is of one run, from the start of its worker to its end; runs beside each other slow each other.",
     ]
     return make_table("plan", "Planned and measured", frame, shown, left=1, notes=notes)
 
 
-def _row(job: dict[str, Any], run: dict[str, Any], memory: pd.DataFrame) -> dict[str, Any]:
-    own = memory[memory["run"] == job["run"]] if len(memory) else memory
-    trained = job["kind"] == "train"  # the plan's memory is that of training
+def _row(job: JobEntry, estimate: JobEstimate, run: dict[str, Any], memory: pd.DataFrame) -> dict[str, Any]:
+    own = memory[memory["run"] == job.run] if len(memory) else memory
+    trained = job.kind == "train"  # the plan's memory is that of training
     kind = "device_gib" if len(own) and column(own, "device_gib").notna().any() else "resident_gib"
     peak = float(column(own, kind).max()) if trained and len(own) else math.nan
     return {
-        "run": job["run"],
-        "job": job["label"],
-        "planned_hours": job["estimate"]["seconds"] / 3600,
+        "run": job.run,
+        "job": job.label,
+        "planned_hours": estimate.seconds / 3600,
         "hours": float(run["wall_seconds"]) / 3600,
-        "planned_usd": job["estimate"]["usd"],
+        "planned_usd": estimate.usd,
         "usd": float(run["cost_usd"]),
-        "planned_gib": job["estimate"]["gib"] if trained else None,
+        "planned_gib": estimate.gib if trained else None,
         "gib": None if math.isnan(peak) else peak,
     }
 

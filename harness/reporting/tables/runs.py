@@ -10,10 +10,26 @@ import pandas as pd
 from harness import units
 from harness.reporting import formats
 from harness.reporting.analysis.cells import free_axes, ordered_cells
-from harness.reporting.analysis.performance import MEMORY_KINDS, Spending, phases, rate, spending, tokens
+from harness.reporting.analysis.performance import (
+    COMPLETION_TOKENS,
+    EVALUATION_SECONDS,
+    EVALUATION_TOKENS,
+    MEMORY_KINDS,
+    SECONDS,
+    TRAIN_RATE,
+    TRAINED_TOKENS,
+    Spending,
+    memory_column,
+    memory_phases,
+    phase_seconds,
+    phases,
+    rate,
+    spending,
+    tokens,
+)
 from harness.reporting.frames import column, records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
-from harness.store.study import Study
+from harness.store.study import STEP, Study
 
 
 def _levels(study: Study, run: dict[str, Any]) -> dict[str, Any]:
@@ -66,25 +82,25 @@ def throughput_table(study: Study) -> Table:
 
 def step_phases(steps: pd.DataFrame) -> list[str]:
     """Phases that step records time, in order."""
-    names = [str(c) for c in steps.columns]
-    return phases([c.removeprefix("timing.seconds.") for c in names if c.startswith("timing.seconds.")])
+    return phases(STEP.keys(steps.columns, lambda r: r.timing.seconds))
 
 
 def _throughput(steps: pd.DataFrame, made: pd.DataFrame, names: list[str]) -> dict[str, Any]:
-    seconds = column(steps, "timing.total_seconds")
-    total, judged = float(seconds.sum()), float(column(made, "timing.total_seconds").sum())
-    flops, utilisation = column(steps, "timing.flops"), column(steps, "timing.mfu")
+    seconds = column(steps, SECONDS)
+    total, judged = float(seconds.sum()), float(column(made, EVALUATION_SECONDS).sum())
+    flops = column(steps, STEP.name(lambda r: r.timing.flops))
+    utilisation = column(steps, STEP.name(lambda r: r.timing.mfu))
     return {
         "steps": len(steps),
-        "rollout_tokens_per_second": rate(steps, "tokens.completion", "rollout"),
-        "train_tokens_per_second": rate(steps, "tokens.trained", "update", "timing.train_tokens_per_second"),
+        "rollout_tokens_per_second": rate(steps, COMPLETION_TOKENS, "rollout"),
+        "train_tokens_per_second": rate(steps, TRAINED_TOKENS, "update", TRAIN_RATE),
         "tokens_per_second": tokens(steps) / total if total > 0 else None,
         "step_seconds": seconds.mean(),
         "step_seconds_median": seconds.median(),
-        **{f"{p}_seconds": column(steps, f"timing.seconds.{p}").mean() for p in names},
+        **{f"{p}_seconds": column(steps, phase_seconds(p)).mean() for p in names},
         "mfu": (utilisation * seconds).sum() / total if total > 0 and utilisation.notna().all() else None,
         "teraflops_per_second": flops.sum() / total / 1e12 if total > 0 and flops.notna().all() else None,
-        "evaluation_tokens_per_second": column(made, "tokens.completion").sum() / judged
+        "evaluation_tokens_per_second": column(made, EVALUATION_TOKENS).sum() / judged
         if judged > 0
         else None,
         "evaluation_seconds": judged,
@@ -96,9 +112,8 @@ def memory_table(study: Study) -> Table:
     rows = []
     for run in _runs(study):
         sources = [f[f["run"] == run["run"]] for f in (study.steps, study.evaluations)]
-        names = {str(c).split(".")[1] for f in sources for c in f.columns if str(c).startswith("memory.")}
-        for phase in phases(sorted(names)):
-            peaks = {kind: _peak(sources, f"memory.{phase}.{kind}") for kind in MEMORY_KINDS}
+        for phase in memory_phases(*sources):
+            peaks = {kind: _peak(sources, memory_column(phase, kind)) for kind in MEMORY_KINDS}
             if any(v is not None for v in peaks.values()):
                 rows.append({**_label(study, run), "run": run["run"], "phase": phase, **peaks})
     frame = pd.DataFrame(rows)

@@ -1,5 +1,7 @@
 """Evaluation with an engine that says what it is told, so that every figure can be counted by hand."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -62,17 +64,17 @@ def evaluate(tiny, engine, **fields):
 
 def test_every_figure_by_hand(tiny):
     record, samples = evaluate(tiny, Script(tiny.tokenizer, ANSWERS))
-    assert record["correct"] == 4
-    assert record["accuracy"] == pytest.approx(4 / 12)
+    assert record.correct == 4
+    assert record.accuracy == pytest.approx(4 / 12)
     # Unbiased: 1 − C(wrong, k)/C(4, k), averaged over the questions.
-    assert record["pass_at_k"]["1"] == pytest.approx((3 / 4 + 1 / 4 + 0) / 3)
-    assert record["pass_at_k"]["2"] == pytest.approx(((1 - 0 / 6) + (1 - 3 / 6) + 0) / 3)
-    assert record["pass_at_k"]["4"] == pytest.approx(2 / 3)
-    assert set(record["pass_at_k"]) == {"1", "2", "4"}
-    assert record["majority_accuracy"] == pytest.approx(1 / 3)
-    assert record["completion"]["unparsable_share"] == pytest.approx(5 / 12)
-    assert record["completion"]["truncated_share"] == pytest.approx(1 / 12)
-    assert record["tokens"]["completion"] == samples["tokens"].sum()
+    assert record.pass_at_k["1"] == pytest.approx((3 / 4 + 1 / 4 + 0) / 3)
+    assert record.pass_at_k["2"] == pytest.approx(((1 - 0 / 6) + (1 - 3 / 6) + 0) / 3)
+    assert record.pass_at_k["4"] == pytest.approx(2 / 3)
+    assert set(record.pass_at_k) == {"1", "2", "4"}
+    assert record.majority_accuracy == pytest.approx(1 / 3)
+    assert record.completion.unparsable_share == pytest.approx(5 / 12)
+    assert record.completion.truncated_share == pytest.approx(1 / 12)
+    assert record.tokens.completion == samples["tokens"].sum()
     assert samples["correct"].tolist() == [a == f"\\boxed{{{i + 2}}}" for i in range(3) for a in ANSWERS[i]]
     assert samples["text"].tolist() == [a for row in ANSWERS for a in row]
 
@@ -91,8 +93,8 @@ def test_seeds_belong_to_question_and_sample_not_to_the_benchmark_or_its_order(t
 
 def test_the_speed_in_the_record_is_tokens_over_seconds(tiny):
     record, samples = evaluate(tiny, Script(tiny.tokenizer, ANSWERS))
-    timing = record["timing"]
-    assert timing["tokens_per_second"] * timing["total_seconds"] == pytest.approx(samples["tokens"].sum())
+    timing = record.timing
+    assert timing.tokens_per_second * timing.total_seconds == pytest.approx(samples["tokens"].sum())
 
 
 def test_the_same_evaluation_twice_gives_the_same_samples(tiny):
@@ -121,27 +123,27 @@ def test_answers_equal_in_value_vote_together(tiny):
     wrong = ["\\boxed{1/2}", "\\boxed{0.5}", "\\boxed{\\frac{2}{4}}", "\\boxed{2}"]
     record, samples = evaluate(tiny, Script(tiny.tokenizer, [wrong, wrong, wrong]))
     assert samples["answer_class"].tolist()[:3] == [1, 1, 1]
-    assert record["majority_at_k"]["4"] == 0
-    assert record["majority_at_k"]["1"] == pytest.approx(1 / 12)
-    assert record["majority_accuracy"] == record["majority_at_k"]["4"]
+    assert record.majority_at_k["4"] == 0
+    assert record.majority_at_k["1"] == pytest.approx(1 / 12)
+    assert record.majority_accuracy == record.majority_at_k["4"]
 
 
 def test_samples_that_ignore_their_seeds_are_flagged(tiny):
     same = [["1+1=\\boxed{2}" + "0" * 200] * 4] * 3
     record, _ = evaluate(tiny, Script(tiny.tokenizer, same))
-    assert record["repeats"]["identical_pairs"] == 18
-    assert record["repeats"]["flagged"]
+    assert record.repeats.identical_pairs == 18
+    assert record.repeats.flagged
     record, _ = evaluate(tiny, Script(tiny.tokenizer, ANSWERS))
-    assert not record["repeats"]["flagged"]
+    assert not record.repeats.flagged
 
 
 def test_every_figure_has_bounds_that_hold_it(tiny):
     record, _ = evaluate(tiny, Script(tiny.tokenizer, ANSWERS))
-    flat = {"accuracy": record["accuracy"]}
-    flat |= {f"pass_at_k.{k}": v for k, v in record["pass_at_k"].items()}
-    flat |= {f"majority_at_k.{k}": v for k, v in record["majority_at_k"].items()}
-    flat |= {f"completion.{k}": v for k, v in record["completion"].items()}
-    assert flat.keys() == record["intervals"].keys()
+    flat = {"accuracy": record.accuracy}
+    flat |= {f"pass_at_k.{k}": v for k, v in record.pass_at_k.items()}
+    flat |= {f"majority_at_k.{k}": v for k, v in record.majority_at_k.items()}
+    flat |= {f"completion.{k}": v for k, v in asdict(record.completion).items()}
+    assert flat.keys() == record.intervals.keys()
     for name, value in flat.items():
-        low, high = record["intervals"][name]
+        low, high = record.intervals[name]
         assert low <= value <= high, name

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,16 +29,14 @@ def run(*arguments):
 
 def record_of(out, name, cap):
     (found,) = [
-        r
-        for _, r in evaluations_in(out)
-        if r["benchmark"] == name and r["settings"]["max_completion_tokens"] == cap
+        r for _, r in evaluations_in(out) if r.benchmark == name and r.settings.max_completion_tokens == cap
     ]
     return found
 
 
 def samples_of(out, name, cap):
     record = record_of(out, name, cap)
-    (path,) = out.rglob(f"*.{name}.{record['evaluation_id']}.parquet")
+    (path,) = out.rglob(f"*.{name}.{record.evaluation_id}.parquet")
     return pd.read_parquet(path)
 
 
@@ -51,7 +50,7 @@ def out(tmp_path_factory):
 def comparable(record):
     """What does not depend on how a cap was served."""
     times = ("timing", "memory", "created_at", "truncated_from", "repeats", "provenance")
-    return {k: v for k, v in record.items() if k not in times}
+    return {k: v for k, v in vars(record).items() if k not in times}
 
 
 COLUMNS = ["question_id", "sample", "seed", "text", "answer", "correct", "parsable", "truncated", "tokens"]
@@ -61,8 +60,8 @@ COLUMNS = ["question_id", "sample", "seed", "text", "answer", "correct", "parsab
 def test_a_cap_by_truncation_is_the_cap_by_sampling(out, tmp_path, name):
     """At temperature 1: every draw belongs to the request and the position."""
     run(*SAMPLED, "--max-tokens", 12, "--out", tmp_path)
-    assert "truncated_from" not in record_of(tmp_path, name, 12)
-    assert record_of(out, name, 12)["truncated_from"]["max_completion_tokens"] == 48
+    assert record_of(tmp_path, name, 12).truncated_from is None
+    assert record_of(out, name, 12).truncated_from.max_completion_tokens == 48
     assert comparable(record_of(out, name, 12)) == comparable(record_of(tmp_path, name, 12))
     first, second = samples_of(out, name, 12), samples_of(tmp_path, name, 12)
     assert first[COLUMNS].equals(second[COLUMNS])
@@ -94,7 +93,7 @@ def test_a_smaller_cap_is_served_by_what_is_on_file(out, tmp_path, monkeypatch):
     shutil.copytree(out, tmp_path / "copy")
     monkeypatch.setattr(Evaluator, "complete", None)
     run(*SAMPLED, "--max-tokens", 20, "--out", tmp_path / "copy")
-    assert record_of(tmp_path / "copy", "sums-2x2", 20)["truncated_from"]["max_completion_tokens"] == 48
+    assert record_of(tmp_path / "copy", "sums-2x2", 20).truncated_from.max_completion_tokens == 48
 
 
 def test_given_again_it_loads_no_model(out, monkeypatch):
@@ -122,7 +121,7 @@ def test_scoring_again_sees_another_reference(out, tmp_path, capsys):
         frame.assign(gold="-1").to_parquet(path, index=False)
     run("--rescore", tmp_path / "copy")
     assert "verdicts changed" in capsys.readouterr().out
-    assert record_of(tmp_path / "copy", "sums-2x2", 48)["accuracy"] == 0
+    assert record_of(tmp_path / "copy", "sums-2x2", 48).accuracy == 0
 
 
 def test_an_interrupted_evaluation_continues_with_the_next_part(out, tmp_path, monkeypatch):
@@ -181,9 +180,9 @@ def test_settings_and_prompt_stand_in_every_row(out):
     assert set(table["temperature"]) == {1.0}
     row = table[(table["benchmark"] == "sums-2x2") & (table["max_completion_tokens"] == 48)].iloc[0]
     record = record_of(out, "sums-2x2", 48)
-    assert row["majority_at_4"] == pytest.approx(record["majority_at_k"]["4"], rel=1e-5)
+    assert row["majority_at_4"] == pytest.approx(record.majority_at_k["4"], rel=1e-5)
     assert [row["pass_at_4_ci_low"], row["pass_at_4_ci_high"]] == pytest.approx(
-        record["intervals"]["pass_at_k.4"], rel=1e-4
+        record.intervals["pass_at_k.4"], rel=1e-4
     )
 
 
@@ -194,16 +193,16 @@ def test_exports_hold_the_same_figures(out):
     assert set(results["results"]) == {"sums-2x2_48", "sums-2x2_12", "gym-chain_sum_48", "gym-chain_sum_12"}
     record = record_of(out, "sums-2x2", 48)
     row = results["results"]["sums-2x2_48"]
-    assert row["exact_match,none"] == record["accuracy"]
-    assert row["pass@4,none"] == record["pass_at_k"]["4"]
+    assert row["exact_match,none"] == record.accuracy
+    assert row["pass@4,none"] == record.pass_at_k["4"]
     assert row["exact_match_stderr,none"] > 0
     assert results["n-samples"]["sums-2x2_48"] == {"original": 12, "effective": 12}
-    assert other["results"]["sums-2x2_48|0"]["pass@k:k=4&n=4"] == record["pass_at_k"]["4"]
-    mean = sum(r["accuracy"] for _, r in evaluations_in(out)) / 4
+    assert other["results"]["sums-2x2_48|0"]["pass@k:k=4&n=4"] == record.pass_at_k["4"]
+    mean = sum(r.accuracy for _, r in evaluations_in(out)) / 4
     assert other["results"]["all"]["avg@n:n=4"] == pytest.approx(mean)
     (samples,) = (out / "export").rglob("samples_sums-2x2_48_*.jsonl")
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
-    assert sum(line["exact_match"] for line in lines) / 12 == pytest.approx(record["accuracy"])
+    assert sum(line["exact_match"] for line in lines) / 12 == pytest.approx(record.accuracy)
     assert all(len(line["resps"][0]) == 4 for line in lines)
 
 
@@ -212,29 +211,29 @@ def test_exports_are_read_back_as_they_were(out):
     found, _ = read_json_results([out / "export" / "lm_eval"])
     totals, _ = read_json_results([out / "export" / "lighteval"])
     for _, record in evaluations_in(out):
-        name, cap = record["benchmark"], record["settings"]["max_completion_tokens"]
+        name, cap = record.benchmark, record.settings.max_completion_tokens
         known = samples_of(out, name, cap).groupby("question_id")["correct"].agg(["size", "sum"])
         own = found[found["benchmark"] == f"{name}_{cap}"].set_index("question").sort_index()
         assert own["samples"].to_dict() == known["size"].to_dict()
         assert own["correct"].to_dict() == pytest.approx(known["sum"].to_dict())
         (row,) = totals[totals["benchmark"] == f"{name}_{cap}"].to_dict("records")
-        assert (row["questions"], row["samples_per_question"]) == (record["questions"], record["samples"])
-        assert row["accuracy_percent"] == pytest.approx(100 * record["accuracy"])
+        assert (row["questions"], row["samples_per_question"]) == (record.questions, record.samples)
+        assert row["accuracy_percent"] == pytest.approx(100 * record.accuracy)
     assert set(found["run"]) == set(totals["run"]) == {"tiny"}
 
 
 def test_checkpoints_of_one_run_are_exported_apart(out, tmp_path):
     run_folder, record = evaluations_in(out)[0]
-    samples = samples_of(out, record["benchmark"], record["settings"]["max_completion_tokens"])
+    samples = samples_of(out, record.benchmark, record.settings.max_completion_tokens)
     run_folder = RunFolder(tmp_path / "run")
     for step, correct in ((1, False), (2, True)):
         run_folder.save_evaluation(
-            {**record, "step": step, "accuracy": float(correct)}, samples.assign(correct=correct)
+            replace(record, step=step, accuracy=float(correct)), samples.assign(correct=correct)
         )
     export([(run_folder, r) for r in run_folder.evaluations()], tmp_path / "export")
     (results,) = (tmp_path / "export").rglob("lm_eval/*/results_*.json")
     found = json.loads(results.read_text())["results"]
-    label = f"{record['benchmark']}_step"
+    label = f"{record.benchmark}_step"
     assert {task: row["exact_match,none"] for task, row in found.items()} == {
         f"{label}-1": 0,
         f"{label}-2": 1,
@@ -244,7 +243,7 @@ def test_checkpoints_of_one_run_are_exported_apart(out, tmp_path):
         assert all(json.loads(line)["exact_match"] == correct for line in path.read_text().splitlines())
     for form in ("lm_eval", "lighteval"):
         rows, _ = read_json_results([tmp_path / "export" / form])
-        assert set(rows["benchmark"]) == {record["benchmark"]}
+        assert set(rows["benchmark"]) == {record.benchmark}
         right = "correct" if "correct" in rows else "accuracy_percent"
         assert (rows.groupby("step")[right].mean() > 0).to_dict() == {1: False, 2: True}
 
@@ -334,7 +333,7 @@ def test_benchmarks_of_the_command_line_complete_a_file(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("samples: 3\n")
     run(*MODEL, "--config", file, "--benchmarks", "sums:2x1@2", "--max-tokens", "16", "--out", tmp_path)
-    assert record_of(tmp_path, "sums-2x1", 16)["samples"] == 3
+    assert record_of(tmp_path, "sums-2x1", 16).samples == 3
 
 
 @pytest.mark.parametrize(

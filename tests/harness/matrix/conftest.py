@@ -20,6 +20,7 @@ from harness.matrix.execution import scheduler
 from harness.matrix.executors.base import Handle
 from harness.meters import provenance
 from harness.store.attempts import STARTED
+from harness.store.records import Provenance
 
 from . import fake_worker
 
@@ -146,7 +147,7 @@ def ablate(monkeypatch, capsys):
     monkeypatch.setattr(scheduler, "BACKOFF_SECONDS", 0.05)
     monkeypatch.setattr(matrix, "report_matrix", lambda _: print("reported"))
     # The provenance of a fork is the test's: asking git and the driver each time would take most of the time.
-    monkeypatch.setattr(provenance, "collect", lambda: {"device": "fake", "commit": "0"})
+    monkeypatch.setattr(provenance, "collect", lambda: Provenance(device="fake", commit="0"))
 
     def run(*arguments, **environment):
         with monkeypatch.context() as patch:

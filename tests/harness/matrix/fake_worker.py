@@ -19,6 +19,8 @@ from harness.matrix import worker
 from harness.spec.errors import SpecError
 from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.folders import RunFolder
+from harness.store.records import EvaluationRecord, StepRecord
+from harness.store.records.form import parse
 from harness.training.errors import Diverged, Interrupted
 
 
@@ -53,7 +55,7 @@ def execute(job, run, attempt, stop):
         time.sleep(pause)
         if crash and crash in job.label and step == int(at):
             fail(attempt)
-        attempt.append_step(record(job, step, pause))
+        attempt.append_step(parse(StepRecord, record(job, attempt, step, pause), attempt.steps_file))
         with (run.path / "trained.txt").open("a") as file:
             file.write(f"{step}\n")
         if step in (*job.steps, *job.fork_steps) or stop():
@@ -83,12 +85,13 @@ def fail(attempt):
         raise RuntimeError("planted crash\nwith a second line")
 
 
-def record(job, step, pause):
+def record(job, attempt, step, pause):
     seconds = pause + 0.01
     mean = step / max(job.steps)
     return {
         "step": step,
         "run_id": job.run_id,
+        "attempt": attempt.number,
         "reward": {
             "mean": mean,
             "std": 0.4,
@@ -168,12 +171,12 @@ def evaluate(job, run, attempt, step):
             "tokens": {"prompt": 10 * questions, "completion": 20 * len(rows)},
             "timing": {"total_seconds": 0.01, "tokens_per_second": 2000.0},
             "memory": {"evaluation": {"resident_gib": 0.4}},
-            "settings": {},
+            "settings": None,
             "model_fingerprint": "m",
             "benchmark_fingerprint": "b",
             "created_at": "2026-01-01T00:00:00+00:00",
         }
-        run.save_evaluation(result, Samples(rows))
+        run.save_evaluation(parse(EvaluationRecord, result, run.path), Samples(rows))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from harness.matrix.execution.run_matrix import prepare
 from harness.store.atomic import write_json
 from harness.store.folders import Store
 from harness.store.leases import Owner
+from harness.store.records import Provenance
 from harness.store.study import load_study
 
+from ..examples import step_record
 from . import fake_worker
 from .conftest import FAKE_ABLATE, ROOT, ForkExecutor
 
@@ -83,7 +85,7 @@ def test_a_crash_leaves_the_others_going_and_is_continued(grid, tmp_path, ablate
     assert (failed["status"], failed["attempts"], failed["failed_attempts"]) == ("failed", 2, 2)
     assert failed["error"].startswith("RuntimeError: planted crash")
     end = Store(out).run(failed["run"]).attempts()[-1].end()
-    assert "planted crash" in end["error"]["traceback_tail"]
+    assert "planted crash" in end.error.traceback_tail
     rest = ablate("--grid", grid, "--out", out)
     assert rest.returncode == 0
     assert list(load_study(out).runs["status"]) == ["finished"] * 3
@@ -252,8 +254,8 @@ def test_a_diverged_run_stays_a_result_when_a_benchmark_is_added(grid, tmp_path,
     (folder,) = (f for f in Store(out).runs() if f.diverged_at() is not None)
     assert {(step, name) for step, name, _ in folder.evaluated()} == {(2, "easy"), (2, "more")}
     assert [attempt.status for attempt in folder.attempts()] == ["diverged", "finished"]
-    attempt = folder.new_attempt({})
-    attempt.append_step({"step": 3})
+    attempt = folder.new_attempt(Provenance())
+    attempt.append_step(step_record(3))
     assert folder.diverged_at() is None, "the step was made after all"
 
 

@@ -25,8 +25,11 @@ from harness.store.atomic import write_json
 from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.folders import Store
 from harness.store.leases import LeaseWatch, Owner
+from harness.store.records import Provenance
+from harness.store.records.form import to_data
 from harness.store.study import load_study
 
+from ..examples import step_record
 from . import fake_worker
 from .test_ablate import started, steps_trained, wait_for
 
@@ -148,7 +151,7 @@ def test_short_runs_leave_the_longest_where_they_begin_to_fall(planned):
         "4 runs fork from a checkpoint of another, because their learning rates agree up to there, such as "
         "[cap=32 steps=10 seed=0] from the step-8 checkpoint of [cap=32 steps=50 seed=0]: saves 48 of 160 steps."
     )
-    entries = {job["label"]: job.get("fork") for job in plan.to_json()["jobs"]}
+    entries = {job.label: to_data(job).get("fork") for job in plan.record().jobs}
     assert entries["cap=32 steps=10 seed=0"] == {"run": trunk.run_id, "step": 8}
     assert entries[long] is None
 
@@ -257,8 +260,8 @@ def test_only_steps_that_are_taken_over_are_told_as_saved(planned):
     assert saved() == ["3 of 24 steps."], "its trunk is done, without a checkpoint to fork from"
     (store.run(other.fork.run_id).checkpoints / "step-000008").mkdir(parents=True)
     assert saved() == []
-    store.run(one.run_id).new_attempt({}).append_step({"step": 1, "forked_from": one.fork.run_id})
-    store.run(other.run_id).new_attempt({}).append_step({"step": 1})
+    store.run(one.run_id).new_attempt(Provenance()).append_step(step_record(1, forked_from=one.fork.run_id))
+    store.run(other.run_id).new_attempt(Provenance()).append_step(step_record(1))
     assert saved() == ["3 of 24 steps."], "one forked while it could, the other trained them itself"
 
 
@@ -303,7 +306,7 @@ def test_a_checkpoint_goes_when_all_that_fork_from_it_have(changed, tmp_path):
     trunk, fork = next(j for j in plan.jobs if j.fork_steps), next(j for j in plan.jobs if j.fork)
     store = Store(plan.out)
     cleaner, folder = CheckpointCleaner(store, plan.jobs), store.run(trunk.run_id)
-    attempt = folder.new_attempt({})
+    attempt = folder.new_attempt(Provenance())
     for step in (3, 8):
         fake_worker.checkpoint(folder, step)
     fake_worker.evaluate(trunk, folder, attempt, 8)

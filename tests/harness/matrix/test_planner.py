@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -18,13 +19,15 @@ from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.explain import explain, find_cell
 from harness.matrix.planning.hardware import Machine, resolve_hardware, slot_count, usable_cores
 from harness.matrix.planning.planner import grid_json, make_plan
-from harness.matrix.planning.render import limit_warnings, plan_data, print_plan
+from harness.matrix.planning.render import limit_warnings, plan_record, print_plan
 from harness.matrix.planning.time_model import assumptions
 from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.hardware import HardwareSpec
 from harness.store.folders import Store
+from harness.store.records import DiskEstimate, Provenance
 
+from ..examples import step_record
 from . import fake_worker
 
 MACHINE = Machine(cores=4)
@@ -145,14 +148,14 @@ def test_resolved_grid(planned):
 def test_plan_figures(planned):
     plan = planned()
     store = Store(plan.out)
-    data = plan_data(plan, Estimator(store, plan.jobs, plan.models, plan.hardware), 2)
-    totals = data["totals"]
-    assert (totals["cells"], totals["runs"], totals["base_models"], totals["evaluations"]) == (4, 2, 1, 5)
-    assert (totals["runs_to_do"], totals["evaluations_to_do"]) == (3, 5)
-    seconds = sum(job["estimate"]["seconds"] for job in data["jobs"])
-    assert totals["estimate"]["device_hours"] == pytest.approx(seconds / 3600)
-    assert totals["estimate"]["wall_hours"] == pytest.approx(seconds / 7200)
-    assert totals["estimate"]["usd"] == pytest.approx(seconds / 3600 * 0.05)
+    record = plan_record(plan, Estimator(store, plan.jobs, plan.models, plan.hardware), 2)
+    totals = record.totals
+    assert (totals.cells, totals.runs, totals.base_models, totals.evaluations) == (4, 2, 1, 5)
+    assert (totals.runs_to_do, totals.evaluations_to_do) == (3, 5)
+    seconds = sum(job.estimate.seconds for job in record.jobs)
+    assert totals.estimate.device_hours == pytest.approx(seconds / 3600)
+    assert totals.estimate.wall_hours == pytest.approx(seconds / 7200)
+    assert totals.estimate.usd == pytest.approx(seconds / 3600 * 0.05)
     assert not plan.out.exists(), "a plan writes nothing"
 
 
@@ -168,10 +171,10 @@ def test_estimates_learn_from_what_ran(planned):
     _, first, second = plan.jobs
     estimator = Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware)
     modelled = [estimator.step_seconds(job) for job in (first, second)]
-    attempt = Store(plan.out).run(first.run_id).new_attempt({})
+    attempt = Store(plan.out).run(first.run_id).new_attempt(Provenance())
     for step in range(1, 5):
         memory = {"update": {"resident_gib": 1.5, "device_gib": None}}
-        attempt.append_step({"step": step, "timing": {"total_seconds": 7.0}, "memory": memory})
+        attempt.append_step(step_record(step, timing={"total_seconds": 7.0}, memory=memory))
     estimator.refresh(first)
     assert estimator.step_seconds(first) == 7.0
     assert estimator.step_seconds(second) == pytest.approx(modelled[1] * 7.0 / modelled[0])
@@ -184,7 +187,7 @@ def test_what_was_spent_is_the_whole_folders_at_the_prices_of_then(planned):
     for job in before.jobs[1:]:
         folder = Store(before.out).run(job.run_id)
         folder.write_job(job)
-        folder.new_attempt({}).finish("failed", wall_seconds=50.0)
+        folder.new_attempt(Provenance()).finish("failed", wall_seconds=50.0)
     (before.out / "grid.resolved.json").write_text('{"schema": 1, "name": "small"}')
     plan = planned(("usd_per_hour: 36", "usd_per_hour: 1"), ("[32, 16]", "[32, 12]"))
     estimator = Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware)
@@ -239,7 +242,7 @@ def test_why_says_from_where_a_run_is_trained_and_that_it_diverged(planned):
     assert "no checkpoint of step 4 is on file: it is trained from step 0 on" in "\n".join(why(plan, cell))
     fake_worker.checkpoint(folder, 2)
     assert "it is trained from step 2 on" in "\n".join(why(plan, cell))
-    folder.new_attempt({}).finish("diverged", diverged_at=3)
+    folder.new_attempt(Provenance()).finish("diverged", diverged_at=3)
     assert why(plan, cell)[-1] == "reused: the run diverged at step 3, a result, and is not trained again"
     fake_worker.checkpoint(folder, 4)
     assert "is trained" not in "\n".join(why(plan, "cap=32 steps=2"))
@@ -339,17 +342,18 @@ def test_a_kill_between_the_first_files_leaves_a_folder_that_the_same_command_ta
 def test_room_on_disk_is_reckoned_and_told(planned, monkeypatch, capsys):
     plan = planned(("seeds: [0]", "seeds: [0, 1]"))
     weights = 4 * plan.models[runs(plan)[0].run_id].parameters / 2**30
-    data = plan_data(plan, Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware), 3)
-    disk = data["totals"]["estimate"]["disk_gib"]
+    record = plan_record(plan, Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware), 3)
+    estimate = record.totals.estimate
+    disk = estimate.disk_gib
     # Four runs with two levels and the last moments (twice the weights); three at work have two each.
-    assert disk["kept"] == pytest.approx(4 * (2 + 2) * weights)
-    assert disk["peak"] == pytest.approx(4 * (2 + 2) * weights + 3 * 2 * weights)
-    monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 0.9 * disk["peak"])
-    assert any("training.keep" in warning for warning in limit_warnings(plan, data["totals"]["estimate"]))
-    monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 1.1 * disk["peak"])
-    assert not limit_warnings(plan, data["totals"]["estimate"])
-    disk["peak"], disk["kept"] = 218.46, 178.7
-    print_plan(plan, data)
+    assert disk.kept == pytest.approx(4 * (2 + 2) * weights)
+    assert disk.peak == pytest.approx(4 * (2 + 2) * weights + 3 * 2 * weights)
+    monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 0.9 * disk.peak)
+    assert any("training.keep" in warning for warning in limit_warnings(plan, estimate))
+    monkeypatch.setattr("harness.matrix.planning.disk_model.free_gib", lambda _: 1.1 * disk.peak)
+    assert not limit_warnings(plan, estimate)
+    estimate = replace(estimate, disk_gib=DiskEstimate(peak=218.46, kept=178.7))
+    print_plan(plan, replace(record, totals=replace(record.totals, estimate=estimate)))
     told = capsys.readouterr().out
     assert (
         "8 cells from 4 runs, 1 untrained model; 9 evaluations; to do: 4 runs, 1 untrained model, 9" in told

@@ -47,7 +47,7 @@ def test_a_plan_reckons_with_what_a_probe_took(planned):
     job, seen = folder.read_job(), read_measurements(folder)
     assert (job.steps, job.recipe.training.steps, job.fork, job.fork_steps) == ((3,), 3, None, ())
     assert job.recipe.rollout.max_completion_tokens == 32, "the dearer of the two caps"
-    assert [e["questions"] for e in folder.evaluations()] == [2]
+    assert [e.questions for e in folder.evaluations()] == [2]
     assert any(line.startswith("times and memory of a probe of 2 steps") for line in data["assumptions"])
     entries = {entry["label"]: entry for entry in data["jobs"]}
     # 800 steps of the very recipe that was probed; the start and one evaluation are little beside them.

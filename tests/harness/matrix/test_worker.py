@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from harness.spec.grid import load_grid
 from harness.store.folders import SAMPLE_COLUMNS, Store
 from harness.training.errors import Diverged, Interrupted
 
+from ..examples import evaluation_record, step_record
 from .fake_worker import Samples
 
 
@@ -45,9 +47,9 @@ def work(run, execute):
 def test_success(run):
     seen = []
     code, attempt = work(run, lambda job, folder, attempt, stop: seen.append((job.label, stop())))
-    assert (code, attempt.end()["status"], attempt.end()["error"]) == (0, "finished", None)
+    assert (code, attempt.end().status, attempt.end().error) == (0, "finished", None)
     assert seen == [("cap=32 seed=0", False)]
-    assert attempt.info()["provenance"] == {"commit": "0"}
+    assert attempt.info().provenance.commit == "0"
 
 
 def test_failure_says_what_and_where(run, capsys):
@@ -55,9 +57,9 @@ def test_failure_says_what_and_where(run, capsys):
         raise MemoryError("no more")
 
     code, attempt = work(run, execute)
-    error = attempt.end()["error"]
-    assert (code, attempt.status, error["type"], error["message"]) == (1, "failed", "MemoryError", "no more")
-    assert "in execute" in error["traceback_tail"]
+    error = attempt.end().error
+    assert (code, attempt.status, error.type, error.message) == (1, "failed", "MemoryError", "no more")
+    assert "in execute" in error.traceback_tail
     assert "MemoryError: no more" in capsys.readouterr().err
 
 
@@ -69,13 +71,13 @@ def test_sigterm_asks_the_run_to_stop(run):
         raise Interrupted
 
     code, attempt = work(run, execute)
-    assert (code, attempt.status, attempt.end()["error"]) == (3, "interrupted", None)
+    assert (code, attempt.status, attempt.end().error) == (3, "interrupted", None)
 
 
 def test_a_job_that_cannot_be_read_is_a_failure_with_an_end(run, capsys):
     (run.path / "run.json").write_text("{")
     code, attempt = work(run, lambda *_: None)
-    assert (code, attempt.end()["error"]["type"]) == (1, "StoreError")
+    assert (code, attempt.end().error.type) == (1, "StoreError")
 
 
 def test_a_worker_that_lost_its_run_does_nothing(run):
@@ -91,13 +93,14 @@ def test_a_worker_that_loses_its_run_stops_and_publishes_nothing(run, monkeypatc
     monkeypatch.setattr(worker, "BEAT_SECONDS", 0.02)
 
     def execute(job, folder, attempt, stop):
-        record = {"step": 2, "benchmark": "easy", "evaluation_id": "aaaaaaaaaaaa", "attempt": attempt.number}
-        record["timing"] = {"total_seconds": 1.0}
+        record = evaluation_record(step=2, evaluation_id="aaaaaaaaaaaa", attempt=attempt.number)
         folder.save_evaluation(record, Samples([dict.fromkeys(SAMPLE_COLUMNS, 0)]))
         folder.reserve_attempt()
         while not stop():
             time.sleep(0.01)
-        folder.save_evaluation({**record, "step": 4}, Samples([dict.fromkeys(SAMPLE_COLUMNS, 0)]))
+        folder.save_evaluation(
+            dataclasses.replace(record, step=4), Samples([dict.fromkeys(SAMPLE_COLUMNS, 0)])
+        )
 
     code, attempt = work(run, execute)
     assert (code, attempt.status) == (3, "interrupted")
@@ -106,12 +109,12 @@ def test_a_worker_that_loses_its_run_stops_and_publishes_nothing(run, monkeypatc
 
 def test_a_run_that_diverged_has_ended_with_a_result(run):
     def execute(job, folder, attempt, stop):
-        attempt.append_step({"step": 1})
+        attempt.append_step(step_record(1))
         raise Diverged("the gradient norm is nan")
 
     job = run.read_job()
     code, attempt = work(run, execute)
-    assert (code, attempt.end()["status"], attempt.end()["diverged_at"]) == (0, "diverged", 2)
+    assert (code, attempt.end().status, attempt.end().diverged_at) == (0, "diverged", 2)
     assert [step for step, _ in run.missing(job)] == []
 
 
@@ -127,8 +130,8 @@ def test_exceptions_of_a_users_reward_are_failures_whatever_their_names(run, cap
 
         code, attempt = work(run, execute)
         end = attempt.end()
-        assert (code, end["status"], end["error"]["type"]) == (1, "failed", name)
-        assert end["diverged_at"] is None
+        assert (code, end.status, end.error.type) == (1, "failed", name)
+        assert end.diverged_at is None
 
 
 def test_the_worker_loads_no_torch_before_it_has_read_its_run():
@@ -140,10 +143,10 @@ def test_the_worker_loads_no_torch_before_it_has_read_its_run():
 def test_seconds_by_phase(run):
     def execute(job, folder, attempt, stop):
         for step in (1, 2):
-            attempt.append_step({"step": step, "timing": {"seconds": {"rollout": 1.0, "update": 0.5}}})
+            attempt.append_step(step_record(step, timing={"seconds": {"rollout": 1.0, "update": 0.5}}))
 
     _, attempt = work(run, execute)
-    assert attempt.end()["seconds_by_phase"] == {"rollout": 2.0, "update": 1.0}
+    assert attempt.end().seconds_by_phase == {"rollout": 2.0, "update": 1.0}
 
 
 HELPER = (

@@ -100,8 +100,8 @@ def test_measured_peak_is_a_plausible_rate():
 
 def test_provenance_names_the_commit_and_refuses_to_guess(monkeypatch):
     found = provenance.collect()
-    assert len(found["commit"]) == 40
-    assert found["versions"]["torch"] == torch.__version__
+    assert len(found.commit) == 40
+    assert found.versions["torch"] == torch.__version__
     monkeypatch.setattr(provenance, "_git", lambda *args: None)
 
     def absent(name):

@@ -13,6 +13,8 @@ from harness.meters import sinks
 from harness.meters.sinks import SinkMissing, Sinks, check_sinks, numbers
 from harness.spec.errors import SpecError
 
+from ..examples import step_record
+
 RECORD = {
     "step": 3,
     "reward": {"mean": 0.5, "functions": {"accuracy": {"mean": 1}}},
@@ -41,8 +43,8 @@ def test_numbers_are_the_finite_ones_by_slashed_name():
 def test_tensorboard_files_hold_what_was_written(tmp_path):
     pytest.importorskip("tensorboard")
     opened = Sinks(["tensorboard"], tmp_path, "run", {}, unexpected)
-    opened.write(RECORD)
-    opened.write({**RECORD, "step": 4, "reward": {"mean": 0.75}})
+    opened.write(step_record(3, objective={"grad_norm": 2.0}))
+    opened.write(step_record(4, reward={"mean": 0.75}, objective={"grad_norm": 2.0}))
     opened.close()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -62,7 +64,7 @@ def test_trackers_get_project_run_settings_and_figures(name, monkeypatch, tmp_pa
     monkeypatch.setitem(sys.modules, name, fake)
     monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda package: package == name or None)
     opened = Sinks([name], tmp_path, "label id", {"a": 1}, unexpected)
-    opened.write(RECORD)
+    opened.write(step_record(3))
     opened.close()
     (_, settings), logged, finished = calls
     assert settings["name"] == "label id"
@@ -96,7 +98,7 @@ def test_a_sink_that_fails_is_left_out_and_told_once(monkeypatch, tmp_path):
     monkeypatch.setattr(sinks, "open_sink", lambda name, *_: made[name])
     opened = Sinks(made, tmp_path, "run", {}, lambda name, error: heard.append((name, str(error))))
     for step in (1, 2):
-        opened.write({"step": step})
+        opened.write(step_record(step))
     opened.close()
     assert heard == [("tensorboard", "no network")]
     assert sound.steps == [1, 2, "closed"]

@@ -16,18 +16,20 @@ from scipy import optimize, special
 
 from harness.store.atomic import write_json
 from harness.store.folders import Store
+from harness.store.records import AttemptError, EvaluationRecord, Provenance, StepRecord
+from harness.store.records.form import parse
 
-PROVENANCE = {
-    "commit": "0123456789abcdef0123456789abcdef01234567",
-    "dirty": False,
-    "versions": {"python": "3.11.9", "torch": "2.13.0", "grpo-ablation-harness": "0.1.0"},
-    "platform": "Linux-test",
-    "cpu": "Test CPU",
-    "cores": 2,
-    "memory_gib": 8.0,
-    "device": "Test CPU",
-    "command": ["worker.py"],
-}
+PROVENANCE = Provenance(
+    commit="0123456789abcdef0123456789abcdef01234567",
+    dirty=False,
+    versions={"python": "3.11.9", "torch": "2.13.0", "grpo-ablation-harness": "0.1.0"},
+    platform="Linux-test",
+    cpu="Test CPU",
+    cores=2,
+    memory_gib=8.0,
+    device="Test CPU",
+    command=("worker.py",),
+)
 PHASES = {"rollout": 0.55, "reward": 0.03, "logprob": 0.1, "update": 0.25, "optimizer": 0.02, "other": 0.05}
 
 
@@ -150,12 +152,12 @@ def _evaluate(
             "tokens": {"prompt": 100, "completion": int(samples["tokens"].sum())},
             "timing": {"total_seconds": 2.0, "tokens_per_second": 900.0},
             "memory": {"evaluation": {"resident_gib": 0.7, "allocated_gib": None}},
-            "settings": {"temperature": 1.0},
+            "settings": None,
             "model_fingerprint": "m",
             "benchmark_fingerprint": "b",
             "created_at": "2026-01-01T00:00:00+00:00",
         }
-        store.run(job["run"]).save_evaluation(record, samples)
+        store.run(job["run"]).save_evaluation(parse(EvaluationRecord, record, store.root), samples)
 
 
 def make_study(out: Path, toy: Toy) -> Path:
@@ -221,10 +223,12 @@ def _run(toy: Toy, store: Store, job: dict[str, Any], number: int, easiness: Map
     tokens = 20.0 if job["levels"].get("length_cap") != "32" else 26.0
     failed = number in toy.failed
     for step in range(1, (last // 2 if failed else last) + 1):
-        attempt.append_step(_step(step, 1 + 0.02 * tokens, tokens, 0.5 + 0.1 * step / last, rng))
+        figures = _step(step, 1 + 0.02 * tokens, tokens, 0.5 + 0.1 * step / last, rng)
+        own = {"run_id": attempt.run_id, "attempt": attempt.number}
+        attempt.append_step(parse(StepRecord, {**own, **figures}, attempt.steps_file))
     if failed:
-        attempt.append_event({"kind": "failed", "message": "loss is <b>NaN</b>", "step": last // 2})
-        error = {"type": "FloatingPointError", "message": "loss is NaN", "traceback_tail": ""}
+        attempt.append_event("failed", "loss is <b>NaN</b>", step=last // 2)
+        error = AttemptError(type="FloatingPointError", message="loss is NaN", traceback_tail="")
         attempt.finish("failed", wall_seconds=30.0, error=error)
         return
     for step in job["steps"]:

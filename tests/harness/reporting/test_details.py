@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from harness.reporting.analysis.pareto import on_front, pareto_points
 from harness.reporting.analysis.training_events import step_events
 from harness.reporting.figures.questions import moved
 from harness.reporting.report import write_comparison
-from harness.reporting.sources.comparison import merged_study
+from harness.reporting.sources.comparison import merged_study, questions_of_parts
 from harness.reporting.sources.lint_findings import findings
 from harness.reporting.text.conclusions import conclude
 from harness.reporting.text.exports import latex_cell
@@ -93,10 +94,8 @@ def test_questions_are_matched_by_identity(pair, tmp_path):
     turned = study.parts["shuffled"].questions()
     turned["question_index"] = turned["question_index"].max() - turned["question_index"]
     again = merged_study([pair[0], shuffled], tmp_path / "out")
-    again.parts["shuffled"]._questions[:] = [turned.iloc[::-1]]
-    from harness.reporting.sources.comparison import _questions
-
-    long = _questions(again.parts)
+    parts = {**again.parts, "shuffled": replace(again.parts["shuffled"], known_questions=turned.iloc[::-1])}
+    long = questions_of_parts(parts)
     wide = long.pivot_table(index=["step", "benchmark", "question_id"], columns="run", values="correct")
     for run in study.parts["before"].runs["run"]:
         assert (wide[f"before/{run}"].dropna() == wide[f"shuffled/{run}"].dropna()).all()
@@ -136,7 +135,13 @@ def test_events_of_steps_and_lint_of_the_grid(pair, tmp_path):
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines[3:6]:
         line["events"] = [
-            {"detector": "language_drift", "figure": 0.4, "message": f"{line['step']} <i>drift</i>"}
+            {
+                "detector": "language_drift",
+                "figure": 0.4,
+                "threshold": 0.3,
+                "policy": "continue",
+                "message": f"{line['step']} <i>drift</i>",
+            }
         ]
         line["completion"]["truncated_share"] = 1.0
     for line in lines:

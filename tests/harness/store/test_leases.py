@@ -20,6 +20,8 @@ from harness.store.folders import RunFolder, Store
 from harness.store.leases import LeaseWatch, Owner, machine_digest
 from harness.store.study import load_study
 
+from ..examples import step_record
+
 OLD = Path(__file__).with_name("assets") / "schema-1"
 ELSEWHERE = Owner("another/boot/namespace", "another", 7, 1.0)
 GONE = Owner(Owner.here().machine, "this", 2**22 + 1, 1.0)
@@ -104,7 +106,7 @@ def test_a_late_writer_with_an_old_token_is_rejected(run):
         late.publish(target, sleep_and_lose)
     assert target.read_bytes() == b"new"
     with pytest.raises(Fenced):
-        late.append_step({"step": 1})
+        late.append_step(step_record(1))
     assert late.steps() == []
     assert [p.name for p in target.parent.iterdir()] == ["x.json"], "nothing half-written"
 
@@ -140,7 +142,7 @@ def test_a_store_of_the_first_schema_is_read(tmp_path):
     for folder in Store(out).runs():
         assert folder.finished(folder.read_job())
         info = folder.attempts()[0].info()
-        assert (info["schema"], info["worker"]["host"], info["worker"]["machine"]) == (2, "elsewhere", None)
+        assert (info.worker.host, info.worker.machine) == ("elsewhere", None)
     after = {OLD / p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert after == before, "reading migrates in memory alone"
 
@@ -159,10 +161,10 @@ def test_appending_after_a_torn_line_cuts_it_off(tmp_path):
     with path.open("ab") as file:
         file.write(b'{"step": 2, "te')
     append_line(path, {"step": 2})
-    assert [r["step"] for r in read_lines(path)[0]] == [1, 2]
+    assert read_lines(path, lambda data, line: data["step"])[0] == [1, 2]
     path.write_bytes(b'{"torn')
     append_line(path, {"step": 1})
-    assert [r["step"] for r in read_lines(path)[0]] == [1]
+    assert read_lines(path, lambda data, line: data["step"])[0] == [1]
 
 
 def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path, monkeypatch):

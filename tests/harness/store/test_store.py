@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -24,6 +25,9 @@ from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, RunFolder, Store
 from harness.store.job import Fork, RunJob
 from harness.store.leases import Owner
+from harness.store.records import AttemptError, Provenance
+
+from ..examples import evaluation_record, step_record
 
 
 @pytest.fixture
@@ -102,8 +106,8 @@ def test_a_foreign_or_newer_record_is_named(run, content, message):
 @pytest.mark.parametrize("name", ["steps", "events"])
 def test_a_line_of_a_newer_version_is_refused(run, name):
     attempt = run.reserve_attempt()
-    attempt.append_step({"step": 1})
-    attempt.append_event({"kind": "data", "message": "x"})
+    attempt.append_step(step_record(1))
+    attempt.append_event("data", "x")
     path = attempt.path / f"{name}.jsonl"
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["schema"] == 1
@@ -118,12 +122,12 @@ def test_a_line_of_a_newer_version_is_refused(run, name):
 def test_missing_follows_evaluations_and_their_settings(run, job):
     everything = [(2, "easy"), (2, "hard.er"), (4, "easy"), (4, "hard.er")]
     assert run.missing(job) == everything
-    record = {"step": 2, "benchmark": "hard.er", "evaluation_id": "bbbbbbbbbbbb", "accuracy": 0.5}
+    record = evaluation_record(step=2, benchmark="hard.er", evaluation_id="bbbbbbbbbbbb", accuracy=0.5)
     run.save_evaluation(record, samples())
     assert run.missing(job) == [e for e in everything if e != (2, "hard.er")]
-    assert run.evaluation(2, "hard.er", "bbbbbbbbbbbb")["accuracy"] == 0.5
+    assert run.evaluation(2, "hard.er", "bbbbbbbbbbbb") == record
     assert run.evaluation(2, "hard.er", "cccccccccccc") is None
-    run.save_evaluation({**record, "evaluation_id": "cccccccccccc", "step": 4}, samples())
+    run.save_evaluation(replace(record, evaluation_id="cccccccccccc", step=4), samples())
     assert (4, "hard.er") in run.missing(job), "another identity's evaluation counts for nothing"
     assert len(run.evaluations()) == 2
     assert not run.finished(job)
@@ -137,9 +141,8 @@ def test_samples_without_a_record_do_not_count(run, job):
 
 
 def test_samples_must_be_complete(run):
-    record = {"step": 2, "benchmark": "easy", "evaluation_id": "a"}
     with pytest.raises(ValueError, match="must have the columns gold"):
-        run.save_evaluation(record, samples().drop(columns="gold"))
+        run.save_evaluation(evaluation_record(), samples().drop(columns="gold"))
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -164,38 +167,40 @@ def test_a_torn_last_line_is_left_for_later(tmp_path_factory, cut, count):
         append_line(path, {"step": step, "text": "ü" * step})
     data = path.read_bytes() if count else b""
     path.write_bytes(data[:cut])
-    records, offset = read_lines(path)
+    records, offset = read_lines(path, lambda data, line: (line, data["step"]))
     whole = data[:cut].count(b"\n")
-    assert [r["step"] for r in records] == list(range(whole))
+    assert records == [(step + 1, step) for step in range(whole)]
     path.write_bytes(data)
-    assert len(read_lines(path, offset)[0]) == count - whole
+    rest = read_lines(path, lambda data, line: line, offset)[0]
+    assert rest == list(range(whole + 1, count + 1)), "lines are numbered from the start of the file"
 
 
 def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
     path = tmp_path / "steps.jsonl"
     path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(StoreError, match="not JSON"):
-        read_lines(path)
+    with pytest.raises(StoreError, match="line 2: not JSON"):
+        read_lines(path, lambda data, line: data)
 
 
 def test_attempts_are_numbered_and_never_shared(run):
-    first, second = run.reserve_attempt(), run.new_attempt({"commit": "abc"})
+    first, second = run.reserve_attempt(), run.new_attempt(Provenance(commit="abc"))
     assert [a.number for a in run.attempts()] == [1, 2] == [first.number, second.number]
-    assert second.info()["provenance"] == {"commit": "abc"}
+    assert second.info().provenance == Provenance(commit="abc")
     assert run.attempts()[1].path.name == "attempt-002"
 
 
 def test_an_attempt_from_start_to_end(run):
-    attempt = run.new_attempt({})
-    attempt.append_step({"step": 1, "loss": float("nan")})
-    attempt.append_event({"kind": "resumed", "message": "from step 0"})
+    attempt = run.new_attempt(Provenance())
+    attempt.append_step(step_record(1))
+    attempt.append_event("resumed", "from step 0", step=0, gap=2.5)
     assert attempt.status == "running"
-    attempt.finish("failed", error={"type": "E", "message": "m", "traceback_tail": ""})
+    attempt.finish("failed", error=AttemptError(type="E", message="m", traceback_tail=""))
     again = AttemptFolder(attempt.path)
-    assert (again.status, again.end()["error"]["type"]) == ("failed", "E")
+    assert (again.status, again.end().error.type) == ("failed", "E")
     assert 0 <= again.wall_seconds < 60
-    assert [s["step"] for s in again.steps()] == [1]
-    assert again.events()[0]["kind"] == "resumed"
+    assert again.steps() == [step_record(1)]
+    (event,) = again.events()
+    assert (event.kind, event.message, event.step, event.figures["gap"]) == ("resumed", "from step 0", 0, 2.5)
     with pytest.raises(
         ValueError, match="must be one of finished, failed, interrupted, diverged, got 'done'"
     ):
@@ -206,8 +211,9 @@ BEGIN = """
 import sys
 from pathlib import Path
 from harness.store.folders import RunFolder
-attempt = RunFolder(Path(sys.argv[1])).new_attempt({})
-attempt.append_step({"step": 1})
+from harness.store.records import Provenance
+attempt = RunFolder(Path(sys.argv[1])).new_attempt(Provenance())
+attempt.append_event("begun", "at work")
 """
 
 
@@ -221,20 +227,20 @@ def test_an_attempt_whose_process_is_gone_was_killed(run):
 
 
 def test_an_attempt_that_waits_for_its_devices_has_not_held_them(run):
-    attempt, begun = run.reserve_attempt(), run.new_attempt({})
+    attempt, begun = run.reserve_attempt(), run.new_attempt(Provenance())
     for claim in (attempt, begun):
         os.utime(claim.path / "launched", times=(time.time() - 100,) * 2)
     assert (attempt.started, attempt.wall_seconds) == (None, 0.0)
     (attempt.path / STARTED).touch()
     assert 0 < attempt.wall_seconds < 50
-    attempt.begin({})
+    attempt.begin(Provenance())
     attempt.finish("finished")
     assert attempt.wall_seconds < 50
     assert begun.wall_seconds == pytest.approx(100, abs=50), "without a mark, since the claim"
 
 
 def test_a_process_id_that_was_used_again_does_not_count(run):
-    attempt = run.new_attempt({})
+    attempt = run.new_attempt(Provenance())
     owner = Owner.here().to_json() | {"process_started": 1.0}
     info = json.loads((attempt.path / "attempt.json").read_text())
     (attempt.path / "attempt.json").write_text(json.dumps({**info, "worker": owner}))

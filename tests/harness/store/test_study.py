@@ -9,7 +9,10 @@ from harness.spec.grid import RESERVED_AXES
 from harness.store.atomic import write_json
 from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, Store
-from harness.store.study import _RUN_COLUMNS, load_study, run_status
+from harness.store.records import AttemptError, Provenance
+from harness.store.study import _RUN_COLUMNS, EVALUATION, STEP, EndedAttempt, load_study, run_status
+
+from ..examples import evaluation_record, step_record
 
 GRID = {
     "schema": 1,
@@ -63,17 +66,14 @@ def evaluate(store, run, step, correct, evaluation_id="e" * 12):
         for q, answers in enumerate(correct)
         for k, c in enumerate(answers)
     ]
-    record = {
-        "run_id": run,
-        "step": step,
-        "benchmark": "easy",
-        "evaluation_id": evaluation_id,
-        "questions": len(correct),
-        "samples": len(correct[0]),
-        "correct": sum(map(sum, correct)),
-        "accuracy": 0.5,
-        "timing": {"total_seconds": 1.5},
-    }
+    record = evaluation_record(
+        run_id=run,
+        step=step,
+        evaluation_id=evaluation_id,
+        questions=len(correct),
+        samples=len(correct[0]),
+        correct=sum(map(sum, correct)),
+    )
     store.run(run).save_evaluation(record, pd.DataFrame(rows))
 
 
@@ -91,10 +91,10 @@ def test_an_empty_output(store):
 
 def test_costs_count_every_attempt(store):
     folder = store.run(RUNS["8"])
-    folder.new_attempt({"device": "old"}).finish(
-        "failed", wall_seconds=10.0, error={"type": "E", "message": "no", "traceback_tail": ""}
+    folder.new_attempt(Provenance(device="old")).finish(
+        "failed", wall_seconds=10.0, error=AttemptError(type="E", message="no")
     )
-    folder.new_attempt({"device": "new"}).finish("interrupted", wall_seconds=30.0)
+    folder.new_attempt(Provenance(device="new")).finish("interrupted", wall_seconds=30.0)
     row = load_study(store.root).runs.set_index("run").loc[RUNS["8"]]
     assert (row["attempts"], row["failed_attempts"], row["status"]) == (2, 1, "interrupted")
     assert row["device_seconds"] == 80.0
@@ -104,17 +104,17 @@ def test_costs_count_every_attempt(store):
 
 def test_later_attempts_supersede_steps(store):
     folder = store.run(RUNS["8"])
-    first = folder.new_attempt({})
+    first = folder.new_attempt(Provenance())
     for step in (1, 2, 3):
-        first.append_step({"step": step, "reward": {"mean": 0.1}})
-    second = folder.new_attempt({})
+        first.append_step(step_record(step, reward={"mean": 0.1}))
+    second = folder.new_attempt(Provenance())
     for step in (3, 4):
-        second.append_step({"step": step, "reward": {"mean": 0.2}})
+        second.append_step(step_record(step, reward={"mean": 0.2}, attempt=2))
     steps = load_study(store.root).steps
     assert list(steps.columns[:3]) == ["run", "attempt", "step"]
     assert list(steps["step"]) == [1, 2, 3, 4]
     assert list(steps["attempt"]) == [1, 1, 2, 2]
-    assert list(steps["reward.mean"]) == [0.1, 0.1, 0.2, 0.2]
+    assert list(steps[STEP.name(lambda r: r.reward.mean)]) == [0.1, 0.1, 0.2, 0.2]
 
 
 def test_questions_come_from_the_samples_of_planned_evaluations(store):
@@ -123,7 +123,7 @@ def test_questions_come_from_the_samples_of_planned_evaluations(store):
     evaluate(store, RUNS["8"], 3, [[True, True]])
     study = load_study(store.root)
     assert list(study.evaluations["step"]) == [2], "other settings and other steps are not in the plan"
-    assert study.evaluations["timing.total_seconds"].item() == 1.5
+    assert study.evaluations[EVALUATION.name(lambda r: r.timing.total_seconds)].item() == 1.5
     questions = study.questions()
     assert questions[["question_id", "samples", "correct"]].values.tolist() == [["q0", 2, 1], ["q1", 2, 2]]
 
@@ -151,5 +151,16 @@ def test_a_folder_without_a_plan_is_named(tmp_path):
     ],
 )
 def test_status_of_a_run(missing, ends, status):
-    attempts = [{"status": end} for end in ends]
+    attempts = [
+        EndedAttempt(
+            attempt=number,
+            status=end,
+            started_at=None,
+            wall_seconds=1.0,
+            seconds_by_phase={},
+            error=None,
+            provenance=Provenance(),
+        )
+        for number, end in enumerate(ends, start=1)
+    ]
     assert run_status(missing, attempts, diverged="diverged" in ends) == status

@@ -12,6 +12,7 @@ from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
 from harness.store.folders import Store
 from harness.store.job import RunJob
+from harness.store.records import Provenance
 from harness.training import run as run_module
 from harness.training.run import execute
 
@@ -65,7 +66,7 @@ def ran(tmp_path, monkeypatch):
         folder = Store(tmp_path / "out").run(job.run_id)
         folder.write_job(job)
         attempt = folder.reserve_attempt()
-        attempt.begin({})
+        attempt.begin(Provenance())
         execute(job, folder, attempt, lambda: False)
         return attempt
 
@@ -92,10 +93,10 @@ def test_each_source_of_a_mix_brings_its_own_columns(ran, tmp_path):
     expected = {f"{i}+1=": {"answer": f"so\n#### {i + 1}", "level": i, "tags": ["a"]} for i in range(6)}
     expected |= {f"{i}+2=": {"topic": "sums"} for i in range(6)}
     assert expected == graded_reward.SEEN
-    (manifest,) = [event["manifest"] for event in attempt.events() if event["kind"] == "data"]
+    (manifest,) = [event.figures["manifest"] for event in attempt.events() if event.kind == "data"]
     first, second = manifest["sources"]
     assert (first["rows"], first["invalid_rows_dropped"], second["invalid_rows_dropped"]) == (7, 1, 0)
     assert "(line 7)" in first["invalid_rows"]
     assert second["read_from"] == {"question": "problem", "answer": "solution"}
     (step,) = attempt.steps()
-    assert step["reward"]["functions"]["graded_reward:graded"]["mean"] == pytest.approx(15 / 12)
+    assert step.reward.functions["graded_reward:graded"].mean == pytest.approx(15 / 12)

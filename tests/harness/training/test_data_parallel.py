@@ -85,7 +85,7 @@ def furthest(one, other, step):
 
 
 def records(folder):
-    return {r["step"]: r for attempt in folder.attempts() for r in attempt.steps()}
+    return {r.step: r for attempt in folder.attempts() for r in attempt.steps()}
 
 
 def hold_to(truth, folder, steps):
@@ -124,15 +124,15 @@ def test_two_processes_train_what_one_trains_and_survive_a_dead_rank(job, alone,
     hold_to(alone, folder, (1, 2))
     assert furthest(folder, alone, 2) < 1e-4
     made = records(folder)[2]
-    assert made["timing"]["total_seconds"] == pytest.approx(sum(made["timing"]["seconds"].values()))
-    assert made["timing"]["seconds"]["idle"] >= 0
+    assert made.timing.total_seconds == pytest.approx(sum(made.timing.seconds.values()))
+    assert made.timing.seconds["idle"] >= 0
     # Another number of processes goes on from the same checkpoint.
     run.execute(job, folder, folder.reserve_attempt(), lambda: False)
     hold_to(alone, folder, (1, 2, 3, 4))
     assert furthest(folder, alone, 4) < 1e-4
-    (event,) = [e for e in folder.attempts()[-1].events() if e["kind"] == "resumed"]
-    assert event["step"] >= 2
-    one, other = ({(e["step"], e["accuracy"]) for e in f.evaluations()} for f in (alone, folder))
+    (event,) = [e for e in folder.attempts()[-1].events() if e.kind == "resumed"]
+    assert event.step >= 2
+    one, other = ({(e.step, e.accuracy) for e in f.evaluations()} for f in (alone, folder))
     assert one == other
 
 
@@ -167,12 +167,12 @@ def test_every_process_samples_with_an_engine_of_its_own_and_survives_its_death(
     launch(job, folder, folder.reserve_attempt(), kill_the_second_after_step_1, processes=2)
     hold_to(alone, folder, (1, 2, 3))
     assert furthest(folder, alone, 3) < 1e-4
-    (restart,) = [e for e in folder.attempts()[-1].events() if e["kind"] == "engine_restarted"]
-    assert restart["rank"] == 1
+    (restart,) = [e for e in folder.attempts()[-1].events() if e.kind == "engine_restarted"]
+    assert restart.figures["rank"] == 1
     made = records(folder)
     for step in (2, 3):  # the restart, of ten seconds and more, is in a step
-        passed = datetime.fromisoformat(made[step]["time"]) - datetime.fromisoformat(made[step - 1]["time"])
-        assert passed.total_seconds() - made[step]["timing"]["total_seconds"] < 5
+        passed = datetime.fromisoformat(made[step].time) - datetime.fromisoformat(made[step - 1].time)
+        assert passed.total_seconds() - made[step].timing.total_seconds < 5
 
 
 def in_two_processes(work):

@@ -16,6 +16,8 @@ from harness.reporting.analysis.performance import PERFORMANCE, checkpoint_metri
 from harness.spec.grid import load_grid
 from harness.store.atomic import write_json
 from harness.store.folders import Store
+from harness.store.records import Provenance
+from harness.store.schema import written
 from harness.store.study import load_study
 from harness.training.errors import Interrupted
 from harness.training.run import execute
@@ -53,7 +55,7 @@ class Planned:
         self.out = self.plan.out
         self.out.mkdir()
         write_json(self.out / "grid.resolved.json", grid_json(self.plan.grid))
-        write_json(self.out / "plan.json", self.plan.to_json())
+        write_json(self.out / "plan.json", written("output", self.plan.record()))
         self.fork, self.trunk = self.plan.jobs
         assert (self.fork.steps, self.fork.fork.step) == ((4,), FORK)
         assert self.fork.fork.run_id == self.trunk.run_id
@@ -91,14 +93,14 @@ def ran(job, out, stop=lambda: False):
     folder = Store(out).run(job.run_id)
     folder.write_job(job)
     attempt = folder.reserve_attempt()
-    attempt.begin({})
+    attempt.begin(Provenance())
     status = "finished"
     try:
         execute(job, folder, attempt, stop)
     except Interrupted:
         status = "interrupted"
     attempt.finish(status, seconds_by_phase=worker.seconds_by_phase(folder, attempt))
-    return folder, {e["kind"]: e for e in attempt.events()}
+    return folder, {e.kind: e for e in attempt.events()}
 
 
 def alone(job):
@@ -108,7 +110,7 @@ def alone(job):
 def bare(record):
     """A record without clocks, ids and what memory happened to be in use."""
     gone = ("timing", "memory", "energy", "time", "created_at", "cost_usd", "attempt", "forked_from")
-    return {key: value for key, value in record.items() if key not in gone}
+    return {key: value for key, value in vars(record).items() if key not in gone}
 
 
 def assert_same(one, other):
@@ -123,7 +125,7 @@ def assert_same(one, other):
     assert list(map(bare, one.steps())) == list(map(bare, other.steps()))
     assert list(map(bare, one.evaluations())) == list(map(bare, other.evaluations()))
     for record in one.evaluations():
-        key = (record["step"], record["benchmark"], record["evaluation_id"])
+        key = (record.step, record.benchmark, record.evaluation_id)
         columns = ["question_index", "sample", "text", "correct"]
         assert one.samples(*key, columns).equals(other.samples(*key, columns))
 
@@ -132,12 +134,12 @@ def assert_same(one, other):
 def test_a_fork_ends_bit_for_bit_as_a_run_of_its_own(planned, request):
     planned = request.getfixturevalue(planned)
     trunk, fork, events = planned.trunk, planned.fork, planned.events
-    assert (events["forked"]["step"], events["forked"]["trunk"]) == (FORK, trunk.run_id)
-    assert events["resumed"]["step"] == FORK
+    assert (events["forked"].step, events["forked"].figures["trunk"]) == (FORK, trunk.run_id)
+    assert events["resumed"].step == FORK
     assert_same(planned.fork_run, planned.whole)
     records = planned.fork_run.steps()
-    assert [r.get("forked_from") for r in records] == [trunk.run_id] * FORK + [None] * 2
-    assert {(r["run_id"], r["attempt"]) for r in records} == {(fork.run_id, 1)}
+    assert [r.forked_from for r in records] == [trunk.run_id] * FORK + [None] * 2
+    assert {(r.run_id, r.attempt) for r in records} == {(fork.run_id, 1)}
     # The trunk's checkpoint is still whole, for others to fork from.
     assert (planned.trunk_run.checkpoints / "step-000002" / "optimizer.safetensors").exists()
 
@@ -151,8 +153,7 @@ def test_money_is_counted_once_and_a_cell_costs_what_it_takes(tiny):
     plan, fork, folder = tiny.plan, tiny.fork, tiny.fork_run
     taken, own = folder.steps()[:FORK], folder.steps()[FORK:]
     seconds = {
-        name: sum(r["timing"]["total_seconds"] for r in part)
-        for name, part in (("own", own), ("taken", taken))
+        name: sum(r.timing.total_seconds for r in part) for name, part in (("own", own), ("taken", taken))
     }
     study = load_study(plan.out)
     assert list(study.steps[study.steps["run"] == fork.run_id]["attempt"]) == [0, 0, 1, 1]
@@ -164,13 +165,13 @@ def test_money_is_counted_once_and_a_cell_costs_what_it_takes(tiny):
     estimator = Estimator(Store(plan.out), plan.jobs, plan.models, plan.hardware)
     assert estimator.spent_seconds() == pytest.approx(study.runs["wall_seconds"].sum())
     assert len(read_measurements(folder).steps) == len(own) - 1
-    phases = attempt.end()["seconds_by_phase"]
-    assert phases["rollout"] == pytest.approx(sum(r["timing"]["seconds"]["rollout"] for r in own))
+    phases = attempt.end().seconds_by_phase
+    assert phases["rollout"] == pytest.approx(sum(r.timing.seconds["rollout"] for r in own))
     # What training the cell takes: every step of it.
     (metric,) = [m for m in PERFORMANCE if m.name == "training_cost_usd"]
     cost = checkpoint_metric(study, metric)[fork.run_id, 4]
     assert cost == pytest.approx((seconds["own"] + seconds["taken"]) * fork.device_usd_per_second)
-    costs = [r["cost_usd"] for r in folder.steps()]
+    costs = [r.cost_usd for r in folder.steps()]
     assert costs == sorted(costs)
     assert costs[FORK] > costs[FORK - 1]
 
@@ -180,8 +181,8 @@ def test_a_fork_that_was_interrupted_goes_on_and_still_knows_its_cost(tiny, trun
     assert first.checkpoint_steps() == [2, 3]
     folder, events = ran(tiny.fork, trunk_alone)
     assert "forked" not in events
-    assert events["resumed"]["step"] == 3
-    costs = [r["cost_usd"] for r in folder.steps()]
+    assert events["resumed"].step == 3
+    costs = [r.cost_usd for r in folder.steps()]
     assert costs == sorted(costs)
     assert_same(folder, tiny.whole)
 
@@ -203,6 +204,6 @@ def test_what_cannot_be_taken_over_is_told_and_trained(tiny, trunk_alone, harm):
     folder, events = ran(tiny.fork, trunk_alone)
     assert "forked" not in events
     assert "resumed" not in events
-    assert events["fork_failed"]["message"].endswith("; the run trains from step 0")
-    assert not any("forked_from" in record for record in folder.steps())
+    assert events["fork_failed"].message.endswith("; the run trains from step 0")
+    assert not any(record.forked_from for record in folder.steps())
     assert_same(folder, tiny.whole)

@@ -7,6 +7,7 @@ from harness.data.order import problems_from, step_problems
 from harness.data.problem import Problem
 from harness.rollout.engine import Completion
 from harness.spec.recipe import Recipe
+from harness.store.records import DrawingFigures
 from harness.training.checkpoints import Checkpoints
 from harness.training.groups import reward_inputs
 from harness.training.trainer import Trainer
@@ -124,18 +125,15 @@ def test_keep_counts_groups_without_spread_in_the_mean_and_drop_does_not(make):
     kept, _ = make("keep", useful.__contains__)
     dropped, _ = make("drop", useful.__contains__)
     one, other = kept.train_step(), dropped.train_step()
-    assert "drawing" not in one
-    assert other["drawing"] == {
-        "rounds": 1,
-        "groups_drawn": 4,
-        "groups_kept": 1,
-        "left_out_tokens": 3 * GROUP * 3,
-    }
-    assert one["tokens"]["skipped_samples"] == other["tokens"]["skipped_samples"] == 6
-    assert one["tokens"]["trained"] == other["tokens"]["trained"] == 2 * (2 + 3)
+    assert one.drawing is None
+    assert other.drawing == DrawingFigures(
+        rounds=1, groups_drawn=4, groups_kept=1, left_out_tokens=3 * GROUP * 3
+    )
+    assert one.tokens.skipped_samples == other.tokens.skipped_samples == 6
+    assert one.tokens.trained == other.tokens.trained == 2 * (2 + 3)
     # The mean over all tokens of the batch: a quarter of the tokens, four times the gradient.
-    assert other["objective"]["grad_norm"] == pytest.approx(4 * one["objective"]["grad_norm"], rel=1e-4)
-    assert other["reward"]["mean"] == one["reward"]["mean"] == pytest.approx((3 * 1 + 0.5) / 4)
+    assert other.objective["grad_norm"] == pytest.approx(4 * one.objective["grad_norm"], rel=1e-4)
+    assert other.reward.mean == one.reward.mean == pytest.approx((3 * 1 + 0.5) / 4)
 
 
 def test_resampling_draws_until_the_batch_is_full_by_hand(make):
@@ -145,17 +143,14 @@ def test_resampling_draws_until_the_batch_is_full_by_hand(make):
     trainer, engine = make("resample", useful.__contains__)
     record = trainer.train_step()
     assert drawn(engine) == [sequence[0:4], sequence[4:6], sequence[6:7]]
-    assert record["drawing"] == {
-        "rounds": 3,
-        "groups_drawn": 7,
-        "groups_kept": 4,
-        "left_out_tokens": 3 * GROUP * 3,
-    }
-    assert record["tokens"]["completion"] == 7 * GROUP * 3
-    assert record["tokens"]["trained"] == 4 * GROUP * (2 + 3)
-    assert record["samples_seen"] == 7 * GROUP
-    assert record["epoch"] == 0.7
-    assert 0 < record["timing"]["resample_seconds"] < record["timing"]["total_seconds"]
+    assert record.drawing == DrawingFigures(
+        rounds=3, groups_drawn=7, groups_kept=4, left_out_tokens=3 * GROUP * 3
+    )
+    assert record.tokens.completion == 7 * GROUP * 3
+    assert record.tokens.trained == 4 * GROUP * (2 + 3)
+    assert record.samples_seen == 7 * GROUP
+    assert record.epoch == 0.7
+    assert 0 < record.timing.resample_seconds < record.timing.total_seconds
     # The next step goes on where this one ended, into the second epoch.
     trainer.train_step()
     assert drawn(engine)[3] == order(4, first=7)
@@ -166,9 +161,9 @@ def test_the_bound_ends_the_drawing_and_what_there_is_is_trained_on(make):
     trainer, engine = make("resample", {sequence[2]}.__contains__, max_resamples=2)
     record = trainer.train_step()
     assert [len(prompts) for prompts in drawn(engine)] == [4, 3, 3]
-    assert record["drawing"]["rounds"] == 3
-    assert record["drawing"]["groups_kept"] == 1
-    assert record["objective"]["grad_norm"] > 0
+    assert record.drawing.rounds == 3
+    assert record.drawing.groups_kept == 1
+    assert record.objective["grad_norm"] > 0
 
 
 @pytest.mark.parametrize("mode", ["drop", "resample"])
@@ -176,9 +171,9 @@ def test_a_step_without_any_spread_leaves_the_weights_alone(make, mode):
     trainer, engine = make(mode, lambda prompt: False, max_resamples=1)
     before = {n: p.clone() for n, p in engine.policy.named_parameters()}
     record = trainer.train_step()
-    assert record["drawing"]["groups_kept"] == 0
-    assert record["tokens"]["trained"] == 0
-    assert record["tokens"]["skipped_samples"] == record["drawing"]["groups_drawn"] * GROUP
+    assert record.drawing.groups_kept == 0
+    assert record.tokens.trained == 0
+    assert record.tokens.skipped_samples == record.drawing.groups_drawn * GROUP
     assert all(torch.equal(before[n], p) for n, p in engine.policy.named_parameters())
 
 
@@ -195,7 +190,7 @@ def test_the_data_position_is_part_of_the_checkpoint(make, tmp_path):
     found = resumed.train_step()
     assert drawn(again) == drawn(engine)[-len(again.calls) :]
     for part in ("objective", "drawing", "reward", "tokens", "epoch", "samples_seen"):
-        assert found[part] == expected[part]
+        assert getattr(found, part) == getattr(expected, part)
 
 
 def test_each_completion_comes_with_what_its_prompt_opened():

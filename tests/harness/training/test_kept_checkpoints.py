@@ -14,6 +14,7 @@ from harness.spec.grid import load_grid
 from harness.spec.hardware import HardwareSpec
 from harness.store.checkpoints import CheckpointFolder
 from harness.store.folders import Store
+from harness.store.records import Provenance
 from harness.training.run import execute
 
 GRID = """
@@ -78,7 +79,7 @@ def ran(job, out):
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write_job(job)
     attempt = folder.reserve_attempt()
-    attempt.begin({})
+    attempt.begin(Provenance())
     execute(job, folder, attempt, lambda: False)
     attempt.finish("finished")
     return folder
@@ -120,7 +121,7 @@ def test_a_run_that_is_not_done_or_may_be_at_work_keeps_everything(job, finished
     attempt = folder.reserve_attempt()
     folder.prune_finished(nothing, frozenset())
     assert folder.resumable_steps() == before
-    attempt.begin({})
+    attempt.begin(Provenance())
     attempt.finish("finished")
     folder.prune_finished(nothing, frozenset({3}))
     assert folder.resumable_steps() == [3]
@@ -137,7 +138,7 @@ def test_a_longer_run_ends_the_same_whatever_was_kept(job, finished, longer, tmp
     estimator = Estimator(store, [more], {job.run_id: resolve_model(job.recipe.model)}, hardware())
     to_train = estimator.steps_to_train(more)
     ran(more, tmp_path / "out")
-    made = [record["step"] for record in folder.attempt(2).steps()]
+    made = [record.step for record in folder.attempt(2).steps()]
     # A step that is checkpointed is written twice, the second time with what that took.
     assert (
         sorted(set(made))
@@ -146,8 +147,8 @@ def test_a_longer_run_ends_the_same_whatever_was_kept(job, finished, longer, tmp
     )
     weights = "checkpoints/step-000006/model.safetensors"
     assert (folder.path / weights).read_bytes() == (whole.path / weights).read_bytes()
-    assert [e["accuracy"] for e in folder.evaluations() if e["step"] in (1, 6)] == [
-        e["accuracy"] for e in whole.evaluations()
+    assert [e.accuracy for e in folder.evaluations() if e.step in (1, 6)] == [
+        e.accuracy for e in whole.evaluations()
     ]
 
 

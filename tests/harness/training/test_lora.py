@@ -193,15 +193,15 @@ def test_a_run_learns_resumes_bit_for_bit_and_stores_its_adapters_alone(tmp_path
         second, resumed = trainer(recipe, rewards)
         second.restore(checkpoints, 1)
         again = second.train_step()
-        assert records[0]["objective"]["kl"] == pytest.approx(0.0, abs=1e-6)
-        assert records[1]["objective"]["kl"] > 1e-6
+        assert records[0].objective["kl"] == pytest.approx(0.0, abs=1e-6)
+        assert records[1].objective["kl"] > 1e-6
         for part in ("objective", "reward", "completion", "tokens"):
-            assert again[part] == records[1][part]
+            assert getattr(again, part) == getattr(records[1], part)
         one, other = loaded.model.state_dict(), resumed.model.state_dict()
         assert all(torch.equal(one[k], other[k]) for k in one)
         assert all(torch.equal(one[k], frozen[k]) for k in frozen)
         second.reset(loaded.model)
-        assert second.train_step()["objective"] == records[0]["objective"]
+        assert second.train_step().objective == records[0].objective
     folder = checkpoints.path(1)
     held = load_file(folder / "adapter_model.safetensors")
     assert not (folder / "model.safetensors").exists()

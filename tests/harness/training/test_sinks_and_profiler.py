@@ -81,48 +81,49 @@ def test_tensorboard_has_every_step(runs):
     events = EventAccumulator(str(attempt.path / "tensorboard"))
     events.Reload()
     rewards = [(e.step, e.value) for e in events.Scalars("reward/mean")]
-    assert rewards == [(r["step"], pytest.approx(r["reward"]["mean"])) for r in attempt.steps()]
+    assert rewards == [(r.step, pytest.approx(r.reward.mean)) for r in attempt.steps()]
 
 
 def test_every_figure_of_a_step_is_there_and_adds_up(runs):
     (attempt,) = runs[0].attempts()
-    records, events = attempt.steps(), {e["kind"]: e for e in attempt.events()}
-    assert [r["step"] for r in records] == [1, 2, 3]
+    records, events = attempt.steps(), {e.kind: e for e in attempt.events()}
+    assert [r.step for r in records] == [1, 2, 3]
     spent = 0.0
     for r in records:
-        timing, tokens, reward = r["timing"], r["tokens"], r["reward"]
-        total = tokens["prompt"] + tokens["completion"]
-        own = timing["total_seconds"] - timing["seconds"].get("checkpoint", 0.0)
-        assert timing["tokens_per_second"] == pytest.approx(total / own)
+        timing, tokens, reward = r.timing, r.tokens, r.reward
+        total = tokens.prompt + tokens.completion
+        own = timing.total_seconds - timing.seconds.get("checkpoint", 0.0)
+        assert timing.tokens_per_second == pytest.approx(total / own)
         # Two cores are billed for this run.
-        assert timing["tokens_per_second_per_device"] == pytest.approx(timing["tokens_per_second"] / 2)
-        assert sum(timing["seconds"].values()) == pytest.approx(timing["total_seconds"])
-        assert timing["tokens"]["rollout"] == timing["tokens"]["reward"] == tokens["completion"]
-        assert timing["tokens"]["update"] == tokens["trained"]
-        assert timing["mfu"] == pytest.approx(timing["flops"] / own / events["flops_model"]["peak_flops"])
-        assert timing["mfu"] > 0
-        assert set(reward["functions"]) == {"accuracy", "format"}
-        for function in reward["functions"].values():
-            assert set(function) == {"mean", "std", "zero_spread_share"}
-        weighted = reward["functions"]["accuracy"]["mean"] + 0.5 * reward["functions"]["format"]["mean"]
-        assert reward["mean"] in (pytest.approx(weighted), pytest.approx(_summed(reward)))
-        c = r["completion"]
-        assert c["p10"] <= c["p25"] <= c["median_tokens"] <= c["p75"] <= c["p90"] <= c["max_tokens"]
-        assert {"grad_norm", "loss", "learning_rate"} <= set(r["objective"])
-        if tokens["trained"]:
-            assert {"entropy", "clip_fraction", "rollout_kl"} <= set(r["objective"])
-        assert set(r["energy"]) == {"gpu_joules", "cpu_joules"}
-        assert r["memory"]["update"]["resident_gib"] > 0.1
-        assert r["samples_seen"] == 12 * r["step"]
-        assert r["epoch"] == pytest.approx(3 * r["step"] / 50)
+        assert timing.tokens_per_second_per_device == pytest.approx(timing.tokens_per_second / 2)
+        assert sum(timing.seconds.values()) == pytest.approx(timing.total_seconds)
+        assert timing.tokens["rollout"] == timing.tokens["reward"] == tokens.completion
+        assert timing.tokens["update"] == tokens.trained
+        peak_flops = events["flops_model"].figures["peak_flops"]
+        assert timing.mfu == pytest.approx(timing.flops / own / peak_flops)
+        assert timing.mfu > 0
+        assert set(reward.functions) == {"accuracy", "format"}
+        assert all(f.zero_spread_share is not None for f in reward.functions.values())
+        weighted = reward.functions["accuracy"].mean + 0.5 * reward.functions["format"].mean
+        assert reward.mean in (pytest.approx(weighted), pytest.approx(_summed(reward)))
+        c = r.completion
+        assert c.p10 <= c.p25 <= c.median_tokens <= c.p75 <= c.p90 <= c.max_tokens
+        assert {"grad_norm", "loss", "learning_rate"} <= set(r.objective)
+        if tokens.trained:
+            assert {"entropy", "clip_fraction", "rollout_kl"} <= set(r.objective)
+        assert r.energy is not None
+        assert r.memory["update"].resident_gib > 0.1
+        assert r.samples_seen == 12 * r.step
+        assert r.epoch == pytest.approx(3 * r.step / 50)
         # $3.60 an hour for each of two devices: 0.2 cents a second.
-        assert r["cost_usd"] - spent >= 0.002 * own * 0.9
-        spent = r["cost_usd"]
-    assert "2 FLOPs a token" in events["flops_model"]["message"]
+        assert r.cost_usd - spent >= 0.002 * own * 0.9
+        spent = r.cost_usd
+    events = {e.kind: e for e in attempt.events()}
+    assert "2 FLOPs a token" in events["flops_model"].message
 
 
 def _summed(reward):
-    return sum(function["mean"] for function in reward["functions"].values())
+    return sum(function.mean for function in reward.functions.values())
 
 
 def test_meters_cost_less_than_one_percent_of_the_smallest_step(runs):
@@ -139,5 +140,5 @@ def test_meters_cost_less_than_one_percent_of_the_smallest_step(runs):
         clock.with_other()
         energy.read()
         best = min(best, time.process_time() - start)
-    steps = sorted(r["timing"]["total_seconds"] for r in runs[0].attempts()[0].steps())
+    steps = sorted(r.timing.total_seconds for r in runs[0].attempts()[0].steps())
     assert best < 0.01 * steps[0], f"{best * 1e3:.2f} ms of a step of {steps[0] * 1e3:.0f} ms"

@@ -18,12 +18,15 @@ from harness.spec.stability import StabilitySpec
 from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.folders import Store
 from harness.store.job import RunJob
+from harness.store.records import Provenance
 from harness.store.study import _step_rows
 from harness.training import run as run_module
 from harness.training.detectors import Detectors, Figures, foreign_share, loop_share, scripts_of
 from harness.training.errors import Diverged
 from harness.training.run import execute
 from harness.training.trainer import Trainer
+
+from ..examples import step_record
 
 STEPS = 5
 FAULTY = 4
@@ -157,7 +160,7 @@ def start(tmp_path, monkeypatch, light_runs):
         folder = Store(tmp_path / name).run(job.run_id)
         folder.write_job(job)
         attempt = folder.reserve_attempt()
-        attempt.begin({})
+        attempt.begin(Provenance())
         error = None
         try:
             execute(job, folder, attempt, stop)
@@ -169,7 +172,7 @@ def start(tmp_path, monkeypatch, light_runs):
 
 
 def kinds(attempt):
-    return [e["kind"] for e in attempt.events() if e["kind"] in SETTINGS or e["kind"] == "rolled_back"]
+    return [e.kind for e in attempt.events() if e.kind in SETTINGS or e.kind == "rolled_back"]
 
 
 @pytest.mark.parametrize("fault", SETTINGS)
@@ -179,16 +182,16 @@ def test_an_alarm_is_an_event_and_training_goes_on(start, fault):
     )
     assert error is None
     assert kinds(attempt) == [fault]
-    (event,) = [e for e in attempt.events() if e["kind"] == fault]
-    assert (event["step"], event["policy"]) == (FAULTY, "continue")
-    records = {r["step"]: r for r in attempt.steps()}
-    (told,) = records[FAULTY]["events"]
-    assert told["detector"] == fault
+    (event,) = [e for e in attempt.events() if e.kind == fault]
+    assert (event.step, event.figures["policy"]) == (FAULTY, "continue")
+    records = {r.step: r for r in attempt.steps()}
+    (told,) = records[FAULTY].events
+    assert told.detector == fault
     if fault != "non_finite":
-        figure, threshold = told["figure"], told["threshold"]
+        figure, threshold = told.figure, told.threshold
         below = fault in ("length", "entropy")
         assert figure < threshold if below else figure > threshold
-    assert [s for s in records if "events" in records[s]] == [FAULTY]
+    assert [s for s in records if records[s].events] == [FAULTY]
     assert len(folder.evaluated()) == 2
 
 
@@ -197,15 +200,15 @@ def test_a_rollback_returns_before_the_trouble_and_draws_anew(start, fault):
     _, folder, attempt, error = start(fault, {fault: {"policy": "rollback", **SETTINGS[fault]}})
     assert error is None
     assert kinds(attempt) == [fault, "rolled_back"]
-    (event,) = [e for e in attempt.events() if e["kind"] == "rolled_back"]
-    assert (event["step"], event["to_step"]) == (FAULTY, FAULTY - 1)
+    (event,) = [e for e in attempt.events() if e.kind == "rolled_back"]
+    assert (event.step, event.figures["to_step"]) == (FAULTY, FAULTY - 1)
     records = attempt.steps()
-    assert [r["step"] for r in records] == [1, 2, 3, FAULTY, STEPS]
-    assert not any("events" in r for r in records)
-    again = [r for r in records if r.get("rollbacks")]
-    assert [r["step"] for r in again] == [FAULTY, STEPS]
+    assert [r.step for r in records] == [1, 2, 3, FAULTY, STEPS]
+    assert not any(r.events for r in records)
+    again = [r for r in records if r.rollbacks]
+    assert [r.step for r in again] == [FAULTY, STEPS]
     # The questions of the step that went wrong are not asked again: two at each of five steps, and two more.
-    assert again[-1]["samples_seen"] == (STEPS + 1) * 4
+    assert again[-1].samples_seen == (STEPS + 1) * 4
     assert len(folder.evaluated()) == 2
 
 
@@ -227,12 +230,12 @@ def test_steps_behind_a_rollback_are_no_part_of_the_run(tmp_path):
     folder = Store(tmp_path).run("0" * 12)
     attempt = folder.reserve_attempt()
     for step, rollbacks in ((1, 0), (2, 0), (3, 0), (4, 0), (2, 1), (3, 1)):
-        attempt.append_step({"step": step, **({"rollbacks": rollbacks} if rollbacks else {})})
-    assert [(r["step"], r.get("rollbacks", 0)) for r in attempt.steps()] == [(1, 0), (2, 1), (3, 1)]
+        attempt.append_step(step_record(step, rollbacks=rollbacks))
+    assert [(r.step, r.rollbacks) for r in attempt.steps()] == [(1, 0), (2, 1), (3, 1)]
     resumed = folder.reserve_attempt()
-    resumed.append_step({"step": 2, "rollbacks": 2})
+    resumed.append_step(step_record(2, rollbacks=2, attempt=2))
     assert [(r["step"], r["attempt"]) for r in _step_rows(folder)] == [(1, 1), (2, 2)]
-    resumed.append_step({"step": 3, "rollbacks": 2})
+    resumed.append_step(step_record(3, rollbacks=2, attempt=2))
     assert [(r["step"], r["attempt"]) for r in _step_rows(folder)] == [(1, 1), (2, 2), (3, 2)]
 
 
@@ -249,9 +252,9 @@ def test_without_a_checkpoint_a_rollback_starts_again_from_the_untrained_model(s
     stability = {"length": {"policy": "rollback", "collapse_ratio": 0.5}}
     _, _, attempt, error = start("length", stability, steps=(STEPS,), training={"checkpoint_every": None})
     assert error is None
-    (event,) = [e for e in attempt.events() if e["kind"] == "rolled_back"]
-    assert event["to_step"] == 0
-    rows = [r["step"] for r in attempt.steps() if r.get("rollbacks")]
+    (event,) = [e for e in attempt.events() if e.kind == "rolled_back"]
+    assert event.figures["to_step"] == 0
+    rows = [r.step for r in attempt.steps() if r.rollbacks]
     assert sorted(set(rows)) == [1, 2, 3, 4, 5]
 
 
@@ -266,8 +269,8 @@ def test_levels_that_an_earlier_attempt_left_ahead_do_not_bound_a_rollback(start
         path.unlink()
     _, _, attempt, error = start("length", stability, name="extended", steps=(2, 5, 6))
     assert error is None
-    (event,) = [e for e in attempt.events() if e["kind"] == "rolled_back"]
-    assert (event["step"], event["to_step"]) == (FAULTY, FAULTY - 1)
+    (event,) = [e for e in attempt.events() if e.kind == "rolled_back"]
+    assert (event.step, event.figures["to_step"]) == (FAULTY, FAULTY - 1)
     for step in (2, 5, 6):
         mine, other = (
             load_file(f.checkpoints / f"step-{step:06d}" / "model.safetensors") for f in (folder, whole)
@@ -281,7 +284,7 @@ def test_a_policy_of_nan_is_not_finite_though_no_sample_is_trained_on(start):
     written = (attempt.path / "events.jsonl").read_text() + attempt.steps_file.read_text()
     for line in written.splitlines():
         json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
-    assert attempt.steps()[-1]["completion"]["sampled_entropy"] is None
+    assert attempt.steps()[-1].completion.sampled_entropy is None
 
 
 def without_time(row):

@@ -19,6 +19,7 @@ from harness.models.loading import load_model
 from harness.rewards.composite import CompositeReward
 from harness.rollout.transformers_engine import TransformersEngine
 from harness.spec.recipe import Recipe
+from harness.store.records.form import to_data
 from harness.training.checkpoints import Checkpoints
 from harness.training.trainer import Trainer
 
@@ -60,7 +61,7 @@ def trace(recipe, steps=5):
 
 def outcome(record):
     """The part of a step record that a clock has no say in."""
-    kept = {k: v for k, v in record.items() if k not in ("timing", "memory", "energy")}
+    kept = {k: v for k, v in to_data(record).items() if k not in ("timing", "memory", "energy")}
     return json.loads(json.dumps(kept))
 
 
