@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from pydantic_core import from_json
+
 from harness.store.errors import StoreError, unwritable
 
 T = TypeVar("T")
@@ -188,7 +190,7 @@ def read_lines(path: Path, read: Callable[[Any, int], T], offset: int = 0) -> tu
     records = []
     for number, line in enumerate(whole.splitlines(), start=first):
         try:
-            known = json.loads(line)
+            known = from_json(line)  # takes two thirds of the time of json.loads
         except ValueError as error:
             raise StoreError(f"line {number}: not JSON: {error}", path) from None
         records.append(read(known, number))

@@ -18,13 +18,10 @@ from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
 from harness.store.leases import LeaseWatch, Owner, machine_digest
 from harness.store.records import EvaluationRecord, JobEntry, PlanRecord, Provenance, StepRecord
-from harness.store.schema import VERSIONS, current, read_record, written
+from harness.store.schema import current, read_record, written
 
 if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
     import pandas as pd
-
-OUTPUT_SCHEMA = VERSIONS["output"]
-"""Version of `grid.resolved.json`, `plan.json` and invocation records."""
 
 SAMPLE_COLUMNS = (
     "question_index",

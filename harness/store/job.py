@@ -8,7 +8,7 @@ from typing import Any, Literal
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
-from harness.store.schema import VERSIONS
+from harness.store.schema import written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,7 @@ class RunJob:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data with its schema number."""
-        return {
-            "schema": VERSIONS["run"],
+        data = {
             "run_id": self.run_id,
             "kind": self.kind,
             "label": self.label,
@@ -82,6 +81,7 @@ class RunJob:
             "fork": asdict(self.fork) if self.fork else None,
             "fork_steps": list(self.fork_steps),
         }
+        return written("run", data)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunJob:

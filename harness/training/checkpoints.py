@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.models.lora import ADAPTER_FILE, load_adapters, save_weights
 from harness.store.atomic import sync_path
 from harness.store.checkpoints import OPTIMIZER_FILE, CheckpointFolder
-from harness.store.schema import VERSIONS, current
+from harness.store.schema import current, written
 from harness.training.data_parallel import distribute_like, full_tensor
 from harness.training.errors import DamagedCheckpoint
 
@@ -68,12 +68,11 @@ class Checkpoints(CheckpointFolder):
         save_file(dict(moments), temporary / OPTIMIZER_FILE)
         files = sorted(p.name for p in temporary.iterdir())
         state = {
-            "schema": VERSIONS["checkpoint"],
             "step": step,
             "sha256": {name: _sha256(temporary / name) for name in files},
             **({"position": dict(position)} if position else {}),
         }
-        (temporary / "state.json").write_text(json.dumps(state, indent=1))
+        (temporary / "state.json").write_text(json.dumps(written("checkpoint", state), indent=1))
         self._publish(temporary, step)
 
     def take_over(self, other: Checkpoints, step: int, *, first: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from harness.spec.lint import grids, rules, trl_recipes, trl_rules, trl_settings
 from harness.spec.lint.finding import Finding, Place, ordered, with_waivers
 from harness.spec.recipe import RewardSpec
 from harness.spec.source import Path_, read_pyyaml, read_yaml
-from harness.store.folders import OUTPUT_SCHEMA
+from harness.store.schema import written
 
 GOLDS = 300
 """Reference answers that are looked at, per source."""
@@ -152,7 +152,7 @@ def lint_json(grid: Grid) -> dict[str, object]:
         }
         for f in lint_grid(grid).findings
     ]
-    return {"schema": OUTPUT_SCHEMA, "findings": rows}
+    return written("output", {"findings": rows})
 
 
 def _rewards(grid: Grid) -> dict[str, tuple[RewardSpec, int]]:

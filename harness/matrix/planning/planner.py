@@ -23,9 +23,10 @@ from harness.spec.identity import (
     schedule_depends_on_steps,
 )
 from harness.spec.recipe import Keep, Recipe
-from harness.store.folders import OUTPUT_SCHEMA, Store
+from harness.store.folders import Store
 from harness.store.job import RunJob
 from harness.store.records import CellEntry, JobEntry, JobFork, PlanRecord
+from harness.store.schema import written
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Plan:
 def grid_json(grid: Grid) -> dict[str, Any]:
     """`grid.resolved.json`: every default written out, and the baseline level of every axis."""
     baselines = {axis: grid.baseline(axis) for axis in grid.axes}
-    return {"schema": OUTPUT_SCHEMA, **grid.resolved(), "baselines": baselines}
+    return written("output", {**grid.resolved(), "baselines": baselines})
 
 
 def make_plan(
