@@ -14,6 +14,7 @@ from harness.reporting import formats
 from harness.reporting.figures.theme import LIGHT, Theme, drawing, inline_svg, new_figure, standalone_svg
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, make_table
 from harness.store.atomic import make_folder, write_json, write_text
+from harness.store.records.form import JsonObject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def write_account(funnel: Funnel, out: Path) -> Table:
     return table
 
 
-def manifest(funnel: Funnel) -> dict[str, Any]:
+def manifest(funnel: Funnel) -> JsonObject:
     """JSON-ready account: counts, hashes and settings of every source and stage, and of the result."""
     dataset = funnel.dataset
     return {
@@ -81,7 +82,7 @@ def manifest(funnel: Funnel) -> dict[str, Any]:
 
 def funnel_table(funnel: Funnel) -> Table:
     """A row per stage and reason: how many were dropped; a row per stage: how many went on."""
-    rows: list[dict[str, Any]] = [
+    rows: list[JsonObject] = [
         {"stage": "pool", "outcome": "kept", "reason": "", "items": len(funnel.pool), "of": len(funnel.pool)}
     ]
     for stage in funnel.stages:

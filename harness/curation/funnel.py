@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.curation.items import (
     KEEP,
@@ -41,6 +40,7 @@ from harness.spec.curation import (
 )
 from harness.spec.evaluation import BenchmarkSpec
 from harness.store.atomic import make_folder, read_json, write_json
+from harness.store.records.form import JsonObject
 
 VERSION = 2
 """Raised when a stage would decide otherwise than before from the same input and settings."""
@@ -64,7 +64,7 @@ class StageResult:
     """
 
     name: str
-    settings: dict[str, Any]
+    settings: JsonObject
     identity: str
     entered: list[Item]
     decisions: list[Decision]
@@ -87,7 +87,7 @@ class Funnel:
     """
 
     recipe: CurationRecipe
-    sources: list[dict[str, Any]]
+    sources: list[JsonObject]
     pool: list[Item]
     stages: list[StageResult]
 
@@ -96,7 +96,7 @@ class Funnel:
         """What is left at the end."""
         return self.stages[-1].left
 
-    def rejected(self) -> list[dict[str, Any]]:
+    def rejected(self) -> list[JsonObject]:
         """Every item that was dropped, in the order of the pool within each stage, with the reason."""
         return [
             {**dataclasses.asdict(applied(i, d)), "stage": s.name, "reason": d.reason, "detail": d.detail}
@@ -136,9 +136,7 @@ _Untaken = dict[str, dict[str, Decision]]
 """By stage, what is decided about items of the pool, by id."""
 
 
-def _pool(
-    recipe: CurationRecipe, folder: Path, log: Log
-) -> tuple[list[dict[str, Any]], list[Item], _Untaken]:
+def _pool(recipe: CurationRecipe, folder: Path, log: Log) -> tuple[list[JsonObject], list[Item], _Untaken]:
     described = [
         {**s.model_dump(mode="json"), "fingerprint": source_fingerprint(s.source)} for s in recipe.sources
     ]
@@ -270,7 +268,7 @@ def benchmarks_of(spec: DecontaminateStage) -> list[BenchmarkSpec]:
     return [benchmark(b) if isinstance(b, str) else b for b in spec.benchmarks]
 
 
-def _settings(spec: StageSpec) -> dict[str, Any]:
+def _settings(spec: StageSpec) -> JsonObject:
     """A stage's settings with fingerprints in place of names."""
     settings = spec.model_dump(mode="json")
     if isinstance(spec, DifficultyStage | JudgeStage):
@@ -283,7 +281,7 @@ def _settings(spec: StageSpec) -> dict[str, Any]:
     return settings
 
 
-def _identity(data: dict[str, Any]) -> str:
+def _identity(data: JsonObject) -> str:
     return _sha(json.dumps({"version": VERSION, **data}, sort_keys=True))
 
 

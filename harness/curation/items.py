@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.data.problem import Problem
 from harness.store.atomic import write_atomic
 from harness.store.errors import StoreError
+from harness.store.records.form import JsonObject
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Decision:
 
     reason: str = ""
     detail: str = ""
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: JsonObject = field(default_factory=dict)
 
     @property
     def keep(self) -> bool:
@@ -75,7 +75,7 @@ def applied(item: Item, decision: Decision) -> Item:
     return dataclasses.replace(item, **decision.changes) if decision.changes else item
 
 
-def to_line(data: dict[str, Any]) -> str:
+def to_line(data: JsonObject) -> str:
     """A JSON line; the same data always gives the same bytes."""
     return json.dumps(data, ensure_ascii=False) + "\n"
 
@@ -95,7 +95,7 @@ def write_lines(path: Path, lines: str) -> None:
     write_atomic(path, lambda file: file.write(lines.encode()))
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[JsonObject]:
     """The lines of a file that was written whole.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,6 +19,7 @@ from harness.spec.prompt import PromptSpec
 from harness.spec.recipe import ModelSpec
 from harness.spec.source import Located, read_yaml
 from harness.spec.validate import validated
+from harness.store.records.form import JsonObject
 
 LONGEST = 32_768
 """Length cap where none is asked for, as in the field's evaluations of reasoning models."""
@@ -78,7 +78,7 @@ def build(arguments: argparse.Namespace, default_out: Path) -> Session:
         validated(EvaluateSpec, located)
     elif not names:
         raise SpecError("--benchmarks: missing", hint="name at least one, such as champ, or give --config")
-    given: dict[str, Any] = {
+    given: JsonObject = {
         "samples": arguments.samples,
         "max_completion_tokens": arguments.max_tokens,
         "temperature": arguments.temperature,
@@ -87,12 +87,12 @@ def build(arguments: argparse.Namespace, default_out: Path) -> Session:
     }
     greedy = arguments.temperature == 0
     defaults = {"samples": 1 if greedy else 8, "temperature": 0.6, "top_p": 1.0 if greedy else 0.95}
-    fields: dict[str, Any] = {**defaults, **located.data, **{k: v for k, v in given.items() if v is not None}}
+    fields: JsonObject = {**defaults, **located.data, **{k: v for k, v in given.items() if v is not None}}
     if "max_completion_tokens" not in fields:
         fields["max_completion_tokens"] = max(
             1, min(LONGEST, resolve_model(model).context_tokens - PROMPT_ROOM)
         )
-    stated: dict[str, Any] = {
+    stated: JsonObject = {
         "system": arguments.system,
         "template": arguments.template,
         "format": arguments.format,

@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.evaluation.tables import Located, model_name
 from harness.store.atomic import make_folder, to_json, write_json, write_text
 from harness.store.folders import RunFolder
 from harness.store.records import EvaluationRecord, EvaluationSettings
+from harness.store.records.form import JsonObject
 
 TASK_VERSION = 1
 
@@ -69,7 +69,7 @@ def _task_names(records: Sequence[EvaluationRecord]) -> list[str]:
     return [f"{n}_step-{r.step}" if several else n for n, r in zip(names, records)]
 
 
-def _origins(records: Sequence[EvaluationRecord]) -> list[dict[str, Any]]:
+def _origins(records: Sequence[EvaluationRecord]) -> list[JsonObject]:
     """What a task's name alone does not say for certain: benchmark, evaluation and step, by which this project reads
     its exports back."""
     several = len({r.step for r in records}) > 1
@@ -85,13 +85,13 @@ def _error(record: EvaluationRecord, name: str) -> float | None:
     return None if math.isnan(low) else (high - low) / (2 * 1.959964)
 
 
-def lm_eval_results(name: str, tasks: Sequence[str], records: Sequence[EvaluationRecord]) -> dict[str, Any]:
+def lm_eval_results(name: str, tasks: Sequence[str], records: Sequence[EvaluationRecord]) -> JsonObject:
     """The results file of lm-evaluation-harness: `exact_match` is avg@K; pass@k and maj@k stand beside it."""
     first, made_by = records[0].known_settings, records[0].provenance
-    results: dict[str, Any] = {}
-    configs: dict[str, Any] = {}
+    results: JsonObject = {}
+    configs: JsonObject = {}
     for task, record, origin in zip(tasks, records, _origins(records), strict=True):
-        row: dict[str, Any] = {
+        row: JsonObject = {
             "alias": task,
             "exact_match,none": record.accuracy,
             "exact_match_stderr,none": _error(record, "accuracy"),
@@ -143,7 +143,7 @@ def lm_eval_results(name: str, tasks: Sequence[str], records: Sequence[Evaluatio
     }
 
 
-def _generation(settings: EvaluationSettings) -> dict[str, Any]:
+def _generation(settings: EvaluationSettings) -> JsonObject:
     return {
         "max_gen_toks": settings.max_completion_tokens,
         "temperature": settings.temperature,
@@ -152,7 +152,7 @@ def _generation(settings: EvaluationSettings) -> dict[str, Any]:
     }
 
 
-def _lm_eval_samples(run: RunFolder, record: EvaluationRecord) -> list[dict[str, Any]]:
+def _lm_eval_samples(run: RunFolder, record: EvaluationRecord) -> list[JsonObject]:
     frame = run.samples(record.step, record.benchmark, record.evaluation_id, None)
     generation = _generation(record.known_settings)
     lines = []
@@ -174,7 +174,7 @@ def _lm_eval_samples(run: RunFolder, record: EvaluationRecord) -> list[dict[str,
     return lines
 
 
-def lighteval_results(name: str, tasks: Sequence[str], records: Sequence[EvaluationRecord]) -> dict[str, Any]:
+def lighteval_results(name: str, tasks: Sequence[str], records: Sequence[EvaluationRecord]) -> JsonObject:
     """The results file of lighteval: `avg@n`, `pass@k` and `maj@n` by task, and their mean over tasks as `all`."""
     results: dict[str, dict[str, float | None]] = {}
     for task, record in zip(tasks, records, strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from harness.spec.errors import SpecError
 from harness.store.atomic import make_folder, read_json, write_text
 from harness.store.folders import RunFolder, Store
 from harness.store.records import EvaluationRecord
+from harness.store.records.form import TableRow
 
 Located = tuple[RunFolder, EvaluationRecord]
 """An evaluation: its run's folder and its record."""
@@ -83,10 +83,10 @@ def evaluations_table(found: Iterable[Located]) -> Table:
     return Table(made.name, made.title, kept, made.header, made.rows, made.left, made.notes)
 
 
-def _row(run: RunFolder, record: EvaluationRecord) -> dict[str, Any]:
+def _row(run: RunFolder, record: EvaluationRecord) -> TableRow:
     settings, completion, repeats = record.known_settings, record.completion, record.repeats
     bounds = record.intervals or {}
-    row: dict[str, Any] = {
+    row: TableRow = {
         "model": model_name(run, record),
         "step": record.step,
         "benchmark": record.benchmark,
@@ -124,9 +124,7 @@ def _row(run: RunFolder, record: EvaluationRecord) -> dict[str, Any]:
     return row
 
 
-def _figure(
-    name: str, value: float, bounds: tuple[float, float] | None, ends: str | None = None
-) -> dict[str, Any]:
+def _figure(name: str, value: float, bounds: tuple[float, float] | None, ends: str | None = None) -> TableRow:
     low, high = bounds or (math.nan, math.nan)
     prefix = ends or f"{name}_ci"
     text = f"{formats.points(value)} [{formats.points(low)}, {formats.points(high)}]"

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.store.records import StepFigures
-from harness.store.records.form import to_data
+from harness.store.records.form import JsonObject, to_data
 
 NAMES = ("tensorboard", "trackio", "wandb")
 """Sinks that the commands know, by the package that each one needs."""
@@ -50,7 +50,7 @@ def check_sinks(names: Sequence[str]) -> None:
             raise SinkMissing(f"sink {name!r} needs the package {name}: pip install {name}")
 
 
-def open_sink(name: str, folder: Path, run: str, config: dict[str, Any]) -> Sink:
+def open_sink(name: str, folder: Path, run: str, config: JsonObject) -> Sink:
     """Opens a sink.
 
     Args:
@@ -84,7 +84,7 @@ class Sinks:
         names: Sequence[str],
         folder: Path,
         run: str,
-        config: dict[str, Any],
+        config: JsonObject,
         failed: Callable[[str, Exception], None],
     ) -> None:
         self._failed = failed
@@ -116,7 +116,7 @@ class Sinks:
             self._failed(name, error)
 
 
-def numbers(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def numbers(record: JsonObject, prefix: str = "") -> dict[str, float]:
     """The finite numbers of a nested record, with slashes between the names."""
     found: dict[str, float] = {}
     for key, value in record.items():
@@ -146,7 +146,7 @@ class _TensorBoard:
 class _Tracker:
     """trackio and W&B, which share their interface."""
 
-    def __init__(self, module: str, folder: Path, run: str, config: dict[str, Any]) -> None:
+    def __init__(self, module: str, folder: Path, run: str, config: JsonObject) -> None:
         self._api = importlib.import_module(module)
         where = {"dir": str(folder)} if module == "wandb" else {}
         self._api.init(project=PROJECT, name=run, config=config, **where)

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,12 +28,13 @@ from harness.stats.effects import two_way_effects
 from harness.stats.paired import Comparison, Decision, compare, student_interval
 from harness.stats.verdicts import Judgement, Test, VerdictSettings, judge_primary
 from harness.store.errors import StoreError
+from harness.store.records.form import JsonObject
 from harness.store.study import STEP, Study, load_study
 
 FLOORS = {"training": 0.10, "memory": 0.05}
 """Least tolerance for figures measured in two separate jobs: other load on the machine, another day."""
 
-GRID: dict[str, Any] = {
+GRID: JsonObject = {
     "name": "regress",
     "question": "Does the candidate learn what the baseline learns?",
     "base": {
@@ -64,7 +64,7 @@ def compare_trees(
     candidate: Path,
     delta: float,
     log: Callable[[str], None],
-    grid: dict[str, Any] | None = None,
+    grid: JsonObject | None = None,
 ) -> list[Finding]:
     """Trains the same small matrix with both source trees and compares the accuracy.
 

@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.stats import t as student
@@ -20,6 +20,7 @@ from harness.regression.errors import CandidateFailed, GateError, MissingBaselin
 from harness.regression.gate import Finding, Settings
 from harness.regression.measure import Pairs
 from harness.stats.paired import Comparison, Decision, compare, student_interval
+from harness.store.records.form import JsonObject
 
 FLOOR = 0.10
 """Least tolerance, as ratio − 1."""
@@ -125,7 +126,7 @@ def _files(path: Path, level: float) -> list[tuple[str, dict[str, _Timing]]]:
     return read
 
 
-def _device(data: dict[str, Any]) -> str:
+def _device(data: JsonObject) -> str:
     machine = data.get("machine_info") or {}
     cpu = machine.get("cpu") or {}
     name = cpu.get("brand_raw") or cpu.get("brand") or machine.get("processor") or machine.get("machine")
@@ -134,7 +135,7 @@ def _device(data: dict[str, Any]) -> str:
     )
 
 
-def _timings(data: dict[str, Any], level: float) -> dict[str, _Timing]:
+def _timings(data: JsonObject, level: float) -> dict[str, _Timing]:
     found: dict[str, _Timing] = {}
     for benchmark in data["benchmarks"]:
         name = str(benchmark["fullname"])
@@ -146,7 +147,7 @@ def _timings(data: dict[str, Any], level: float) -> dict[str, _Timing]:
     return found
 
 
-def _timing(name: str, stats: dict[str, Any], level: float) -> _Timing:
+def _timing(name: str, stats: JsonObject, level: float) -> _Timing:
     seconds = np.asarray(stats.get("data") or [stats["median"]], dtype=np.float64)
     if not (np.isfinite(seconds) & (seconds > 0)).all():
         raise ValueError(f"{name}: seconds must be > 0 and finite")

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.regression.errors import GateError, OtherDevice
 from harness.regression.gate import Finding, Settings, run_gate
@@ -15,7 +14,7 @@ from harness.regression.measure import Commands, Job, Trees
 from harness.regression.report import Verdict
 from harness.regression.revisions import COMMAND, Revision, checked_out, resolve
 from harness.store.records import Provenance
-from harness.store.records.form import to_data
+from harness.store.records.form import JsonObject, to_data
 
 CHECKS = ("kernels", "training", "memory", "accuracy")
 """The checks, in the order in which they run."""
@@ -34,7 +33,7 @@ GPU_CASES = (
 )
 MEMORY_CASES = ("token_logprob:small@512 dense slabs-lean",)
 TRAINING_CASE = "training:one step"
-RECIPE: dict[str, Any] = {
+RECIPE: JsonObject = {
     "model": "tiny",
     "data": {"size": 1, "sources": [{"source": "sums", "terms": [3], "digits": [2]}]},
     "rollout": {"prompts_per_step": 1, "completions_per_prompt": 16, "max_completion_tokens": 32},
@@ -98,7 +97,7 @@ def compare_revisions(options: Options, log: Callable[[str], None]) -> Verdict:
     )
 
 
-def _facts(options: Options, baseline: Revision, candidate: Revision) -> dict[str, Any]:
+def _facts(options: Options, baseline: Revision, candidate: Revision) -> JsonObject:
     from harness.meters.provenance import ProvenanceError, collect
 
     provenance = Provenance()

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.regression.gate import UNITS, Finding
 from harness.store.atomic import write_text
+from harness.store.records.form import JsonObject
 
 SCHEMA = 1
 DONE, REGRESSION, AMBIGUOUS = 0, 1, 3
@@ -36,7 +37,7 @@ class Verdict:
     candidate: str
     findings: Sequence[Finding]
     device: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: JsonObject = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:

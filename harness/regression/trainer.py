@@ -17,13 +17,14 @@ from harness.rewards.composite import CompositeReward, has_own_functions
 from harness.rollout.build import build_engine
 from harness.spec.recipe import Recipe
 from harness.store.records import StepFigures
+from harness.store.records.form import JsonObject
 from harness.training.trainer import Trainer
 
 STILL = 1e-20
 """Up to this learning rate, AdamW's updates round to zero on fp32 weights."""
 
 
-def training_step(recipe_fields: dict[str, Any], device: str) -> tuple[Callable[[], Any], str]:
+def training_step(recipe_fields: JsonObject, device: str) -> tuple[Callable[[], Any], str]:
     """Builds a function that does the first training step of a recipe, and a digest of its inputs.
 
     The learning rate is too small to move a weight, and the step's number is reset, so every call samples the same

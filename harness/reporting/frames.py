@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.store.records.form import TableRow
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+
+def records(frame: pd.DataFrame) -> list[TableRow]:
     """The frame's rows, with column names as text."""
     names = [str(c) for c in frame.columns]
     return [dict(zip(names, row)) for row in frame.itertuples(index=False, name=None)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness import units
 from harness.reporting import formats
@@ -23,6 +23,7 @@ from harness.reporting.tables.base import Table
 from harness.reporting.tables.runs import price_words
 from harness.reporting.text.conclusions import Conclusions, best_cell_text, best_of_sentence
 from harness.store.records import Provenance
+from harness.store.records.form import JsonObject, TableRow
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -99,7 +100,7 @@ def provenance(analysis: Analysis) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def _troubles(analysis: Analysis) -> dict[str, Any]:
+def _troubles(analysis: Analysis) -> JsonObject:
     study = analysis.study
     labels = {str(r["run"]): str(r["label"]) for r in records(study.runs)}
     failed = [
@@ -108,7 +109,7 @@ def _troubles(analysis: Analysis) -> dict[str, Any]:
         if a["status"] in ("failed", "killed")
     ]
     # Events of many runs with the same message are listed once.
-    events_by_message: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    events_by_message: dict[tuple[str, str], list[TableRow]] = {}
     for event in [*records(study.events), *step_events(study)]:
         events_by_message.setdefault((str(event["kind"]), str(event["message"])), []).append(event)
     events = []
@@ -130,7 +131,7 @@ def context(
     tables: dict[str, Table],
     pictures: list[ReportFigure],
     found: list[ParetoPoint],
-) -> dict[str, Any]:
+) -> JsonObject:
     """What the templates are filled with."""
     return {
         "study": analysis.study,
@@ -188,7 +189,7 @@ def _environment() -> Environment:
     return environment
 
 
-def html(filled: dict[str, Any]) -> str:
+def html(filled: JsonObject) -> str:
     """The page."""
     from markupsafe import Markup
 
@@ -206,6 +207,6 @@ def html(filled: dict[str, Any]) -> str:
     return template.render({**filled, "pictures": pictures, "style": Markup(themes + "\n" + style)})
 
 
-def markdown(filled: dict[str, Any]) -> str:
+def markdown(filled: JsonObject) -> str:
     """The same as Markdown, with the figures as files beside it."""
     return _environment().get_template("report.md.j2").render(filled)

@@ -31,6 +31,7 @@ from harness.store.records import (
     Provenance,
     StepRecord,
 )
+from harness.store.records.form import parse
 from harness.store.schema import current, read_record, written
 
 STARTED = "started"
@@ -234,7 +235,7 @@ class AttemptFolder:
         """The processes that hold this attempt: what launched it, and its worker once that has begun."""
         owners, launched = [], self.path / "launched"
         if launched.exists() and launched.stat().st_size:
-            owners.append(Owner.from_json(read_json(launched)))
+            owners.append(parse(Owner, read_json(launched), launched))
         if (info := self.info()) is not None:
             owners.append(info.worker)
         return owners

@@ -18,6 +18,7 @@ from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
 from harness.store.leases import LeaseWatch, Owner, machine_digest
 from harness.store.records import EvaluationRecord, JobEntry, PlanRecord, Provenance, StepRecord
+from harness.store.records.form import to_data
 from harness.store.schema import current, read_record, written
 
 if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
@@ -136,7 +137,7 @@ class RunFolder:
         new = self.path / f".{attempt.path.name}.{machine_digest()}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
             make_folder(new / "stage")
-            write_json(new / "launched", Owner.here().to_json())
+            write_json(new / "launched", to_data(Owner.here()))
             # A folder that holds something is never replaced, so the rename can be won once alone.
             os.rename(new, attempt.path)
             sync_path(self.path)

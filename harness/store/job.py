@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
+from harness.store.records.form import JsonObject
 from harness.store.schema import written
 
 
@@ -57,12 +58,12 @@ class RunJob:
     usd_per_hour: float
     devices: int
     label: str
-    identity: dict[str, Any]
-    evaluation_identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    identity: JsonObject
+    evaluation_identities: dict[str, JsonObject] = field(default_factory=dict)
     fork: Fork | None = None
     fork_steps: tuple[int, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """JSON-ready data with its schema number."""
         data = {
             "run_id": self.run_id,
@@ -84,7 +85,7 @@ class RunJob:
         return written("run", data)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> RunJob:
+    def from_json(cls, data: JsonObject) -> RunJob:
         """The job that `to_json` wrote."""
         return cls(
             run_id=data["run_id"],

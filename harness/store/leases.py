@@ -21,10 +21,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -90,15 +90,6 @@ class Owner:
         """This process."""
         process = psutil.Process()
         return cls(machine(), socket.gethostname(), process.pid, process.create_time())
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Owner:
-        """The inverse of `to_json`."""
-        return cls(data["machine"], data["host"], data["pid"], data["process_started"])
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return asdict(self)
 
     def alive(self) -> bool | None:
         """Whether the process runs; None where that cannot be seen from here."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.store.errors import StoreError
-from harness.store.records.form import located, parse, to_data
+from harness.store.records.form import JsonObject, located, parse, to_data
 
 R = TypeVar("R")
 
@@ -24,10 +24,8 @@ VERSIONS: dict[Kind, int] = {
 }
 """The newest version of each kind of record: what is written, and the most that can be read."""
 
-Record = dict[str, Any]
 
-
-def _attempt_from_1(record: Record) -> Record:
+def _attempt_from_1(record: JsonObject) -> JsonObject:
     """Version 2 tells the worker by machine, boot and process namespace, where version 1 had the host's name."""
     worker = {
         "machine": None,
@@ -38,12 +36,12 @@ def _attempt_from_1(record: Record) -> Record:
     return {**record, "worker": worker}
 
 
-_MIGRATIONS: dict[tuple[Kind, int], Callable[[Record], Record]] = {
+_MIGRATIONS: dict[tuple[Kind, int], Callable[[JsonObject], JsonObject]] = {
     ("attempt", 1): _attempt_from_1,
 }
 
 
-def current(record: Any, kind: Kind, path: Path, line: int | None = None) -> Record:
+def current(record: Any, kind: Kind, path: Path, line: int | None = None) -> JsonObject:
     """The record as the newest version of its kind has it; older ones are migrated, the file stays as it is.
 
     Args:
@@ -91,6 +89,6 @@ def read_record(kind: Kind, form: type[R], data: Any, path: Path, line: int | No
     return parse(form, fields, path, line)
 
 
-def written(kind: Kind, record: object) -> Record:
+def written(kind: Kind, record: object) -> JsonObject:
     """JSON data of a record, with the schema's number first."""
     return {"schema": VERSIONS[kind], **to_data(record)}

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +21,8 @@ from harness.store.records import (
     Provenance,
     StepRecord,
 )
-from harness.store.records.form import Columns, to_row
+from harness.store.records.form import Columns, JsonObject, TableRow, to_row
 from harness.store.schema import current, read_record, written
-
-Row = dict[str, Any]
-"""A row of a table, by column."""
 
 STEP = Columns(StepRecord)
 """Columns of `Study.steps`."""
@@ -77,7 +73,7 @@ class Study:
     """
 
     out: Path
-    grid: dict[str, Any]
+    grid: JsonObject
     plan: PlanRecord
     axes: list[str]
     steps_axes: list[str]
@@ -119,7 +115,9 @@ def load_study(out: Path | str) -> Study:
         [{**c.levels, "seed": c.seed, "run": c.run, "step": c.step} for c in plan.cells],
         columns=[*axes, "seed", "run", "step"],
     )
-    tables: dict[str, list[Row]] = {k: [] for k in ("runs", "steps", "evaluations", "attempts", "events")}
+    tables: dict[str, list[TableRow]] = {
+        k: [] for k in ("runs", "steps", "evaluations", "attempts", "events")
+    }
     for entry in plan.jobs:
         folder = store.run(entry.run)
         ended = [_ended(a) for a in folder.attempts()]
@@ -165,7 +163,7 @@ def load_study(out: Path | str) -> Study:
     )
 
 
-def _frame(rows: Sequence[Row], first: list[str]) -> pd.DataFrame:
+def _frame(rows: Sequence[TableRow], first: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=[*first, *(c for c in frame.columns if c not in first)])
 
@@ -196,7 +194,7 @@ def _ended(attempt: AttemptFolder) -> EndedAttempt:
     )
 
 
-def _evaluation_rows(folder: RunFolder, entry: JobEntry) -> list[Row]:
+def _evaluation_rows(folder: RunFolder, entry: JobEntry) -> list[TableRow]:
     rows = []
     for step in entry.steps:
         for benchmark, identity in entry.evaluation_ids.items():
@@ -206,7 +204,7 @@ def _evaluation_rows(folder: RunFolder, entry: JobEntry) -> list[Row]:
     return rows
 
 
-def _step_rows(folder: RunFolder) -> list[Row]:
+def _step_rows(folder: RunFolder) -> list[TableRow]:
     rows = []
     for record in folder.steps():
         row = {"run": folder.run_id, **to_row(record)}
@@ -228,7 +226,7 @@ def run_status(missing: bool, attempts: Sequence[EndedAttempt], *, diverged: boo
 
 def _run_row(
     folder: RunFolder, entry: JobEntry, levels: Mapping[str, str | None], attempts: Sequence[EndedAttempt]
-) -> Row:
+) -> TableRow:
     wall = sum(a.wall_seconds for a in attempts)
     job = folder.read_job() if (folder.path / "run.json").exists() else None
     devices = job.devices if job else entry.devices

@@ -66,10 +66,11 @@ def finish(grid, out):
     from harness.store.atomic import make_folder, to_json
     from harness.store.checkpoints import OPTIMIZER_FILE
     from harness.store.leases import Owner
+    from harness.store.records.form import to_data
     from harness.store.schema import VERSIONS
 
     example = runpy.run_path(str(ROOT / "tests" / "harness" / "examples.py"))
-    owner, matrix = Owner.here().to_json() | {"pid": 1, "process_started": 1.0}, prepare(str(grid), out)
+    owner, matrix = to_data(Owner.here()) | {"pid": 1, "process_started": 1.0}, prepare(str(grid), out)
     make_folder(out)
     _write_plan(matrix)
     for job in matrix.plan.jobs:

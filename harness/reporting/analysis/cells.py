@@ -6,14 +6,15 @@ import math
 from typing import Any
 
 from harness.reporting.frames import records
+from harness.store.records.form import TableRow
 from harness.store.study import Study
 
 
-def ordered_cells(study: Study) -> list[dict[str, Any]]:
+def ordered_cells(study: Study) -> list[TableRow]:
     """Cells in the grid's order of levels, then by seed and step."""
     rank = {axis: {str(v): i for i, v in enumerate(study.grid["axes"][axis])} for axis in study.axes}
 
-    def key(cell: dict[str, Any]) -> tuple[Any, ...]:
+    def key(cell: TableRow) -> tuple[Any, ...]:
         levels = tuple(rank[a].get(str(cell[a]), math.inf) for a in study.axes if a not in study.steps_axes)
         return (*levels, cell["seed"], cell["step"], str(cell["run"]))
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness.reporting import formats
 from harness.reporting.frames import column, records
 from harness.store.records import Alarm
+from harness.store.records.form import TableRow
 from harness.store.study import STEP, Study
 
 _ALARMS = STEP.name(lambda r: r.events)
@@ -18,9 +17,9 @@ _LAST_STEPS = 10
 _GRAVE = ("collapse", "language", "spike", "diverge", "nan", "failed", "drift", "truncat", "oom", "killed")
 
 
-def step_events(study: Study) -> list[dict[str, Any]]:
+def step_events(study: Study) -> list[TableRow]:
     """Events that step records carry (`events`: a list), and runs whose completions are mostly cut off at the cap."""
-    seen: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    seen: dict[tuple[str, str], list[TableRow]] = {}
     if _ALARMS in study.steps.columns:
         for row in records(study.steps[["run", "attempt", "step", _ALARMS]]):
             alarms: tuple[Alarm, ...] = row[_ALARMS] if isinstance(row[_ALARMS], tuple) else ()
@@ -37,7 +36,7 @@ def step_events(study: Study) -> list[dict[str, Any]]:
     return found + _truncated(study)
 
 
-def _truncated(study: Study) -> list[dict[str, Any]]:
+def _truncated(study: Study) -> list[TableRow]:
     found = []
     for run, steps in study.steps.groupby("run", sort=False):
         last = steps.sort_values("step").tail(_LAST_STEPS)
@@ -58,7 +57,7 @@ def _truncated(study: Study) -> list[dict[str, Any]]:
     return found
 
 
-def most_events(events: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def most_events(events: list[TableRow], most: int) -> list[TableRow]:
     """The first `most`, grave ones before others, otherwise in their order."""
     grave = [e for e in events if any(word in str(e["kind"]).lower() for word in _GRAVE)]
     rest = [e for e in events if e not in grave]

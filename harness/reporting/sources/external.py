@@ -20,6 +20,7 @@ from harness.reporting.sources.reading_notes import Parts, ReadingNotes, few
 from harness.spec.errors import SpecError
 from harness.spec.grid import RESERVED_AXES
 from harness.store.records import PlanRecord
+from harness.store.records.form import JsonObject
 from harness.store.study import Study
 
 QUESTION_COLUMNS = ("question", "samples", "correct")
@@ -113,7 +114,7 @@ def _study(
     frame: pd.DataFrame,
     runs: pd.DataFrame,
     varied: list[str],
-    grid: dict[str, Any],
+    grid: JsonObject,
     out: Path,
     files: Sequence[Path],
     notes: Parts,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.spec.errors import SpecError
+from harness.store.records.form import JsonObject
 
 _PACKED = ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\x00", lzma))
 _ARCHIVES = {b"PK\x03\x04": "a ZIP archive", b"\x28\xb5\x2f\xfd": "compressed with zstd"}
@@ -65,8 +66,8 @@ def read_json(path: Path) -> Any:
     if not text.strip():
         raise SpecError("is empty", file=path, hint="was the evaluation interrupted?")
 
-    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
+    def unique(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
+        made: JsonObject = {}
         for key, value in pairs:
             if key in made and made[key] != value:
                 raise SpecError(

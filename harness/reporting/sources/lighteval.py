@@ -21,6 +21,7 @@ from harness.reporting.sources.result_file import (
     whole,
 )
 from harness.spec.errors import SpecError
+from harness.store.records.form import JsonObject
 
 _AVERAGE = ":_average"
 
@@ -71,7 +72,7 @@ def task_parts(key: str) -> tuple[str, str, str]:
     return "", parts[0], parts[1] if len(parts) == 2 else ""
 
 
-def _of_task(configs: Any, key: str) -> dict[str, Any]:
+def _of_task(configs: Any, key: str) -> JsonObject:
     """The task's entry, which some versions name with fewer or more parts than the results do."""
     suite, name, shots = task_parts(key)
     found = mapping(configs)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.reporting.sources.metric_names import Metric, parse_metric
+from harness.store.records.form import JsonObject
 
 _STEP = re.compile(r"[-_/@](?:checkpoint|step|global_step)[-_]?0*(\d{1,15})/?$")
 _NO_METRICS = {"", "alias", "name", "samples", "sample_len", "sample_count"}
@@ -125,7 +126,7 @@ def own_step(entry: Mapping[str, Any]) -> int | None:
     return 0 if entry.get("step") == 0 else whole(entry.get("step"))
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> JsonObject:
     """The value where it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 

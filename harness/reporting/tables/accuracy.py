@@ -18,6 +18,7 @@ from harness.reporting.analysis.responses import benchmarks
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
 from harness.stats.intervals import NOTHING, Interval
+from harness.store.records.form import TableRow
 from harness.store.study import EVALUATION
 
 _QUESTIONS = EVALUATION.name(lambda r: r.questions)
@@ -80,7 +81,7 @@ def accuracy_table(analysis: Analysis) -> Table:
         if study.evaluations[_pass_at(k)].notna().any()
     )
     bases = sorted(str(r) for r in study.runs.loc[study.runs["kind"] == "base", "run"])
-    places: list[dict[str, Any]] = [{"run": run, "step": 0, "seed": None} for run in bases]
+    places: list[TableRow] = [{"run": run, "step": 0, "seed": None} for run in bases]
     rows = [
         _accuracy_row(analysis, place, benchmark, measured, tries)
         for place in [*places, *ordered_cells(study)]
@@ -122,11 +123,11 @@ def accuracy_table(analysis: Analysis) -> Table:
 
 def _accuracy_row(
     analysis: Analysis,
-    place: dict[str, Any],
+    place: TableRow,
     benchmark: str,
-    measured: dict[tuple[str, int, str], dict[str, Any]],
+    measured: dict[tuple[str, int, str], TableRow],
     tries: list[int],
-) -> dict[str, Any]:
+) -> TableRow:
     key = (str(place["run"]), int(place["step"]), benchmark)
     record = measured.get(key, {})
     accuracy, gain = _interval_columns(
@@ -171,12 +172,12 @@ def _bounds(figure: str) -> str:
     return EVALUATION.name(lambda r: r.intervals and r.intervals[figure])
 
 
-def _more_intervals(record: dict[str, Any]) -> dict[str, Any]:
+def _more_intervals(record: TableRow) -> TableRow:
     """Bounds of the figures beside accuracy, and whether samples repeat; nothing for records made before they were
     kept, so that tables of old folders stay what they are."""
     if not isinstance(record.get(_bounds("accuracy")), tuple):
         return {}
-    columns: dict[str, Any] = {}
+    columns: TableRow = {}
     for prefix, name in _BOUNDED.items():
         key = f"{name}.{int(record['samples'])}" if name == "majority_at_k" else name
         low, high = record[_bounds(key)]
@@ -253,7 +254,7 @@ def effect_text(metric: str, value: float, *, signed: bool = True) -> str:
     return formats.points(value, signed=signed) + ("" if metric == "accuracy" else " %")
 
 
-def _verdict_text(row: Row, record: dict[str, Any]) -> tuple[str, ...]:
+def _verdict_text(row: Row, record: TableRow) -> tuple[str, ...]:
     return (
         row.metric,
         row.benchmark,
@@ -284,7 +285,7 @@ _VERDICT_EXTRAS = [
 ]
 
 
-def verdict_record(row: Row) -> dict[str, Any]:
+def verdict_record(row: Row) -> TableRow:
     """A row of verdicts.csv."""
     j = row.judgement
     same = row.metric == "accuracy"

@@ -13,6 +13,7 @@ from harness.reporting.frames import column, records
 from harness.reporting.tables.base import Column, Table, as_text, make_table
 from harness.reporting.tables.runs import memory_table
 from harness.store.records import JobEntry, JobEstimate
+from harness.store.records.form import TableRow
 from harness.store.study import Study
 
 
@@ -53,7 +54,7 @@ def plan_table(study: Study) -> Table | None:
     return make_table("plan", "Planned and measured", frame, shown, left=1, notes=notes)
 
 
-def _row(job: JobEntry, estimate: JobEstimate, run: dict[str, Any], memory: pd.DataFrame) -> dict[str, Any]:
+def _row(job: JobEntry, estimate: JobEstimate, run: TableRow, memory: pd.DataFrame) -> TableRow:
     own = memory[memory["run"] == job.run] if len(memory) else memory
     trained = job.kind == "train"  # the plan's memory is that of training
     kind = "device_gib" if len(own) and column(own, "device_gib").notna().any() else "resident_gib"
@@ -70,7 +71,7 @@ def _row(job: JobEntry, estimate: JobEstimate, run: dict[str, Any], memory: pd.D
     }
 
 
-def _with_ratios(row: dict[str, Any]) -> dict[str, Any]:
+def _with_ratios(row: TableRow) -> TableRow:
     def ratio(name: str) -> float | None:
         planned, measured = row[f"planned_{name}"], row[name]
         return measured / planned if planned and measured is not None else None

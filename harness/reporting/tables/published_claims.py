@@ -21,6 +21,7 @@ from harness.spec.errors import SpecError
 from harness.stats.bestof import expected_normal_maximum
 from harness.stats.intervals import Interval, difference_interval, mean_interval
 from harness.stats.power import MIN_DF
+from harness.store.records.form import JsonObject
 
 SUPPORTED, NOT_SUPPORTED, OPEN = "supported", "not supported", "can't tell"
 
@@ -50,7 +51,7 @@ class PublishedClaims:
     file: Path
     source: str
     question: str
-    claims: tuple[dict[str, Any], ...]
+    claims: tuple[JsonObject, ...]
     accuracy: pd.DataFrame
     questions: dict[str, int]
     cost: pd.DataFrame
@@ -85,8 +86,8 @@ class PublishedClaims:
                 made[name] = make_table(name, title, frame, columns, left=1)
         return made
 
-    def _read(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
-        kinds: dict[str, Callable[[dict[str, Any], Analysis], tuple[str, str]]] = {
+    def _read(self, claim: JsonObject, analysis: Analysis) -> tuple[str, str]:
+        kinds: dict[str, Callable[[JsonObject, Analysis], tuple[str, str]]] = {
             "best": _best,
             "degradation": _degradation,
             "effect": _effect,
@@ -95,7 +96,7 @@ class PublishedClaims:
         }
         return kinds[claim["kind"]](claim, analysis)
 
-    def _difference(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
+    def _difference(self, claim: JsonObject, analysis: Analysis) -> tuple[str, str]:
         names = list(self.questions) if claim["benchmark"] == ALL else [claim["benchmark"]]
         better, than = (_row(self.accuracy, claim[k], self.file) for k in ("better", "than"))
         for name in names:
@@ -126,7 +127,7 @@ class PublishedClaims:
             return SUPPORTED, numbers
         return (NOT_SUPPORTED if found.high < 0 else OPEN), numbers
 
-    def _cost(self, claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
+    def _cost(self, claim: JsonObject, analysis: Analysis) -> tuple[str, str]:
         cheap, dear = (float(_row(self.cost, claim[k], self.file)["cost_usd"]) for k in ("cheaper", "than"))
         if math.isnan(cheap) or math.isnan(dear):
             return OPEN, "a cost is not given"
@@ -135,7 +136,7 @@ class PublishedClaims:
         return (SUPPORTED if cheap < dear else NOT_SUPPORTED), numbers
 
 
-def _best(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
+def _best(claim: JsonObject, analysis: Analysis) -> tuple[str, str]:
     found = [g.result for g in analysis.best_of_checks if g.benchmark == claim["benchmark"]]
     if not found:
         return OPEN, "no checkpoints to choose from"
@@ -147,7 +148,7 @@ def _best(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     return (WITHIN_CHANCE if f.chance else SUPPORTED), numbers
 
 
-def _degradation(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
+def _degradation(claim: JsonObject, analysis: Analysis) -> tuple[str, str]:
     found = [
         c.trajectory
         for c in analysis.trajectories
@@ -165,7 +166,7 @@ def _degradation(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     return reading, numbers
 
 
-def _effect(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
+def _effect(claim: JsonObject, analysis: Analysis) -> tuple[str, str]:
     found = [
         r.judgement
         for r in analysis.rows
@@ -188,7 +189,7 @@ def _effect(claim: dict[str, Any], analysis: Analysis) -> tuple[str, str]:
     return {"works": SUPPORTED, "inconclusive": OPEN}.get(j.verdict, NOT_SUPPORTED), numbers
 
 
-def _row(frame: pd.DataFrame, model: str, file: Path) -> dict[str, Any]:
+def _row(frame: pd.DataFrame, model: str, file: Path) -> JsonObject:
     found = [r for r in records(frame) if r["model"] == model]
     if not found:
         raise SpecError(f"no model {model!r} in the table it is about", file=file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pandas as pd
 
@@ -29,14 +28,15 @@ from harness.reporting.analysis.performance import (
 )
 from harness.reporting.frames import column, records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
+from harness.store.records.form import TableRow
 from harness.store.study import STEP, Study
 
 
-def _levels(study: Study, run: dict[str, Any]) -> dict[str, Any]:
+def _levels(study: Study, run: TableRow) -> TableRow:
     return {a: run.get(a) for a in free_axes(study)}
 
 
-def _runs(study: Study) -> list[dict[str, Any]]:
+def _runs(study: Study) -> list[TableRow]:
     """Runs in the order of their cells, untrained models first."""
     known = {str(r["run"]): r for r in records(study.runs)}
     bases = [run for run, record in known.items() if record["kind"] == "base"]
@@ -44,7 +44,7 @@ def _runs(study: Study) -> list[dict[str, Any]]:
     return [known[run] for run in dict.fromkeys([*ordered, *known]) if run in known]
 
 
-def _label(study: Study, run: dict[str, Any]) -> dict[str, Any]:
+def _label(study: Study, run: TableRow) -> TableRow:
     return {**_levels(study, run), "seed": None if run["kind"] == "base" else run["seed"]}
 
 
@@ -85,7 +85,7 @@ def step_phases(steps: pd.DataFrame) -> list[str]:
     return phases(STEP.keys(steps.columns, lambda r: r.timing.seconds))
 
 
-def _throughput(steps: pd.DataFrame, made: pd.DataFrame, names: list[str]) -> dict[str, Any]:
+def _throughput(steps: pd.DataFrame, made: pd.DataFrame, names: list[str]) -> TableRow:
     seconds = column(steps, SECONDS)
     total, judged = float(seconds.sum()), float(column(made, EVALUATION_SECONDS).sum())
     flops = column(steps, STEP.name(lambda r: r.timing.flops))
@@ -187,7 +187,7 @@ def cost_table(study: Study) -> Table:
     return make_table("cost", "Cost", frame, shown, left=len(free_axes(study)) + 3, notes=notes)
 
 
-def _cost(study: Study, run: dict[str, Any]) -> dict[str, Any]:
+def _cost(study: Study, run: TableRow) -> TableRow:
     spent: Spending = spending(study, str(run["run"]))
     price = float(run["devices"]) * float(run["usd_per_hour"]) / 3600
     same = ("kind", "status", "attempts", "failed_attempts", "devices", "usd_per_hour", "wall_seconds")

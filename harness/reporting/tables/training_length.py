@@ -11,6 +11,7 @@ from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.trajectories import AccuracyCurve
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, make_table
+from harness.store.records.form import TableRow
 
 WITHIN_CHANCE = "within what chance gives"
 ABOVE_CHANCE = "above what chance gives"
@@ -59,7 +60,7 @@ def trajectories_table(analysis: Analysis) -> Table:
     return make_table("trajectories", title, frame, _TRAJECTORIES_SHOWN, left=2, notes=[_TRAJECTORIES_NOTE])
 
 
-def _trajectory_record(curve: AccuracyCurve) -> dict[str, Any]:
+def _trajectory_record(curve: AccuracyCurve) -> TableRow:
     f = curve.trajectory
     return {
         "benchmark": curve.benchmark,

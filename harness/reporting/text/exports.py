@@ -11,6 +11,7 @@ from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Table
 from harness.reporting.text.conclusions import Conclusions
+from harness.store.records.form import JsonObject
 
 SCHEMA = 1
 
@@ -43,7 +44,7 @@ def latex_text(table: Table) -> str:
 
 
 def json_text(
-    analysis: Analysis, conclusions: Conclusions, tables: dict[str, Table], filled: dict[str, Any]
+    analysis: Analysis, conclusions: Conclusions, tables: dict[str, Table], filled: JsonObject
 ) -> str:
     """The answer, every table and the provenance; what was not measured is null."""
     data = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.store.leases import Owner
-from harness.store.records.form import Count, Flag, GiB, Record, Seconds, absent, parse
+from harness.store.records.form import Count, Flag, GiB, JsonObject, Record, Seconds, absent, parse
 
 Ending = Literal["finished", "failed", "interrupted", "diverged"]
 """How an attempt ends. One that diverged has a result: its training cannot go on, and need not."""
@@ -130,7 +130,7 @@ class EventRecord(Record):
         figures = {key: value for key, value in data.items() if key not in ("schema", *head)}
         return parse(cls, {**head, "figures": figures}, path, line)
 
-    def line(self) -> dict[str, Any]:
+    def line(self) -> JsonObject:
         """JSON data of the line: the figures stand beside the other fields."""
         return {"time": self.time, "kind": self.kind, "message": self.message, **self.figures}
 

@@ -44,6 +44,12 @@ Share = Number
 """A fraction between 0 and 1."""
 Tokens = Count
 
+JsonObject = dict[str, Any]
+"""A JSON object whose keys are free: another program's format, settings that a user wrote, or a record that has not
+been checked against its class."""
+TableRow = dict[str, Any]
+"""A row of a table, by column: what a frame's cells hold is not known to the type checker."""
+
 _ABSENT = "absent"
 
 
@@ -124,14 +130,14 @@ def to_data(value: Any) -> Any:
 _LEAVES = frozenset({float, int, str, bool, type(None)})
 
 
-def to_row(record: object) -> dict[str, Any]:
+def to_row(record: object) -> TableRow:
     """The record as one row of a table: dotted names, as `Columns` tells them; sequences stay whole."""
-    row: dict[str, Any] = {}
+    row: TableRow = {}
     _flatten(record, "", row)
     return row
 
 
-def _flatten(record: Any, prefix: str, row: dict[str, Any]) -> None:
+def _flatten(record: Any, prefix: str, row: TableRow) -> None:
     if isinstance(record, Mapping):
         parts: Iterable[tuple[str, Any]] = record.items()
     elif isinstance(record, BaseModel):

@@ -19,6 +19,7 @@ from harness.store.atomic import write_json
 from harness.store.folders import Store
 from harness.store.leases import Owner
 from harness.store.records import Provenance
+from harness.store.records.form import to_data
 from harness.store.study import load_study
 
 from ..examples import step_record
@@ -263,12 +264,12 @@ def test_what_died_before_it_wrote_its_end_is_tidied(grid, tmp_path, ablate):
     out = tmp_path / "out"
     grid.write_text(grid.read_text().replace("  prompt:", "  training: {keep: nothing}\n  prompt:"))
     assert ablate("--grid", grid, "--out", out).returncode == 0
-    (job, *_), gone = prepare(str(grid), out).plan.jobs[1:], Owner.here().to_json() | {"process_started": 1.0}
+    (job, *_), gone = prepare(str(grid), out).plan.jobs[1:], to_data(Owner.here()) | {"process_started": 1.0}
     folder = Store(out).run(job.run_id)
     (attempt,) = folder.attempts()
     (attempt.path / "end.json").unlink()
     fake_worker.checkpoint(folder, 4)
-    write_json(attempt.path / "launched", Owner.here().to_json())
+    write_json(attempt.path / "launched", to_data(Owner.here()))
     assert "all 3 runs are done" in ablate("--grid", grid, "--out", out).stdout
     assert folder.checkpoint_steps() == [4], "its runner is alive"
     write_json(attempt.path / "launched", gone)

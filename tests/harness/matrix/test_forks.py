@@ -415,7 +415,7 @@ def test_a_trunk_at_work_in_another_runner_is_waited_for_up_to_the_fork(changed,
     folder = Store(out).run(trunk.run_id)
     folder.write_job(trunk)
     attempt = folder.claim(LeaseWatch())
-    write_json(attempt.path / "launched", Owner("another/boot/namespace", "another", 7, 1.0).to_json())
+    write_json(attempt.path / "launched", to_data(Owner("another/boot/namespace", "another", 7, 1.0)))
     process = started(grid, out, "--workers", "2")
     lines = []
     for line in process.stdout:

@@ -18,6 +18,7 @@ from harness.store.atomic import append_line, read_lines, write_json
 from harness.store.errors import Fenced, StoreError
 from harness.store.folders import RunFolder, Store
 from harness.store.leases import LeaseWatch, Owner, machine_digest
+from harness.store.records.form import to_data
 from harness.store.study import load_study
 
 from ..examples import step_record
@@ -36,7 +37,7 @@ def run(tmp_path):
 
 def owned(attempt, owner):
     """The attempt as if another process had made it."""
-    write_json(attempt.path / "launched", owner.to_json())
+    write_json(attempt.path / "launched", to_data(owner))
     return attempt
 
 

@@ -26,6 +26,7 @@ from harness.store.folders import SAMPLE_COLUMNS, RunFolder, Store
 from harness.store.job import Fork, RunJob
 from harness.store.leases import Owner
 from harness.store.records import AttemptError, Provenance
+from harness.store.records.form import to_data
 
 from ..examples import evaluation_record, step_record
 
@@ -241,7 +242,7 @@ def test_an_attempt_that_waits_for_its_devices_has_not_held_them(run):
 
 def test_a_process_id_that_was_used_again_does_not_count(run):
     attempt = run.new_attempt(Provenance())
-    owner = Owner.here().to_json() | {"process_started": 1.0}
+    owner = to_data(Owner.here()) | {"process_started": 1.0}
     info = json.loads((attempt.path / "attempt.json").read_text())
     (attempt.path / "attempt.json").write_text(json.dumps({**info, "worker": owner}))
     (attempt.path / "launched").write_text(json.dumps(owner))
