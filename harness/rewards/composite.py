@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import math
 import statistics
 import types
 import typing
@@ -14,23 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.rewards.answers import AnswerChecker
+from harness.rewards.calls import call_reward
+from harness.rewards.errors import UnknownReward
 from harness.rewards.functions import FUNCTIONS
 from harness.rewards.types import Check, RewardContext, RewardInput
-from harness.spec.errors import SpecError
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
 from harness.spec.source import nearest
-
-
-class UnknownReward(SpecError):
-    """A reward function that isn't there, or parameters that it does not take.
-
-    Args:
-        message: what is wrong, with the offending name or value.
-        hint: how to mend it.
-    """
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,8 @@ class CompositeReward:
         """Rewards of each completion.
 
         Raises:
-            ValueError: a function gives another number of values than completions, or one that is not finite.
+            RewardFailed: a function raises an exception, or gives something else than a finite number for every
+                completion.
         """
         checks = self._checker.check_many(
             [(item.text, item.answer) for item in batch], [item.question for item in batch]
@@ -94,34 +83,56 @@ class CompositeReward:
         return self._composite.score(batch, RewardContext(checks=checks, checker=self._checker))
 
 
+Resolve = Callable[[RewardFunctionSpec], Callable[..., list[float]]]
+"""From a function of the recipe to what is called."""
+
+
+def resolved(spec: RewardFunctionSpec) -> Callable[..., list[float]]:
+    """The function itself, imported into this process where it is the user's own.
+
+    Raises:
+        UnknownReward: it isn't there, or rejects its parameters.
+    """
+    builtin = FUNCTIONS.get(spec.name)
+    function = _imported(spec.name) if builtin is None else builtin
+    _check_params(spec, function)
+    if builtin is not None:
+        try:
+            builtin([], RewardContext(checks=[]), **spec.params)
+        except ValueError as error:
+            raise UnknownReward(f"reward {spec.name!r}: {error}") from None
+    return function
+
+
 class Composite:
     """The functions of a recipe, for completions whose answers were checked before.
 
     Args:
         spec: the functions, their weights and how they are normalised.
+        resolve: gives what is called for a function of the user's own: it itself, or what calls it elsewhere.
 
     Raises:
         UnknownReward: a function isn't there or rejects its parameters.
     """
 
-    def __init__(self, spec: RewardSpec) -> None:
-        self._functions = [(f.name, f.weight, _resolved(f), dict(f.params)) for f in spec.functions]
+    def __init__(self, spec: RewardSpec, resolve: Resolve = resolved) -> None:
+        self._functions = [
+            (f.name, f.weight, (resolved if f.name in FUNCTIONS else resolve)(f), dict(f.params))
+            for f in spec.functions
+        ]
         self._by_group = spec.normalization == "group"
 
     def score(self, batch: Sequence[RewardInput], context: RewardContext) -> Scores:
         """Rewards of each completion.
 
         Raises:
-            ValueError: a function gives another number of values than completions, or one that is not finite.
+            RewardFailed: a function raises an exception, or gives something else than a finite number for every
+                completion.
         """
         total = [0.0] * len(batch)
         by_function: dict[str, list[float]] = {}
         for name, weight, function, params in self._functions:
-            values = [float(value) for value in function(batch, context, **params)]
-            if len(values) != len(batch):
-                raise ValueError(f"reward {name!r} gave {len(values)} values for {len(batch)} completions")
-            if not all(map(math.isfinite, values)):
-                raise ValueError(f"reward {name!r} gave a value that is not finite")
+            values = call_reward(name, function, batch, context, params)
             by_function[name] = values
             if self._by_group:
                 values = normalised_by_group(values, [item.group for item in batch])
@@ -158,26 +169,14 @@ def has_own_functions(spec: RewardSpec) -> bool:
     return any(function.name not in FUNCTIONS for function in spec.functions)
 
 
-def validate_rewards(spec: RewardSpec) -> None:
+def validate_rewards(spec: RewardSpec, resolve: Resolve = resolved) -> None:
     """Whether every function is there and takes its parameters; torch-free, as far as the user's modules are.
 
     Raises:
         UnknownReward: otherwise.
     """
     for function in spec.functions:
-        _resolved(function)
-
-
-def _resolved(spec: RewardFunctionSpec) -> Callable[..., list[float]]:
-    builtin = FUNCTIONS.get(spec.name)
-    function = _imported(spec.name) if builtin is None else builtin
-    _check_params(spec, function)
-    if builtin is not None:
-        try:
-            builtin([], RewardContext(checks=[]), **spec.params)
-        except ValueError as error:
-            raise UnknownReward(f"reward {spec.name!r}: {error}") from None
-    return function
+        (resolved if function.name in FUNCTIONS else resolve)(function)
 
 
 def _imported(name: str) -> Callable[..., list[float]]:
@@ -186,7 +185,7 @@ def _imported(name: str) -> Callable[..., list[float]]:
         raise UnknownReward(f"no reward {name!r}", nearest(name, FUNCTIONS))
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UnknownReward(
             f"reward {name!r}: {error}", "put the folder of the module on PYTHONPATH, or install it"
         ) from None
@@ -202,11 +201,25 @@ def _imported(name: str) -> Callable[..., list[float]]:
 
 
 def _check_params(spec: RewardFunctionSpec, function: Callable[..., list[float]]) -> None:
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C: a call will tell
+        return
+    positional = [
+        p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
+        raise UnknownReward(
+            f"reward {spec.name!r} takes {signature}, not a batch of completions and its context",
+            "a reward is a function (batch, context, **params) that returns a number for each item of the batch",
+        )
     known = {p.name: p for p in list(signature.parameters.values())[2:] if p.kind is not p.VAR_KEYWORD}
     if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return
-    hints = typing.get_type_hints(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:  # an annotation that cannot be evaluated says nothing of values
+        hints = {}
     for name, value in spec.params.items():
         if name not in known:
             hint = nearest(name, known) if known else "it takes no parameters"

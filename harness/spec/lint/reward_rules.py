@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from harness.rewards.composite import Composite, UnknownReward
+from harness.rewards.composite import Composite
+from harness.rewards.errors import RewardFailed, UnknownReward
 from harness.rewards.functions import DIRECTIONS
+from harness.rewards.own import ColumnsWanted, NoColumns, OwnRewards
 from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.lint.finding import Finding, Place
 from harness.spec.lint.run_settings import RunSettings
@@ -53,16 +54,24 @@ class _Asked:
         return [WRONG] * len(pairs)
 
 
-def curve(spec: RewardSpec, cap: int) -> Curve:
+def curve(spec: RewardSpec, cap: int, own: OwnRewards | None = None) -> Curve:
     """The sum of a recipe's rewards over the lengths up to its cap, without normalisation.
+
+    Args:
+        spec: the rewards.
+        cap: the length cap, in tokens.
+        own: calls rewards of the user's own; a process for this curve alone unless given.
 
     Raises:
         UnknownReward: a function isn't there or rejects its parameters.
-        ValueError: a function gives something else than a finite number for every completion.
+        RewardFailed: a function fails, or gives something else than a finite number for every completion.
     """
+    if own is None:
+        with OwnRewards() as started:
+            return curve(spec, cap, started)
     tokens = sorted({max(1, round(cap * i / (POINTS - 1))) for i in range(POINTS)})
     # One group: a reward relative to the group sees all the lengths at once.
-    plain = Composite(spec.model_copy(update={"normalization": "none"}))
+    plain = Composite(spec.model_copy(update={"normalization": "none"}), own.resolve)
     right = [_completion(count, cap, "1") for count in tokens]
     wrong = [_completion(count, cap, "2") for count in tokens]
     unlaid = [_completion(count, cap, "1", laid=False) for count in tokens]
@@ -95,25 +104,8 @@ def _completion(
         cap=cap,
         truncated=False,
         question="1 = ?",
-        columns=_NoColumns(),
+        columns=NoColumns(),
     )
-
-
-class _ColumnsWanted(Exception):
-    """A reward function looks at columns of the data, which the linter's completions do not come from."""
-
-
-class _NoColumns(Mapping[str, Any]):
-    """Columns that nobody can look at without saying so."""
-
-    def __getitem__(self, name: str) -> Any:
-        raise _ColumnsWanted(name)
-
-    def __iter__(self) -> Iterator[str]:
-        raise _ColumnsWanted
-
-    def __len__(self) -> int:
-        raise _ColumnsWanted
 
 
 def _filler(characters: int) -> str:
@@ -134,24 +126,25 @@ def findings(runs: Sequence[RunSettings]) -> list[Finding]:
     """What is wrong with the rewards of these runs; the same reward under the same cap is reported once."""
     found: list[Finding] = []
     seen: set[tuple[str, int, tuple[Place, ...]]] = set()
-    for run in runs:
-        if run.reward is None:
-            continue
-        key = (run.reward.model_dump_json(), run.cap, run.reward_places)
-        if key not in seen:
-            seen.add(key)
-            found += _of_reward(run, run.reward)
+    with OwnRewards() as own:
+        for run in runs:
+            if run.reward is None:
+                continue
+            key = (run.reward.model_dump_json(), run.cap, run.reward_places)
+            if key not in seen:
+                seen.add(key)
+                found += _of_reward(run, run.reward, own)
     return found
 
 
-def _of_reward(run: RunSettings, spec: RewardSpec) -> Iterator[Finding]:
+def _of_reward(run: RunSettings, spec: RewardSpec, own_rewards: OwnRewards) -> Iterator[Finding]:
     shape_found = False
     for function, place in zip(spec.functions, _places(run, spec), strict=True):
         try:
-            own = list(_of_function(run, function, place))
+            own = list(_of_function(run, function, place, own_rewards))
         except UnknownReward:
             return  # an error of the grid, reported elsewhere
-        except _ColumnsWanted:
+        except ColumnsWanted:
             yield run.finding(
                 "reward-columns",
                 "info",
@@ -160,30 +153,26 @@ def _of_reward(run: RunSettings, spec: RewardSpec) -> Iterator[Finding]:
                 "nothing: it is told so that nobody takes silence for approval",
             )
             return
-        except Exception as error:  # whatever a user's function raises
-            yield run.finding(
-                "reward-failing",
-                "error",
-                place,
-                f"`{function.name}` fails on an ordinary completion: {type(error).__name__}: {error}",
-                "mend it: a run would die of it",
-            )
+        except RewardFailed as error:
+            yield run.finding("reward-failing", "error", place, str(error), "mend it: a run would die of it")
             return
         shape_found = shape_found or any(f.rule in ("reward-inverted", "reward-not-monotone") for f in own)
         yield from own
     if run.reward_complete:
-        yield from _of_sum(run, spec, curve(spec, run.cap), shape_found=shape_found)
+        yield from _of_sum(run, spec, curve(spec, run.cap, own_rewards), shape_found=shape_found)
 
 
 def _places(run: RunSettings, spec: RewardSpec) -> Sequence[Place]:
     return run.reward_places or [run.place("reward")] * len(spec.functions)
 
 
-def _of_function(run: RunSettings, function: RewardFunctionSpec, place: Place) -> Iterator[Finding]:
+def _of_function(
+    run: RunSettings, function: RewardFunctionSpec, place: Place, own: OwnRewards
+) -> Iterator[Finding]:
     alone = RewardSpec(functions=(function.model_copy(update={"weight": 1.0}),))
-    shape = curve(alone, run.cap)
+    shape = curve(alone, run.cap, own)
     name = function.name
-    characters = _counts_characters(alone, run.cap)
+    characters = _counts_characters(alone, run.cap, own)
     yield from _of_direction(run, name, shape, place)
     if characters and name in DIRECTIONS:
         yield run.finding(
@@ -193,7 +182,7 @@ def _of_function(run: RunSettings, function: RewardFunctionSpec, place: Place) -
             f"`{name}` counts characters, while the cap counts tokens: {_defect(shape)}",
             "a reward of the same shape in tokens: `cosine`, with `max_tokens` left to follow the cap",
         )
-    yield from _of_credit(run, alone, name, place)
+    yield from _of_credit(run, alone, name, place, own)
 
 
 def _of_direction(run: RunSettings, name: str, shape: Curve, place: Place) -> Iterator[Finding]:
@@ -239,9 +228,9 @@ def _worst(values: Sequence[float], sign: int) -> tuple[int, int] | None:
     return found
 
 
-def _counts_characters(spec: RewardSpec, cap: int) -> bool:
+def _counts_characters(spec: RewardSpec, cap: int, own: OwnRewards) -> bool:
     """Whether a reward changes with the characters of a completion, and not with its tokens."""
-    composite = Composite(spec)
+    composite = Composite(spec, own.resolve)
     half, full = round(cap * CHARACTERS_PER_TOKEN / 2) + 80, round(cap * CHARACTERS_PER_TOKEN) + 160
     texts = [_completion(cap, cap, "1", characters=count) for count in (half, full, full * 2)]
     counts = [
@@ -266,9 +255,11 @@ def _defect(shape: Curve) -> str:
     return f"for a right answer {pairs}"
 
 
-def _of_credit(run: RunSettings, spec: RewardSpec, name: str, place: Place) -> Iterator[Finding]:
+def _of_credit(
+    run: RunSettings, spec: RewardSpec, name: str, place: Place, own: OwnRewards
+) -> Iterator[Finding]:
     """Who is asked about what: the reference as an answer, and references that cannot be parsed."""
-    composite, asked = Composite(spec), _Asked()
+    composite, asked = Composite(spec, own.resolve), _Asked()
     item = _completion(run.cap // 2 or 1, run.cap, "2")
     value = {}
     for kind, check in (("wrong", WRONG), ("unparsable", UNPARSABLE)):

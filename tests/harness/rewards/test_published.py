@@ -90,8 +90,9 @@ def test_declared_directions_hold_over_the_whole_range(name, cap):
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_no_reward_but_the_published_one_prefers_a_wrong_answer_or_counts_characters(name):
+    from harness.rewards.own import OwnRewards
     from harness.spec.lint.reward_rules import _counts_characters
 
     shape = curve(spec((name, 1.0)), 3584)
     assert all(right >= wrong for right, wrong in zip(shape.right, shape.wrong, strict=True))
-    assert _counts_characters(spec((name, 1.0)), 3584) is (name == "cosine_characters")
+    assert _counts_characters(spec((name, 1.0)), 3584, OwnRewards()) is (name == "cosine_characters")
