@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from harness.models import hub, tiny
 from harness.models.architecture import Architecture, read_architecture
@@ -15,7 +16,7 @@ from harness.models.errors import ModelNotFound
 from harness.models.files import (
     CONFIG,
     combined_fingerprint,
-    folder_fingerprint,
+    folder_hashes,
     missing_shard,
     recorded_sha256,
     weight_files,
@@ -44,6 +45,7 @@ class ModelSource(Architecture):
         gguf_file: name of the GGUF file in `path`; None for safetensors.
         revision: commit of a hub model that is not downloaded yet.
         fingerprint: sha256 over config, tokenizer and weights, the same wherever the files lie.
+        files: 12 digits of the sha256 of each of them, by name.
     """
 
     name: str
@@ -53,6 +55,14 @@ class ModelSource(Architecture):
     gguf_file: str | None = None
     revision: str | None = None
     fingerprint: str
+    files: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+
+class _Content(TypedDict):
+    """The fields of `ModelSource` that tell what its files hold."""
+
+    fingerprint: str
+    files: Mapping[str, str]
 
 
 def resolve_model(spec: ModelSpec) -> ModelSource:
@@ -91,7 +101,7 @@ def resolve_model(spec: ModelSpec) -> ModelSource:
             path=None,
             small_files=answer.folder,
             revision=answer.commit,
-            fingerprint=answer.fingerprint,
+            **_content(answer.hashes),
         )
     if (packaged := _from_package(spec.name)) is not None:
         return packaged
@@ -120,7 +130,7 @@ def _from_folder(name: str, folder: Path, kind: Literal["embedded", "folder", "h
     check_weights(name, config, architecture, weights)
     check_tokens(name, folder, config, architecture.vocabulary)
     try:
-        fingerprint = folder_fingerprint(folder)
+        content = _content(folder_hashes(folder))
     except (OSError, ValueError) as error:
         raise ModelNotFound(f"model {name!r}: {error}") from None
     return ModelSource(
@@ -129,8 +139,13 @@ def _from_folder(name: str, folder: Path, kind: Literal["embedded", "folder", "h
         kind=kind,
         path=folder,
         small_files=folder,
-        fingerprint=fingerprint,
+        **content,
     )
+
+
+def _content(hashes: Iterable[tuple[str, str]]) -> _Content:
+    found = list(hashes)
+    return {"fingerprint": combined_fingerprint(found), "files": {name: sha[:12] for name, sha in found}}
 
 
 def _no_config(name: str, folder: Path) -> ModelNotFound:
@@ -164,7 +179,7 @@ def _from_package(name: str) -> ModelSource | None:
         kind="packaged",
         path=path.parent,
         gguf_file=path.name,
-        fingerprint=combined_fingerprint([(path.name, digest)]),
+        **_content([(path.name, digest)]),
     )
 
 

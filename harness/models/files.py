@@ -17,15 +17,21 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "additional_chat_templates/default.jinja",
     "chat_template.jinja",
+    "chat_template.json",
     "merges.txt",
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
+    "sentencepiece.model",
     "spiece.model",
+    "spm.model",
+    "tekken.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
 )
+"""Files from which transformers makes a tokenizer and its chat template, whatever the tokenizer's class."""
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 
@@ -64,30 +70,62 @@ def combined_fingerprint(hashes: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
-def folder_fingerprint(folder: Path) -> str:
-    """Fingerprint of a model folder's content: the same for two copies, whatever their path.
+def folder_hashes(folder: Path) -> list[tuple[str, str]]:
+    """Name and sha256 of everything in a model folder that decides what the model says, whatever the folder's path.
 
     Raises:
         ValueError: a file that decides where completions end is malformed.
     """
     hashes = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in model_files(folder)]
-    return combined_fingerprint([*hashes, *ends_hash(folder)])
+    return [*hashes, *generation_hashes(folder)]
 
 
-def ends_hash(folder: Path) -> list[tuple[str, str]]:
-    """What `generation_config.json` adds to a fingerprint: its end tokens, where `config.json` names others.
+_GENERATION_BOOKKEEPING = frozenset(
+    {
+        "_from_model_config",
+        "bos_token_id",
+        "eos_token_id",
+        "output_attentions",
+        "output_hidden_states",
+        "output_logits",
+        "output_scores",
+        "pad_token_id",
+        "return_dict_in_generate",
+        "transformers_version",
+        "use_cache",
+    }
+)
+"""Keys of `generation_config.json` that decide no text; the end tokens are compared by themselves."""
 
-    Nothing else of it is used: sampling settings are the recipe's. Where both say the same it adds nothing, so that
-    such models have the fingerprint that they had before the file was looked at.
+
+def generation_hashes(folder: Path) -> list[tuple[str, str]]:
+    """What `generation_config.json` adds to a fingerprint: its end tokens, where `config.json` names others, and its
+    sampling settings.
+
+    Here the recipe's sampling settings are used, but whatever else samples from the folder, or from a checkpoint of
+    it, follows the file's. Where it says nothing of its own it adds nothing, so that such models have the fingerprint
+    that they had before the file was looked at.
 
     Raises:
         ValueError: one of the two is malformed.
     """
-    config = read_json_object(folder / CONFIG)
+    config, generation = read_json_object(folder / CONFIG), read_json_object(folder / GENERATION)
     ends = stated_ends(folder, config)
-    if ends == end_list(config.get("eos_token_id"), CONFIG):
-        return []
-    return [(f"{GENERATION}:eos_token_id", hashlib.sha256(json.dumps(ends).encode()).hexdigest())]
+    hashes = []
+    if ends != end_list(config.get("eos_token_id"), CONFIG):
+        hashes.append((f"{GENERATION}:eos_token_id", _json_sha256(ends)))
+    sampling = {
+        key: value
+        for key, value in generation.items()
+        if value is not None and key not in _GENERATION_BOOKKEEPING
+    }
+    if sampling:
+        hashes.append((GENERATION, _json_sha256(sampling)))
+    return hashes
+
+
+def _json_sha256(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -16,9 +16,8 @@ from harness.models.files import (
     CONFIG,
     GENERATION,
     TOKENIZER_FILES,
-    combined_fingerprint,
-    ends_hash,
     file_sha256,
+    generation_hashes,
     missing_shard,
 )
 from harness.models.files import weight_files as cached_weight_files
@@ -68,14 +67,14 @@ class Described:
     Attributes:
         config: its parsed `config.json`.
         commit: the revision's commit.
-        fingerprint: over config, tokenizer and weights, the same as of a local copy.
+        hashes: name and sha256 of what decides what it says, the same as of a local copy.
         parameters: number of parameters, if the hub knows it.
         folder: where its config and tokenizer lie in the cache.
     """
 
     config: dict[str, Any]
     commit: str
-    fingerprint: str
+    hashes: tuple[tuple[str, str], ...]
     parameters: int | None
     folder: Path
 
@@ -113,8 +112,9 @@ def described(name: str, revision: str | None) -> Described | Unreachable:
         config = Path(hf_hub_download(name, CONFIG, revision=info.sha, etag_timeout=TIMEOUT_SECONDS))
         total = info.safetensors.total if info.safetensors is not None else None
         parsed = json.loads(config.read_text(encoding="utf-8"))
-        fingerprint = combined_fingerprint([*hashes, *ends_hash(config.parent)])
-        return Described(parsed, str(info.sha), fingerprint, total, config.parent)
+        return Described(
+            parsed, str(info.sha), (*hashes, *generation_hashes(config.parent)), total, config.parent
+        )
     except GatedRepoError:
         return Unreachable("the hub gates it: accept its terms and log in with `hf auth login`")
     except RevisionNotFoundError:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
-from harness.store.records.form import JsonObject
-from harness.store.schema import written
+from harness.store.schema import VERSIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,8 @@ class RunJob:
         label: for people, such as `data=easy reward=cosine seed=0`.
         identity: the fields that went into `run_id`.
         evaluation_identities: the fields that went into each evaluation's digest, by benchmark name.
+        model_files: digest of each file behind the identity's `model.content`, by name, to tell which one changed;
+            empty in records made before it was kept.
         fork: the checkpoint from which it may start instead of from step 0; None for none.
         fork_steps: steps whose whole checkpoints stay, moments too, since other runs fork from them.
     """
@@ -58,14 +59,16 @@ class RunJob:
     usd_per_hour: float
     devices: int
     label: str
-    identity: JsonObject
-    evaluation_identities: dict[str, JsonObject] = field(default_factory=dict)
+    identity: dict[str, Any]
+    evaluation_identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model_files: dict[str, str] = field(default_factory=dict)
     fork: Fork | None = None
     fork_steps: tuple[int, ...] = ()
 
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> dict[str, Any]:
         """JSON-ready data with its schema number."""
-        data = {
+        return {
+            "schema": VERSIONS["run"],
             "run_id": self.run_id,
             "kind": self.kind,
             "label": self.label,
@@ -79,13 +82,13 @@ class RunJob:
             "devices": self.devices,
             "identity": self.identity,
             "evaluation_identities": self.evaluation_identities,
+            "model_files": self.model_files,
             "fork": asdict(self.fork) if self.fork else None,
             "fork_steps": list(self.fork_steps),
         }
-        return written("run", data)
 
     @classmethod
-    def from_json(cls, data: JsonObject) -> RunJob:
+    def from_json(cls, data: dict[str, Any]) -> RunJob:
         """The job that `to_json` wrote."""
         return cls(
             run_id=data["run_id"],
@@ -101,6 +104,7 @@ class RunJob:
             label=data["label"],
             identity=data["identity"],
             evaluation_identities=data.get("evaluation_identities", {}),
+            model_files=data.get("model_files", {}),
             fork=Fork(**fork) if (fork := data.get("fork")) else None,
             fork_steps=tuple(data.get("fork_steps", ())),
         )

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from harness.matrix.planning.planner import Plan, PlannedCell
+from harness.rewards.code import CODE_FIELD, changed_parts
 from harness.spec.errors import SpecError
 from harness.store.folders import RunFolder, Store
 from harness.store.job import RunJob
+
+Difference = tuple[str, Any, Any]
+"""A field of an identity, its value on file, and its value in the plan."""
+
+ABSENT = "absent"
+"""Stands for the value of a field that one of two identities lacks."""
 
 
 def find_cell(plan: Plan, text: str) -> PlannedCell:
@@ -64,7 +72,7 @@ def explain(plan: Plan, cell: PlannedCell) -> list[str]:
 
 def _never_run(store: Store, job: RunJob) -> list[str]:
     """Compares with the nearest run on file."""
-    nearest: tuple[list[tuple[str, Any, Any]], RunJob] | None = None
+    nearest: tuple[list[Difference], RunJob] | None = None
     for folder in store.runs():
         if not (folder.path / "run.json").exists():
             continue
@@ -79,7 +87,45 @@ def _never_run(store: Store, job: RunJob) -> list[str]:
     lines = [f"run: no run on file has this identity; the nearest is {other.run_id} [{other.label}]"]
     if not changed:
         return [*lines, "  every field is equal: the version of the identity itself changed"]
-    return [*lines, *(f"  {name}: {_short(old)} there, {_short(new)} here" for name, old, new in changed)]
+    return [*lines, *(f"  {line}" for line in _reasons(changed, other, job))]
+
+
+def _reasons(changed: list[Difference], other: RunJob, job: RunJob) -> list[str]:
+    """The differences in words: of code and of a model's files by name, of everything else by value."""
+    lines = []
+    own = any(":" in function.name for function in other.recipe.reward.functions)
+    unrecorded = own and not any(name.startswith(CODE_FIELD) for name in other.identity)
+    if unrecorded:
+        lines.append(
+            "reward: this run was recorded without the reward's code: cannot tell whether it changed"
+        )
+    for name, old, new in changed:
+        if name.startswith(CODE_FIELD):
+            if not unrecorded:
+                lines.append(_code_reason(name.removeprefix(CODE_FIELD), old, new))
+        elif name == "model.content":
+            lines.append(f"model.content: {_files_reason(other.model_files, job.model_files)}")
+        else:
+            lines.append(f"{name}: {_short(old)} there, {_short(new)} here")
+    return lines
+
+
+def _code_reason(module: str, old: Any, new: Any) -> str:
+    if old == ABSENT or new == ABSENT:
+        return f"reward: its module {module} is {'new' if old == ABSENT else 'no longer behind it'}"
+    return f"reward: its module {module} was edited: {', '.join(changed_parts(old, new))}"
+
+
+def _files_reason(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Which of a model's files changed."""
+    if not old or not new:
+        return "another model; this run was recorded without the model's files: cannot tell which of them changed"
+    words = []
+    for file in dict.fromkeys([*old, *new]):
+        if old.get(file) != new.get(file):
+            how = "is new" if file not in old else "is gone" if file not in new else "changed"
+            words.append(f"{file} {how}")
+    return ", ".join(words) or "the same files under another digest"
 
 
 def _evaluation_reasons(folder: RunFolder, job: RunJob, missing: list[tuple[int, str]]) -> list[str]:
@@ -96,11 +142,10 @@ def _evaluation_reasons(folder: RunFolder, job: RunJob, missing: list[tuple[int,
     return lines
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    absent = "absent"
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     names = dict.fromkeys([*old, *new])
     return [
-        (n, old.get(n, absent), new.get(n, absent)) for n in names if old.get(n, absent) != new.get(n, absent)
+        (n, old.get(n, ABSENT), new.get(n, ABSENT)) for n in names if old.get(n, ABSENT) != new.get(n, ABSENT)
     ]
 
 

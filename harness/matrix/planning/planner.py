@@ -23,11 +23,8 @@ from harness.spec.identity import (
     schedule_depends_on_steps,
 )
 from harness.spec.recipe import Keep, Recipe
-from harness.store.folders import Store
+from harness.store.folders import OUTPUT_SCHEMA, Store
 from harness.store.job import RunJob
-from harness.store.records import CellEntry, JobEntry, JobFork, PlanRecord
-from harness.store.records.form import JsonObject
-from harness.store.schema import written
 
 
 @dataclass(frozen=True)
@@ -70,38 +67,39 @@ class Plan:
         """The job of this id."""
         return next(job for job in self.jobs if job.run_id == run_id)
 
-    def record(self) -> PlanRecord:
+    def to_json(self) -> dict[str, Any]:
         """`plan.json` without estimates."""
-        return PlanRecord(
-            name=self.grid.head.name,
-            cells=tuple(
-                CellEntry(levels=c.cell.levels, seed=c.cell.seed, run=c.run_id, step=c.step)
+        return {
+            "schema": OUTPUT_SCHEMA,
+            "name": self.grid.head.name,
+            "cells": [
+                {"levels": c.cell.levels, "seed": c.cell.seed, "run": c.run_id, "step": c.step}
                 for c in self.cells
-            ),
-            jobs=tuple(
-                JobEntry(
-                    run=job.run_id,
-                    kind=job.kind,
-                    label=job.label,
-                    levels=self.levels.get(job.run_id, {}),
-                    seed=job.seed,
-                    steps=job.steps,
-                    evaluation_ids=job.evaluation_ids,
-                    devices=job.devices,
-                    usd_per_hour=job.usd_per_hour,
-                    fork=JobFork(run=job.fork.run_id, step=job.fork.step) if job.fork else None,
-                )
+            ],
+            "jobs": [
+                {
+                    "run": job.run_id,
+                    "kind": job.kind,
+                    "label": job.label,
+                    "levels": self.levels.get(job.run_id, {}),
+                    "seed": job.seed,
+                    "steps": list(job.steps),
+                    "evaluation_ids": job.evaluation_ids,
+                    "devices": job.devices,
+                    "usd_per_hour": job.usd_per_hour,
+                    **({"fork": {"run": job.fork.run_id, "step": job.fork.step}} if job.fork else {}),
+                }
                 for job in self.jobs
-            ),
-            sharing=tuple(self.sharing),
-            warnings=tuple(self.warnings),
-        )
+            ],
+            "sharing": self.sharing,
+            "warnings": self.warnings,
+        }
 
 
-def grid_json(grid: Grid) -> JsonObject:
+def grid_json(grid: Grid) -> dict[str, Any]:
     """`grid.resolved.json`: every default written out, and the baseline level of every axis."""
     baselines = {axis: grid.baseline(axis) for axis in grid.axes}
-    return written("output", {**grid.resolved(), "baselines": baselines})
+    return {"schema": OUTPUT_SCHEMA, **grid.resolved(), "baselines": baselines}
 
 
 def make_plan(
@@ -174,6 +172,8 @@ def identity_of(cell: Cell, world: ResolvedInputs, fields: dict[str, Any] | None
     if facts and facts.opened and READ_OPENED & {f.name for f in cell.recipe.reward.functions}:
         # Such rewards gave nothing before they read what the prompt opened.
         fields = {**fields, "reward.opened": facts.opened}
+    if code := world.reward_code(cell.recipe.reward):
+        fields = {**fields, **code}
     return run_identity(
         cell.recipe,
         cell.seed,
@@ -213,6 +213,7 @@ def _job(
         usd_per_hour=hardware.usd_per_hour,
         devices=hardware.devices,
         identity=identity.fields,
+        model_files=dict(world.model(recipe.model).files),
         **fields,
     )
 

@@ -18,14 +18,16 @@ from harness.matrix.planning.offline_fallback import PREFIX, assumed_fingerprint
 from harness.models.catalog import ModelSource, resolve_model
 from harness.models.converted import check_convertible
 from harness.models.errors import ModelNotFound
-from harness.rewards.composite import UnknownReward, validate_rewards
+from harness.rewards.code import Parts, code_fields
+from harness.rewards.composite import resolved
+from harness.rewards.errors import RewardFailed, UnknownReward
 from harness.spec.data import FileSource, SourceSpec
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import Identity
 from harness.spec.prompt import PromptSpec
-from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec
+from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec, RewardSpec
 from harness.spec.source import Path_, dotted
 from harness.store.atomic import read_json
 from harness.store.errors import StoreError
@@ -55,6 +57,7 @@ class ResolvedInputs:
     _models: dict[str, ModelSource] = field(default_factory=dict)
     _data: dict[str, str] = field(default_factory=dict)
     _prompts: dict[tuple[str, str], PromptFacts | None] = field(default_factory=dict)
+    _code: dict[str, dict[str, Parts]] = field(default_factory=dict)
     _passed: set[str] = field(default_factory=set)
     _evaluations: dict[str, dict[str, Identity]] = field(default_factory=dict)
 
@@ -134,6 +137,13 @@ class ResolvedInputs:
         if found.effect not in self.data_warnings:
             self.data_warnings.append(found.effect)
 
+    def reward_code(self, spec: RewardSpec) -> dict[str, Parts]:
+        """Identity fields of the code behind the user's own rewards; raises `UnknownReward`."""
+        key = spec.model_dump_json()
+        if key not in self._code:
+            self._code[key] = code_fields([function.name for function in spec.functions])
+        return self._code[key]
+
     def evaluations(self, key: str, make: Callable[[], dict[str, Identity]]) -> dict[str, Identity]:
         """Identities of the benchmarks under what `key` names, made once."""
         if key not in self._evaluations:
@@ -210,11 +220,25 @@ def _check_cell(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
         except SourceNotFound as error:
             raise located(grid, cell, ("data", "sources", index), *_told(error)) from None
     try:
-        world.once(recipe.reward.model_dump_json(), lambda: validate_rewards(recipe.reward))
+        world.once(recipe.reward.model_dump_json(), lambda: _check_rewards(world, recipe.reward))
     except UnknownReward as error:
-        raise located(grid, cell, _reward_path(cell, str(error)), *_told(error)) from None
+        raise reward_error(grid, cell, error) from None
     _check_prompts(grid, world, cell)
     _check_lengths(grid, cell, model)
+
+
+def _check_rewards(world: ResolvedInputs, spec: RewardSpec) -> None:
+    """Whether built-in rewards are there and take their parameters, and the user's own modules are there."""
+    for function in spec.functions:
+        if ":" in function.name:
+            world.reward_code(spec)
+        else:
+            resolved(function)
+
+
+def reward_error(grid: Grid, cell: Cell, error: UnknownReward | RewardFailed) -> SpecError:
+    """What is wrong with one of a cell's rewards, at its line."""
+    return located(grid, cell, _reward_path(cell, str(error)), *_told(error))
 
 
 def _check_prompts(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
