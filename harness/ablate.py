@@ -14,8 +14,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness.ablate",
         description=__doc__,
-        epilog="exit codes: 0 done, 1 finished with failed runs, 2 the input is wrong, 4 the harness itself failed, "
-        "130 stopped by Ctrl-C (once: runs save their work; twice: at once)",
+        epilog="exit codes: 0 done, 1 finished with failed runs, 2 the input is wrong or known to fail, 4 the "
+        "harness itself failed, 130 stopped by Ctrl-C (once: runs save their work; twice: at once)",
     )
     parser.add_argument(
         "--grid",
@@ -43,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         help="start no run that would end more than H hours from now",
     )
     add_run_options(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="start runs although the estimate of their memory exceeds the device's",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
 
@@ -67,6 +72,7 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     from harness.cli.run_options import RunOptions
     from harness.matrix.execution.run_matrix import execute, prepare
     from harness.matrix.execution.scheduler import WORKER
+    from harness.matrix.planning.gate import check_gate
     from harness.matrix.planning.render import plan_record, print_plan
 
     options = RunOptions.from_arguments(arguments)
@@ -81,9 +87,12 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
         planning=arguments.dry_run,
     )
     if arguments.dry_run:
+        check_gate(matrix.plan)
         print_plan(matrix.plan, plan_record(matrix.plan, matrix.estimator, matrix.slots))
         return DONE
-    return execute(matrix, [*(WORKER if worker is None else worker), *options.to_argv()])
+    return execute(
+        matrix, [*(WORKER if worker is None else worker), *options.to_argv()], force=arguments.force
+    )
 
 
 if __name__ == "__main__":

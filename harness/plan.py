@@ -9,7 +9,11 @@ from pathlib import Path
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.plan", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.plan",
+        description=__doc__,
+        epilog="exit codes: 0 done, 2 the input is wrong or known to fail, 4 the harness itself failed",
+    )
     parser.add_argument(
         "--grid",
         required=True,
@@ -47,6 +51,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from harness.cli.grids import grid_file
     from harness.matrix.execution.run_matrix import prepare
     from harness.matrix.planning.explain import explain, find_cell
+    from harness.matrix.planning.gate import check_gate
     from harness.matrix.planning.render import plan_record, print_plan
     from harness.store.atomic import to_json
     from harness.store.schema import written
@@ -55,11 +60,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.probe:
         from harness.matrix.execution.probe import run_probe
 
-        run_probe(prepare(grid, arguments.out, workers=arguments.workers))
+        matrix = prepare(grid, arguments.out, workers=arguments.workers)
+        check_gate(matrix.plan)
+        run_probe(matrix)
     matrix = prepare(grid, arguments.out, workers=arguments.workers, planning=True)
     if arguments.why is not None:
         print("\n".join(explain(matrix.plan, find_cell(matrix.plan, arguments.why))))
         return DONE
+    check_gate(matrix.plan)
     record = plan_record(matrix.plan, matrix.estimator, matrix.slots)
     if arguments.json:
         print(to_json(written("output", record), indent=1))

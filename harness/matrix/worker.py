@@ -7,6 +7,7 @@ its work and end; so does the death of the process that started it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -15,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.cli.run_options import RunOptions, add_run_options
 from harness.matrix.executors.local import PARENT_VARIABLE
@@ -23,10 +23,11 @@ from harness.processes import StopFlag, die_with_parent, stop_on
 from harness.rewards.code import CODE_FIELD, changed_parts, code_fields
 from harness.spec.errors import SpecError
 from harness.store.attempts import AttemptFolder
-from harness.store.errors import Fenced
+from harness.store.errors import Fenced, StoreError
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 from harness.store.leases import BEAT_SECONDS
+from harness.store.records import AttemptError, Ending
 from harness.training.errors import Diverged, Interrupted
 
 FINISHED, FAILED, INTERRUPTED = 0, 1, 3
@@ -52,26 +53,33 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     run = RunFolder(arguments.run)
     attempt = run.attempt(arguments.attempt)
     stop = _stop_flag()
-    status, figures = "failed", dict[str, Any]()
+    status: Ending = "failed"
+    error: AttemptError | None = None
+    at: int | None = None
+    seconds: dict[str, float] = {}
     try:
         _beat(attempt, stop)
         _execute(run, attempt, stop, execute or _training(RunOptions.from_arguments(arguments)))
         status = "finished"
     except BaseException as raised:
-        status, figures = _ending(raised, attempt, stop)
-    attempt.finish(status, seconds_by_phase=seconds_by_phase(run, attempt), **figures)
+        status, error, at = _ending(raised, attempt, stop)
+    with contextlib.suppress(StoreError):  # a record that cannot be read has ended the work already
+        seconds = seconds_by_phase(run, attempt)
+    attempt.finish(status, error=error, diverged_at=at, seconds_by_phase=seconds)
     return {"failed": FAILED, "interrupted": INTERRUPTED}.get(status, FINISHED)
 
 
-def _ending(raised: BaseException, attempt: AttemptFolder, stop: StopFlag) -> tuple[str, dict[str, Any]]:
-    """How an attempt ends that an exception ended, and what `end.json` says of it."""
+def _ending(
+    raised: BaseException, attempt: AttemptFolder, stop: StopFlag
+) -> tuple[Ending, AttemptError | None, int | None]:
+    """How an attempt ends that an exception ended, why, and the step that it could not make if it diverged."""
     if isinstance(raised, Fenced) or (stop.is_set() and isinstance(raised, Interrupted)):
-        return "interrupted", {}
+        return "interrupted", None, None
     traceback.print_exc()
     error = _error(raised, traceback.format_exc())
     if isinstance(raised, Diverged):
-        return "diverged", {"error": error, "diverged_at": diverged_at(attempt)}
-    return "failed", {"error": error}
+        return "diverged", error, diverged_at(attempt)
+    return "failed", error, None
 
 
 def diverged_at(attempt: AttemptFolder) -> int:
@@ -79,14 +87,14 @@ def diverged_at(attempt: AttemptFolder) -> int:
     records = attempt.steps()
     if not records:
         return _earlier_steps(attempt) + 1
-    stopped = any(event["policy"] != "continue" for event in records[-1].get("events", ()))
-    return int(records[-1]["step"]) + (0 if stopped else 1)
+    stopped = any(alarm.policy != "continue" for alarm in records[-1].events)
+    return records[-1].step + (0 if stopped else 1)
 
 
 def _earlier_steps(attempt: AttemptFolder) -> int:
     """The last step that an earlier attempt made."""
     run = RunFolder(attempt.path.parent)
-    return max((r["step"] for a in run.attempts() for r in a.steps()), default=0)
+    return max((r.step for a in run.attempts() for r in a.steps()), default=0)
 
 
 def _beat(attempt: AttemptFolder, stop: StopFlag) -> None:
@@ -159,26 +167,26 @@ def _training(options: RunOptions) -> Execute:
     return work
 
 
-def _error(raised: BaseException, text: str) -> dict[str, Any]:
-    """What `end.json` says about a failure; `final` is one that another attempt would meet again."""
+def _error(raised: BaseException, text: str) -> AttemptError:
+    """What `end.json` says about a failure."""
     message = str(raised) or repr(raised)
-    return {
-        "type": type(raised).__name__,
-        "message": message[:2000],
-        "traceback_tail": text[-4000:],
-        "final": isinstance(raised, SpecError),
-    }
+    return AttemptError(
+        type=type(raised).__name__,
+        message=message[:2000],
+        traceback_tail=text[-4000:],
+        final=isinstance(raised, SpecError),
+    )
 
 
 def seconds_by_phase(run: RunFolder, attempt: AttemptFolder) -> dict[str, float]:
     """Seconds of this attempt by phase of the step, and of its evaluations."""
     seconds: dict[str, float] = {}
     for record in attempt.trained():
-        for phase, value in record.get("timing", {}).get("seconds", {}).items():
+        for phase, value in record.timing.seconds.items():
             seconds[phase] = seconds.get(phase, 0.0) + value
-    for record in run.evaluations():
-        if record.get("attempt") == attempt.number:
-            seconds["evaluation"] = seconds.get("evaluation", 0.0) + record["timing"]["total_seconds"]
+    for made in run.evaluations():
+        if made.attempt == attempt.number:
+            seconds["evaluation"] = seconds.get("evaluation", 0.0) + made.timing.total_seconds
     return seconds
 
 

@@ -90,6 +90,28 @@ def _read(name: str, folder: Path, spec: ModelSpec) -> PreTrainedModel:
     return model
 
 
+def load_config(name: str, folder: Path) -> PretrainedConfig:
+    """The config of a plain folder, of an architecture that continues a text.
+
+    Raises:
+        ModelNotFound: transformers cannot load it, or knows no model for it.
+    """
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as of a model
+        raise ModelNotFound(
+            f"model {name!r}: its config cannot be loaded: {_first_line(error)}",
+            "if its architecture is newer than the transformers installed here, update transformers",
+        ) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelNotFound(
+            f"model {name!r}: transformers has no text decoder of its model_type {config.model_type!r}",
+            "a decoder-only text model is needed",
+        )
+    return config
+
+
 def _from_folder(folder: Path, spec: ModelSpec) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model, and transformers' report of what the weights lack."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import HardwareSpec
 from harness.spec.recipe import Recipe
-from harness.store.schema import VERSIONS
+from harness.store.records.form import JsonObject
+from harness.store.schema import written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +60,15 @@ class RunJob:
     usd_per_hour: float
     devices: int
     label: str
-    identity: dict[str, Any]
-    evaluation_identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    identity: JsonObject
+    evaluation_identities: dict[str, JsonObject] = field(default_factory=dict)
     model_files: dict[str, str] = field(default_factory=dict)
     fork: Fork | None = None
     fork_steps: tuple[int, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """JSON-ready data with its schema number."""
-        return {
-            "schema": VERSIONS["run"],
+        data = {
             "run_id": self.run_id,
             "kind": self.kind,
             "label": self.label,
@@ -86,9 +86,10 @@ class RunJob:
             "fork": asdict(self.fork) if self.fork else None,
             "fork_steps": list(self.fork_steps),
         }
+        return written("run", data)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> RunJob:
+    def from_json(cls, data: JsonObject) -> RunJob:
         """The job that `to_json` wrote."""
         return cls(
             run_id=data["run_id"],

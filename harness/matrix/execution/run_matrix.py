@@ -22,6 +22,7 @@ from harness.matrix.executors.registry import make_executor
 from harness.matrix.planning.data_rules import before_spending, lint_json
 from harness.matrix.planning.disk_model import disk_need, disk_warnings
 from harness.matrix.planning.estimator import Estimator
+from harness.matrix.planning.gate import check_gate, memory_shortages
 from harness.matrix.planning.hardware import Machine, detect, slot_count
 from harness.matrix.planning.planner import Plan, grid_json, make_plan
 from harness.matrix.planning.render import plan_record
@@ -127,12 +128,23 @@ def _check_devices(grid: Grid, plan: Plan, machine: Machine) -> None:
         raise grid.located.error(("hardware", "devices_per_run"), message, f"set it to {there} or less")
 
 
-def execute(matrix: Matrix, worker: Sequence[str] | None = None) -> int:
+def execute(matrix: Matrix, worker: Sequence[str] | None = None, *, force: bool = False) -> int:
     """Runs what is missing, then builds tables and report; returns the exit code.
 
+    Args:
+        matrix: what to run.
+        worker: command of a worker, in place of the harness's own.
+        force: start runs that are estimated to take more memory than there is.
+
     Raises:
+        SpecError: what is missing is known to fail.
         StoreError: the folder cannot be written.
     """
+    if not all(matrix.store.run(job.run_id).finished(job) for job in matrix.plan.jobs):
+        check_gate(matrix.plan)
+        short = memory_shortages(matrix.plan, matrix.estimator)
+        if short and not force:
+            raise SpecError(short[0], hint="--force starts it all the same")
     make_folder(matrix.store.root)
     _write_plan(matrix)
     finished = [job for job in matrix.plan.jobs if matrix.store.run(job.run_id).finished(job)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.matrix.planning.forks import trunk_state
 from harness.matrix.planning.hardware import Hardware
 from harness.matrix.planning.measurements import RunMeasurements, read_measurements
+from harness.matrix.planning.memory_model import MemoryParts
 from harness.matrix.planning.time_model import EVALUATION_QUESTIONS, CostModel, assumptions
 from harness.models.catalog import ModelSource
 from harness.spec.evaluation import BenchmarkSpec
@@ -176,6 +177,10 @@ class Estimator:
         if not start and job.fork is not None and not folder.checkpoint_steps():
             start = [job.fork.step] if trunk_state(job.fork, self._store) != "passed" else []
         return levels[-1] - max(start, default=0)
+
+    def memory(self, job: RunJob) -> MemoryParts:
+        """Where the memory of a device goes, by the model alone."""
+        return self._costs[job.run_id].memory
 
     def gib(self, job: RunJob) -> float:
         """Peak memory of a device: as this run measured it, or as the model says."""

@@ -23,8 +23,11 @@ from harness.spec.identity import (
     schedule_depends_on_steps,
 )
 from harness.spec.recipe import Keep, Recipe
-from harness.store.folders import OUTPUT_SCHEMA, Store
+from harness.store.folders import Store
 from harness.store.job import RunJob
+from harness.store.records import CellEntry, JobEntry, JobFork, PlanRecord
+from harness.store.records.form import JsonObject
+from harness.store.schema import written
 
 
 @dataclass(frozen=True)
@@ -67,39 +70,38 @@ class Plan:
         """The job of this id."""
         return next(job for job in self.jobs if job.run_id == run_id)
 
-    def to_json(self) -> dict[str, Any]:
+    def record(self) -> PlanRecord:
         """`plan.json` without estimates."""
-        return {
-            "schema": OUTPUT_SCHEMA,
-            "name": self.grid.head.name,
-            "cells": [
-                {"levels": c.cell.levels, "seed": c.cell.seed, "run": c.run_id, "step": c.step}
+        return PlanRecord(
+            name=self.grid.head.name,
+            cells=tuple(
+                CellEntry(levels=c.cell.levels, seed=c.cell.seed, run=c.run_id, step=c.step)
                 for c in self.cells
-            ],
-            "jobs": [
-                {
-                    "run": job.run_id,
-                    "kind": job.kind,
-                    "label": job.label,
-                    "levels": self.levels.get(job.run_id, {}),
-                    "seed": job.seed,
-                    "steps": list(job.steps),
-                    "evaluation_ids": job.evaluation_ids,
-                    "devices": job.devices,
-                    "usd_per_hour": job.usd_per_hour,
-                    **({"fork": {"run": job.fork.run_id, "step": job.fork.step}} if job.fork else {}),
-                }
+            ),
+            jobs=tuple(
+                JobEntry(
+                    run=job.run_id,
+                    kind=job.kind,
+                    label=job.label,
+                    levels=self.levels.get(job.run_id, {}),
+                    seed=job.seed,
+                    steps=job.steps,
+                    evaluation_ids=job.evaluation_ids,
+                    devices=job.devices,
+                    usd_per_hour=job.usd_per_hour,
+                    fork=JobFork(run=job.fork.run_id, step=job.fork.step) if job.fork else None,
+                )
                 for job in self.jobs
-            ],
-            "sharing": self.sharing,
-            "warnings": self.warnings,
-        }
+            ),
+            sharing=tuple(self.sharing),
+            warnings=tuple(self.warnings),
+        )
 
 
-def grid_json(grid: Grid) -> dict[str, Any]:
+def grid_json(grid: Grid) -> JsonObject:
     """`grid.resolved.json`: every default written out, and the baseline level of every axis."""
     baselines = {axis: grid.baseline(axis) for axis in grid.axes}
-    return {"schema": OUTPUT_SCHEMA, **grid.resolved(), "baselines": baselines}
+    return written("output", {**grid.resolved(), "baselines": baselines})
 
 
 def make_plan(

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.matrix.planning.disk_model import disk_need, disk_warnings
 from harness.matrix.planning.estimator import Estimate, Estimator
+from harness.matrix.planning.gate import memory_shortages
 from harness.matrix.planning.planner import Plan
 from harness.store.folders import Store
 from harness.store.records import (
@@ -44,6 +45,7 @@ def plan_record(plan: Plan, estimator: Estimator, slots: int) -> PlanRecord:
         totals=_totals(plan, estimates, slots),
         assumptions=(*estimator.assumptions(), noise_text()),
         notes=tuple(plan.hardware.notes),
+        memory_warnings=tuple(memory_shortages(plan, estimator)),
         detectable=tuple(
             DetectableEntry(
                 axis=d.axis,
@@ -183,7 +185,7 @@ def _print_warnings(plan: Plan, record: PlanRecord, console: Console) -> None:
                 f"axis {d.axis}: effects below about {d.effect:.1%} will be inconclusive, "
                 f"yet {plan.grid.head.verdict.delta:.1%} is declared to matter"
             )
-    warnings += limit_warnings(plan, record.totals.estimate)
+    warnings = [*(record.memory_warnings or ()), *warnings, *limit_warnings(plan, record.totals.estimate)]
     for warning in warnings[:_MOST_WARNINGS]:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     if len(warnings) > _MOST_WARNINGS:

@@ -153,6 +153,7 @@ class PlanRecord(Record):
         totals: sums; this and what follows are off the disk before anything was estimated.
         assumptions: behind the estimates, in words.
         notes: on the hardware.
+        memory_warnings: estimates of memory that exceed a device.
         detectable: effects that the plan is expected to find.
     """
 
@@ -164,6 +165,7 @@ class PlanRecord(Record):
     totals: PlanTotals | None = absent()
     assumptions: tuple[str, ...] | None = absent()
     notes: tuple[str, ...] | None = absent()
+    memory_warnings: tuple[str, ...] | None = absent()
     detectable: tuple[DetectableEntry, ...] | None = absent()
 
 

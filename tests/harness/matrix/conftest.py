@@ -53,6 +53,20 @@ hardware: {{device: cpu, devices_per_run: 1}}
 """
 
 
+TOKENIZER = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "Whitespace"},
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {str(i): i for i in range(19)}, "unk_token": "0"},
+}
+"""A word for every row of the model's embedding."""
+
+
 @pytest.fixture
 def model(tmp_path):
     """A folder with a config, a tokenizer file, a chat template and weights: enough for planning."""
@@ -71,7 +85,8 @@ def model(tmp_path):
         "tie_word_embeddings": True,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "0"}))
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     shapes = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8)}
     shapes |= {"self_attn.o_proj": (8, 8), "mlp.gate_proj": (16, 8), "mlp.up_proj": (16, 8)}
