@@ -22,6 +22,8 @@ _ANNOUNCED = re.compile(r"\b(?:answer|result)\s+is\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9$\\])|(?<=[。！？])|\n+")
 _BARE_BOX = re.compile(r"[\s$.()\[\]\\]*(?:boxed|fbox)\s*\{?\s*\}?[\s$.()\[\]\\]*")
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
+_MOST_WORDS = 15
+"""No final answer says more: a longer reference could only be met word for word."""
 _LEAST_WORDS = 3
 """Words that make a sentence: `A. Paris` is none."""
 
@@ -64,6 +66,8 @@ def solution_mark(text: str) -> str | None:
     sentences = [part for part in _SENTENCE_END.split(text) if _is_sentence(part)]
     if len(sentences) > 1:
         return "several sentences"
+    if len(_WORD.findall(text)) > _MOST_WORDS:
+        return f"more than {_MOST_WORDS} words"
     if _ANNOUNCED.search(text):
         return "a sentence that announces the answer"
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.spec.errors import SpecError
@@ -56,6 +56,20 @@ class Choices:
 
     def __bool__(self) -> bool:
         return bool(self.filters or self.metrics or self.runs)
+
+    def for_names(self, benchmarks: Mapping[str, str]) -> Choices:
+        """The same choices with tasks called as the report calls them: `aime24` for `lighteval|aime24|0`.
+
+        Args:
+            benchmarks: name of each task's benchmark, by the task's name in its file.
+        """
+
+        def renamed(text: str) -> str:
+            full = next((key for key in benchmarks if text.startswith(f"{key}=")), None)
+            return text if full is None else benchmarks[full] + text[len(full) :]
+
+        filters, metrics = (tuple(map(renamed, given)) for given in (self.filters, self.metrics))
+        return replace(self, filters=filters, metrics=metrics)
 
     def run(self, file: Path) -> RunChoice | None:
         """The choice that means `file`.

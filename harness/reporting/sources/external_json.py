@@ -20,6 +20,8 @@ from harness.reporting.sources.reading_notes import ReadingNotes, few
 from harness.reporting.sources.result_file import ResultFile, TaskResult, model_name, questions_by_error
 from harness.spec.errors import SpecError
 
+NO_COUNT = "the number of questions is not recorded"
+"""Why a benchmark's accuracy cannot be judged."""
 _QUESTION = ("question", "samples", "correct")
 _TOTAL = ("questions", "samples_per_question", "accuracy_percent")
 
@@ -100,21 +102,25 @@ def _read(file: Path) -> ResultFile:
 
 
 def _nothing(file: ResultFile, notes: ReadingNotes) -> SpecError:
-    mine = {f"{t.key} ({few(m.key for m in t.values)})" for t in file.tasks}
-    why = [f"{key}: {reason}" for key, reason in file.left_out.items()]
-    why += [
-        f"{few(own)}: {reason}"
-        for reason, listed in notes.left_out.items()
-        if (
-            own := [w for w in listed if any(w.startswith(t.key) for t in file.tasks) and str(file.path) in w]
-        )
-    ]
-    found = [*sorted(mine), *why]
-    shown = "; ".join(found[:3])[:300] + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    """Why nothing of a file is read: the reasons first, each with what it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for key, reason in file.left_out.items():
+        reasons.setdefault(reason, []).append(key)
+    for reason, listed in notes.left_out.items():
+        behind = f" in {file.path}"
+        reasons.setdefault(reason, []).extend(w.removesuffix(behind) for w in listed if w.endswith(behind))
+    found = [f"{few(keys)}: {reason}" for reason, keys in reasons.items() if keys]
+    shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    hint = "leave the file out"
+    if "--metric" in shown:
+        hint = "--metric NAME reads a metric of another name as an accuracy; or leave the file out"
+    elif NO_COUNT in shown:
+        hint = "put the samples or details beside the file, or leave it out"
     return SpecError(
-        f"has no task with an accuracy that can be read: {shown or '`results` is empty'}", file=file.path,
-        hint="--metric NAME reads a metric of another name as an accuracy; or leave the file out",
-    )  # fmt: skip
+        f"has no task with an accuracy that can be read: {shown or '`results` is empty'}"[:600],
+        file=file.path,
+        hint=hint,
+    )
 
 
 def _entries(read: Sequence[ResultFile], owners: Sequence[Owner], notes: ReadingNotes) -> list[_Entry]:
@@ -174,6 +180,7 @@ def _check_twice(entries: Sequence[_Entry]) -> None:
 
 def _figures(entries: Sequence[_Entry], choices: Choices, notes: ReadingNotes) -> list[_Figure]:
     benchmarks = list(dict.fromkeys(e.benchmark for e in entries))
+    choices = choices.for_names({e.task.key: e.benchmark for e in entries})
     metrics = list(dict.fromkeys(m for e in entries for m in e.task.values))
     check_choices(
         "filter", choices.filters, benchmarks, list(dict.fromkeys(m.filter or "none" for m in metrics))
@@ -245,10 +252,8 @@ def _figure(entry: _Entry, metric: Metric, percent: bool, notes: ReadingNotes) -
         return None
     rows, digests = _questions(entry, metric, accuracy, asked, notes)
     if rows is None and asked is None:
-        notes.leave_out(
-            place,
-            "the number of questions is not recorded (keep the samples beside it: lm-eval --log_samples)",
-        )
+        kept = "lighteval --save-details" if entry.file.tool == "lighteval" else "lm-eval --log_samples"
+        notes.leave_out(place, f"{NO_COUNT} (it is where samples are kept: {kept})")
         return None
     if task.of and asked and asked < task.of:
         notes.beware.append(f"{place}: {asked} of {task.of} questions were asked (a limit was set)")

@@ -143,6 +143,12 @@ def test_a_choice_that_no_file_offers_is_refused(written, given, said):
     assert "strict-match" in str(error.value), "what there is, is said"
 
 
+@pytest.mark.parametrize("task", ["math_500", "lighteval|math_500|0"])
+def test_a_task_is_named_as_in_its_file_or_as_in_the_report(written, task):
+    path = written(lighteval({"lighteval|math_500|0": {"pass@k:k=1&n=4": 0.5, "maj@n:n=4": 0.625}}))
+    assert percent(read(path, metrics=[f"{task}=maj@n:n=4"])[0]) == {("me/m", "math_500"): 62.5}
+
+
 def test_a_metric_may_hold_an_equals_sign(written):
     task = {"pass@k:k=1&n=4": 0.5, "pass@k:k=4&n=4": 0.75, "maj@n:n=4": 0.625}
     path = written(lighteval({"lighteval|math_500|0": task}))
@@ -645,11 +651,16 @@ def test_hidden_folders_are_passed_over(written, tmp_path):
         ({"results": None}, "`results` is no object"),
         (
             lm_eval({"wiki": {"word_perplexity,none": 12.3}}),
-            r"wiki \(word_perplexity\).*not known as an accuracy",
+            "wiki: word_perplexity: not known as an accuracy.*\n.*--metric NAME",
         ),
         (
             {"results": {"t": {"acc": 0.5}}, "config": {"model_args": "pretrained=a"}},
-            "number of questions is not recorded",
+            r"be read: t: the number of questions is not recorded .*log_samples\)\n.*samples or details beside",
+        ),
+        (
+            lighteval({f"lighteval|t{i}|0": {"extractive_match": 0.5} for i in range(9)})
+            | {"config_tasks": {}},
+            r"be read: lighteval\|t0\|0, .* 5 more: the number of questions is not recorded .*save-details\)\n",
         ),
         ('{"results": {"t": {"acc": 0.5, "acc": 0.6}}}', "'acc' stands twice"),
     ],

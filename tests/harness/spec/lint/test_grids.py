@@ -244,6 +244,11 @@ SOLUTIONS = {
     "gsm8k": ("answer", "There are 2*7=<<2*7=14>>14 pens.\n#### 14", "answer_pattern: gsm8k"),
     "boxed": ("solution", "We multiply. The answer is $\\boxed{14}$.", "answer_pattern: boxed"),
     "prose": ("answer", "There are two boxes of seven pens. That makes 14 pens.", "answer_pattern:"),
+    "one sentence": (
+        "answer",
+        "First we add seven to seven, which gives the number of pens that the clerk has packed in all, fourteen",
+        "answer_pattern:",
+    ),
     "long": ("answer", "x + " * 300 + "1", "`answer: …`"),
 }
 
