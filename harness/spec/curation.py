@@ -11,6 +11,7 @@ from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.prompt import PromptSpec
 from harness.spec.recipe import ModelSpec
 from harness.spec.section import (
+    MOST,
     Fraction,
     Listed,
     NonNegativeInt,
@@ -55,7 +56,7 @@ class DuplicatesStage(Stage):
     """Words in a shingle; a question of fewer words is one shingle."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Jaccard similarity of two questions' shingles from which they are near duplicates; 1 for exact ones alone."""
-    permutations: Annotated[int, Field(ge=16)] = 128
+    permutations: Annotated[int, Field(ge=16, le=MOST)] = 128
     """Hash functions of MinHash, which finds the candidates; similarity itself is computed exactly."""
 
 

@@ -14,6 +14,7 @@ from harness.spec.data import DataSpec
 from harness.spec.objective import ObjectiveSpec
 from harness.spec.prompt import PromptSpec
 from harness.spec.section import (
+    MOST,
     Added,
     Fraction,
     Listed,
@@ -106,7 +107,7 @@ class RolloutSpec(Section):
     """Settings of the vLLM engine."""
     prompts_per_step: PositiveInt = 32
     """Prompts per step."""
-    completions_per_prompt: Annotated[int, Field(ge=2)] = 8
+    completions_per_prompt: Annotated[int, Field(ge=2, le=MOST)] = 8
     """Group size G: completions per prompt. A group of one has no advantage."""
     max_completion_tokens: PositiveInt = 64
     """Length cap, in tokens."""

@@ -26,8 +26,11 @@ def _listed(value: object) -> object:
 Listed = BeforeValidator(_listed)
 """Marks a tuple field that is written as a list: `Annotated[tuple[int, ...], Listed]`."""
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+MOST = 10**12
+"""No count of steps, rows, tokens or seconds is larger; sums and products of such counts fit a float."""
+LARGEST_SEED = 2**63 - 1
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -223,6 +224,11 @@ def read_yaml(file: str | Path) -> Located:
             return yaml.compose(text)
 
     return _read(file, compose, lambda node: yaml.constructor.construct_object(node), keep_last=False)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold: of 10^400 `math.isfinite` would fail."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def read_pyyaml(file: str | Path) -> Located:

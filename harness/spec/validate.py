@@ -16,6 +16,8 @@ S = TypeVar("S", bound=Section)
 TAGS = ("source", "stage")
 """Fields that say which member of a union a mapping is."""
 
+MOST_SHOWN = 80
+"""Characters of a wrong value that a message quotes."""
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -102,7 +104,9 @@ def _spec_error(
             )
         case _:
             message = first["msg"][0].lower() + first["msg"][1:]
-            return located.error(full, f"{name}: {message}, got {value!r}")
+            shown = repr(value)
+            shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
+            return located.error(full, f"{name}: {message}, got {shown}")
 
 
 def _close(value: object, allowed: list[str]) -> str | None:

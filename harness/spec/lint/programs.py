@@ -6,14 +6,13 @@ and from trl's own `scripts/grpo.py` (1.16.0).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from harness.spec.lint.finding import Place
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
-from harness.spec.source import Located
+from harness.spec.source import Located, is_finite
 
 _TRL_UNKNOWN = ("reasoning_accuracy_reward", "think_format_reward")
 """Rewards of trl's command that this harness has none like."""
@@ -93,9 +92,7 @@ def reward_of(program: str, located: Located, values: Mapping[str, Any]) -> Reci
     names = names if isinstance(names, list) else []
     family = FAMILIES.get(program, {})
     weights: Any = values.get("reward_weights") or [1.0] * len(names)
-    if not isinstance(weights, list) or not all(
-        type(w) in (int, float) and math.isfinite(w) for w in weights
-    ):
+    if not isinstance(weights, list) or not all(is_finite(w) for w in weights):
         raise located.error(
             ("reward_weights",), f"reward_weights: must be a list of numbers, got {str(weights)[:80]}"
         )

@@ -18,7 +18,7 @@ from harness.spec.lint import trl_keys
 from harness.spec.lint.finding import Finding, Place, Severity
 from harness.spec.lint.programs import FAMILIES, RecipeReward, program_of, reward_of
 from harness.spec.lint.trl_values import PROGRAM_SETTINGS, Values, parsed
-from harness.spec.source import Located, Path_, dotted, nearest, read_pyyaml, read_text
+from harness.spec.source import Located, Path_, dotted, is_finite, nearest, read_pyyaml, read_text
 
 _SIGNS = frozenset({"model_name_or_path", "num_generations", "max_completion_length", "reward_funcs"})
 _DIRECTIVE = re.compile(r"^\s*#\s*lint:\s*(.+?)\s*$", re.MULTILINE)
@@ -142,6 +142,7 @@ def load_trl_recipe(file: str | Path) -> TrlRecipe:
     keys = set(located.data) - trl_keys.of_program(program)
     misfits = {version: len(keys - known.keys()) for version, known in trl_keys.known().items()}
     fitting = tuple(version for version, count in misfits.items() if count == min(misfits.values()))
+    fitting = tuple(version for version in fitting if _parses(located, version)) or fitting
     return TrlRecipe(
         located=located,
         program=program,
@@ -151,6 +152,14 @@ def load_trl_recipe(file: str | Path) -> TrlRecipe:
         processes=int(settings["processes"]) if "processes" in settings else None,
         waivers=waivers,
     )
+
+
+def _parses(located: Located, version: str) -> bool:
+    try:
+        parsed(located, {**PROGRAM_SETTINGS, **trl_keys.settings(version)})
+    except SpecError:
+        return False
+    return True
 
 
 def _directives(text: str, file: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -185,6 +194,6 @@ def finite(located: Located, path: Path_, value: Any) -> float:
     Raises:
         SpecError: it is none, or not finite.
     """
-    if type(value) in (int, float) and math.isfinite(value):
+    if is_finite(value):
         return float(value)
     raise located.error(path, f"{dotted(path)}: must be a finite number, got {str(value)[:80]!r}")

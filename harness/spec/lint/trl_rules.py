@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from harness.spec.errors import SpecError
 from harness.spec.lint import reward_rules, rules, trl_keys
 from harness.spec.lint.finding import Finding, Place
 from harness.spec.lint.trl_choices import choices
@@ -46,7 +48,10 @@ def trl_findings(recipe: TrlRecipe) -> list[Finding]:
     found = _under(recipe)
     if recipe.stated:
         return found
-    under = {v: _under(replace(recipe, version=v)) for v in _versions_to_compare(recipe, found)}
+    under = {}
+    for version in _versions_to_compare(recipe, found):
+        with contextlib.suppress(SpecError):  # a version that stops at a value is not the recipe's
+            under[version] = _under(replace(recipe, version=version))
     places = {v: {(f.rule, f.place) for f in findings} for v, findings in under.items()}
     found = [
         replace(f, severity="warning")

@@ -298,8 +298,12 @@ def _optimizer(draft: _Draft) -> None:
     draft.put("base.optimizer.schedule", spec.schedule, "lr_scheduler_type", "lr_scheduler_kwargs")
     if not known:
         draft.leave("lr_scheduler_type", f"{spec.schedule} instead; with lr_scheduler_kwargs as they are")
-    warmup = math.ceil(spec.warmup_steps / updates)
-    draft.put("base.optimizer.warmup_steps", warmup, "warmup_steps", "warmup_ratio")
+    share = next((k for k in ("warmup_ratio", "warmup_steps") if 0 < recipe.number(k, 0) < 1), None)
+    if share is not None and steps_of(recipe) < 0:
+        draft.leave(share, "a share of steps whose number is not known: set `optimizer.warmup_steps`")
+    else:
+        warmup = math.ceil(spec.warmup_steps / updates)
+        draft.put("base.optimizer.warmup_steps", warmup, "warmup_steps", "warmup_ratio")
     default = OptimizerSpec()
     for name in ("min_learning_rate_ratio", "decay_fraction"):
         if getattr(spec, name) != getattr(default, name):

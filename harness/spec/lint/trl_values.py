@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.spec.lint.finding import Severity
 from harness.spec.lint.trl_keys import Setting
-from harness.spec.source import Located, Path_, dotted
+from harness.spec.source import Located, Path_, dotted, is_finite
 
 _BOOLEANS = {
     **dict.fromkeys(("yes", "true", "t", "y", "1"), True),
@@ -224,7 +224,7 @@ class _Parser:
         )
 
     def _number(self, value: float) -> Any:
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise self.located.error((self.key,), f"{self.key}: must be a finite number, got {value!r}")
         if abs(value) > _LARGEST:
             raise self.located.error((self.key,), f"{self.key}: must be a number of at most 64 bits")
@@ -306,7 +306,7 @@ def _as_number(text: str) -> str | None:
         number = int(text, 0) if re.fullmatch(r"0[xXoObB]\w+", text) else float(text)
     except ValueError:
         return None
-    if not math.isfinite(number):
+    if not is_finite(number):
         return None
     if number == int(number) and abs(number) < 1e15:
         return str(int(number))

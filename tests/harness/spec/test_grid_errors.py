@@ -224,6 +224,12 @@ CASES = {
         "",
     ),
     "seeds as a number": (replaced("seeds: [0]", "seeds: 3"), 16, "seeds: must be a list, got 3", ""),
+    "more steps than a float can count": (
+        replaced("training.steps: [2, 4]", f"training.steps: [2, {10**400}]"),
+        15,
+        "base.training.steps: input should be less than or equal to 1000000000000, got 1000",
+        "…",
+    ),
     "a negative seed": (replaced("seeds: [0]", "seeds: [0, -1]"), 16, "seeds[1]", "got -1"),
     "no seeds": (replaced("seeds: [0]", "seeds: []"), 16, "seeds", ""),
     "a seed twice": (replaced("seeds: [0]", "seeds: [0, 1, 0]"), 16, "seeds", "0"),

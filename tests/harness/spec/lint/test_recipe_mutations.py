@@ -17,7 +17,16 @@ VALUES = r"""null|~|yes|no|off|1e-6|1.0e6|-1|0|0.1|1.5|.nan|.inf|-.inf|1:30|0o17
 '1'|"no"|${HOME}|2026-01-01|ü|数学|'\0'|!!str 5|!x 5|&a 5|*a|[*a, *a]|>-|none|cosine|true|'{"a": 1}'|'{'|@x|`x`|trl
 0x1F|[accuracy, cosine, mine]|[accuracy, accuracy]|{min_lr_rate: 2}
 {num_decay_steps: x}|1_000|"\x07"|- x|warmup_stable_decay"""
-VALUES = [*re.split(r"[|\n]", VALUES), "", "\x07", "9" * 30, "9" * 5000, "-" + "9" * 20, "|\n  text"]
+VALUES = [
+    *re.split(r"[|\n]", VALUES),
+    "",
+    "\x07",
+    "9" * 30,
+    "9" * 400,
+    "9" * 5000,
+    "-" + "9" * 20,
+    "|\n  text",
+]
 
 
 def mutated(text, rng):

@@ -168,6 +168,15 @@ def test_what_has_no_counterpart_is_listed(tmp_path, capsys, line, words):
     assert f"#   {words}" in file.read_text()
 
 
+def test_a_share_of_an_unknown_number_of_steps_is_listed(tmp_path, capsys):
+    text = RECIPE.replace("max_steps: 100", "num_train_epochs: 1\nwarmup_ratio: 0.1")
+    recipe, _, said = of_text(tmp_path, capsys, text)
+    assert recipe.optimizer.warmup_steps == 0
+    assert (
+        "warmup_ratio: 0.1 (a share of steps whose number is not known: set `optimizer.warmup_steps`)" in said
+    )
+
+
 def test_an_unknown_reward_and_epochs_are_listed_too(tmp_path, capsys):
     text = RECIPE.replace("format]", "mine]").replace("max_steps: 100\n", "num_train_epochs: 1\n")
     recipe, _, said = of_text(tmp_path, capsys, text)

@@ -148,6 +148,15 @@ def test_a_conversion_without_a_loss_is_a_note(tmp_path, line):
     assert any(note.startswith(line.partition(":")[0] + ": `") for note in linted.notes)
 
 
+def test_a_value_that_newer_versions_read_rules_out_the_others(tmp_path):
+    """Without a stated version an error is looked at under all of them, and some stop at `none`."""
+    lines = "scale_rewards: none\ngeneration_batch_size: 64\nsteps_per_generation: 4"
+    findings = lint_file(recipe(tmp_path, lines, head=HEAD.replace(" trl=1.16.0", ""))).findings
+    assert "batch-shape" in {f.rule for f in findings}, "an error: the other versions were asked"
+    with pytest.raises(SpecError, match="scale_rewards: must be true or false, got 'none'"):
+        lint_file(recipe(tmp_path, "scale_rewards: none", head=HEAD.replace("1.16.0", "0.21.0")))
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -161,6 +170,10 @@ def test_a_conversion_without_a_loss_is_a_note(tmp_path, line):
         "max_steps: 99999999999999999999",
         "save_steps: 1\nmax_steps: 1000000000",
         "temperature: .nan",
+        f"learning_rate: {10**400}",  # too large for a float
+        f"num_generations: {10**400}",
+        f"reward_weights: [{10**400}]",
+        f"lr_scheduler_kwargs: {{min_lr: {10**400}}}",
         "model_name_or_path: [a, b]",
         "lr_scheduler_kwargs: '{min_lr_rate'",
         "reward_funcs: {a: b}",
