@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import struct
 import subprocess
@@ -352,3 +354,32 @@ def test_no_torch_is_imported():
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"HF_HUB_OFFLINE": "1", "HOME": "/nonexistent"}
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.EACCES, "permission denied"), (errno.EROFS, "read-only file system"), (errno.ENOSPC, "no space")],
+)
+def test_a_hub_cache_that_cannot_be_written_is_named_with_what_moves_it(
+    monkeypatch, tmp_path, number, reason
+):
+    def refuse(*_args, **_kwargs):
+        raise OSError(number, os.strerror(number), str(tmp_path))
+
+    file = SimpleNamespace(rfilename="config.json", lfs=None)
+    info = SimpleNamespace(siblings=[file], sha="0" * 40)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: info)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    hub.described.cache_clear()
+    found = hub.described("someone/unwritable", None)
+    hub.described.cache_clear()
+    assert isinstance(found, hub.Unreachable)
+    assert found.reason.startswith(f"its files cannot be kept in {tmp_path}: {reason}")
+    assert found.reason.endswith("HF_HUB_CACHE or HF_HOME moves it")
+    with pytest.raises(ModelNotFound) as error:
+        hub.download("someone/unwritable", None)
+    assert f"model 'someone/unwritable': it cannot be downloaded to {tmp_path}: {reason}" in str(error.value)
+    assert error.value.hint == "HF_HUB_CACHE or HF_HOME moves it"
