@@ -21,8 +21,7 @@ from harness.matrix.executors.base import Handle
 from harness.meters import provenance
 from harness.store.attempts import STARTED
 from harness.store.records import Provenance
-
-from . import fake_worker
+from tests.harness.matrix import fake_worker
 
 ROOT = Path(__file__).resolve().parents[3]
 FAKE_ABLATE = Path(__file__).with_name("fake_ablate.py")

@@ -21,9 +21,8 @@ from harness.meters import provenance
 from harness.spec.grid import load_grid
 from harness.store.folders import SAMPLE_COLUMNS, Store
 from harness.training.errors import Diverged, Interrupted
-
-from ..examples import evaluation_record, step_record
-from .fake_worker import Samples
+from tests.harness.examples import evaluation_record, step_record
+from tests.harness.matrix.fake_worker import Samples
 
 
 @pytest.fixture

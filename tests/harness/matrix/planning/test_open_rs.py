@@ -16,7 +16,7 @@ from harness.models.architecture import _dense_parameters
 from harness.models.known import KNOWN
 from harness.spec.grid import load_grid
 
-OPEN_RS = Path(__file__).resolve().parents[3] / "ablations" / "open_rs"
+OPEN_RS = Path(__file__).resolve().parents[4] / "ablations" / "open_rs"
 GRIDS = [OPEN_RS / "experiments.yaml", OPEN_RS / "corrected.yaml"]
 
 

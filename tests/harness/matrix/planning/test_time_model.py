@@ -9,8 +9,7 @@ import pytest
 from harness.matrix.planning.time_model import COMPLETION_SHARE, LONGEST_CAP, TRAINED_SHARE, CostModel, rates
 from harness.meters.flops import FlopsModel
 from harness.models.known import KNOWN
-
-from .test_memory_model import A40, hardware, open_rs, recipe
+from tests.harness.matrix.planning.test_memory_model import A40, hardware, open_rs, recipe
 
 QWEN = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
 BODY = 1_777_088_000 - 151_936 * 1536

@@ -13,8 +13,7 @@ from harness.matrix.execution.run_matrix import prepare
 from harness.matrix.planning.estimator import probe_store
 from harness.matrix.planning.measurements import read_measurements
 from harness.store.folders import Store
-
-from .conftest import GRID
+from tests.harness.matrix.conftest import GRID
 
 FORKING = ("  prompt:", "  optimizer: {schedule: wsd}\n  prompt:")
 

@@ -20,7 +20,7 @@ from harness.matrix.executors.remote_worker import STOP, order_file, send_signal
 from harness.spec.errors import SpecError
 from harness.store.attempts import STARTED
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 SAVES_ON_SIGTERM = (
     "import os, signal, sys, time\n"

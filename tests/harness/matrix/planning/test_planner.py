@@ -26,9 +26,8 @@ from harness.spec.grid import load_grid
 from harness.spec.hardware import HardwareSpec
 from harness.store.folders import Store
 from harness.store.records import DiskEstimate, Provenance
-
-from ..examples import step_record
-from . import fake_worker
+from tests.harness.examples import step_record
+from tests.harness.matrix import fake_worker
 
 MACHINE = Machine(cores=4)
 

@@ -28,10 +28,9 @@ from harness.store.leases import LeaseWatch, Owner
 from harness.store.records import Provenance
 from harness.store.records.form import to_data
 from harness.store.study import load_study
-
-from ..examples import step_record
-from . import fake_worker
-from .test_ablate import started, steps_trained, wait_for
+from tests.harness.examples import step_record
+from tests.harness.matrix import fake_worker
+from tests.harness.matrix.execution.test_ablate import started, steps_trained, wait_for
 
 WSD = ("  prompt:", "  optimizer: {schedule: wsd}\n  prompt:")
 LENGTHS = ("[2, 4]", "[4, 8]")

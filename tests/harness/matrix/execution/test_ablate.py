@@ -21,10 +21,9 @@ from harness.store.leases import Owner
 from harness.store.records import Provenance
 from harness.store.records.form import to_data
 from harness.store.study import load_study
-
-from ..examples import step_record
-from . import fake_worker
-from .conftest import FAKE_ABLATE, ROOT, ForkExecutor
+from tests.harness.examples import step_record
+from tests.harness.matrix import fake_worker
+from tests.harness.matrix.conftest import FAKE_ABLATE, ROOT, ForkExecutor
 
 
 def steps_trained(out):

@@ -8,7 +8,7 @@ import pytest
 
 from harness.report import main
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PUBLISHED = ROOT / "ablations" / "open_rs" / "published"
 COMMITTED = ROOT / "results" / "studies" / "open-rs-published"
 
