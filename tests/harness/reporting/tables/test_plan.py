@@ -19,7 +19,11 @@ def planned(study_at, tmp_path):
         job.setdefault("label", f"job {number}")
         job["estimate"] = {"seconds": 80.0, "usd": 0.001, "gib": 0.5}
     bases = len(plan["jobs"]) - trained
-    plan["totals"] = {"runs": trained, "base_models": bases, "runs_to_do": len(plan["jobs"]), "estimate": {}}
+    plan["totals"] = {
+        "cells": len(plan["cells"]), "runs": trained, "base_models": bases, "evaluations": 4, "slots": 1,
+        "runs_to_do": len(plan["jobs"]), "evaluations_to_do": 4,
+        "estimate": {"wall_hours": 0.07, "device_hours": 0.07, "usd": 0.003, "gib_per_device": 0.5},
+    }  # fmt: skip
     plan["assumptions"] = ["one thing", "another"]
     file.write_text(json.dumps(plan))
     return out, file, plan
