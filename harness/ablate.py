@@ -48,6 +48,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="start runs although the estimate of their memory exceeds the device's",
     )
+    parser.add_argument(
+        "--cancel",
+        metavar="CELL",
+        help="have whoever runs it end this cell's run, its work saved, and leave it alone; CELL is like "
+        "'reward=cosine seed=0', or a run's id",
+    )
+    parser.add_argument(
+        "--resume", metavar="CELL", help="take up a run again that was cancelled, and run the matrix"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
 
@@ -70,13 +79,21 @@ def _ablate(arguments: argparse.Namespace, worker: Sequence[str] | None) -> int:
     from harness.cli.exits import DONE
     from harness.cli.grids import grid_file
     from harness.cli.run_options import RunOptions
-    from harness.matrix.execution.run_matrix import execute, prepare
-    from harness.matrix.execution.scheduler import WORKER
+    from harness.matrix.execution.run_matrix import execute, output_folder, prepare
+    from harness.matrix.execution.worker_command import WORKER
     from harness.matrix.planning.gate import check_gate
     from harness.matrix.planning.render import plan_record, print_plan
 
     options = RunOptions.from_arguments(arguments)
     options.check()
+    if arguments.cancel is not None or arguments.resume is not None:
+        from harness.matrix.execution.cancelling import cancel, resume
+
+        out = output_folder(grid_file(arguments.grid), arguments.out)
+        if arguments.cancel is not None:
+            print(cancel(out, arguments.cancel))
+            return DONE
+        print(resume(out, arguments.resume))
     matrix = prepare(
         grid_file(arguments.grid),
         arguments.out,

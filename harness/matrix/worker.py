@@ -19,6 +19,7 @@ from pathlib import Path
 
 from harness.cli.run_options import RunOptions, add_run_options
 from harness.matrix.executors.local import PARENT_VARIABLE
+from harness.matrix.failure import is_deterministic, kind_of
 from harness.processes import StopFlag, die_with_parent, stop_on
 from harness.rewards.code import CODE_FIELD, changed_parts, code_fields
 from harness.spec.errors import SpecError
@@ -174,7 +175,8 @@ def _error(raised: BaseException, text: str) -> AttemptError:
         type=type(raised).__name__,
         message=message[:2000],
         traceback_tail=text[-4000:],
-        final=isinstance(raised, SpecError),
+        final=is_deterministic(raised),
+        kind=kind_of(raised),
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.store.atomic import read_json
 from harness.store.attempts import AttemptFolder
+from harness.store.cancellations import Cancellations
 from harness.store.folders import RunFolder, Store
 from harness.store.records import (
     EvaluationRecord,
@@ -57,8 +58,8 @@ class Study:
         cells: a row per cell: a column per axis, `seed`, `run`, `step`.
         runs: a row per planned run: `run`, `kind`, `label`, a column per axis but the steps axes (empty for base
             runs), `seed`, `status` (`finished`, `diverged`, `failed`, `running`, `interrupted`, `killed`,
-            `pending`), `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`, `devices`,
-            `cost_usd`, `device`, `error`. All attempts count, failed ones too.
+            `pending`, `cancelled`), `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`,
+            `devices`, `cost_usd`, `device`, `error`. All attempts count, failed ones too.
         steps: step records, `run`, `attempt`, `step` first, under the names of `STEP`; superseded ones dropped.
             `attempt` is 0 where another run made the step, named in `forked_from`: this one's attempts did not pay.
         evaluations: the evaluations that the plan asks for, `run` and `kind` first, under the names of `EVALUATION`.
@@ -115,6 +116,7 @@ def load_study(out: Path | str) -> Study:
         [{**c.levels, "seed": c.seed, "run": c.run, "step": c.step} for c in plan.cells],
         columns=[*axes, "seed", "run", "step"],
     )
+    cancelled = Cancellations(store.root).run_ids()
     tables: dict[str, list[TableRow]] = {
         k: [] for k in ("runs", "steps", "evaluations", "attempts", "events")
     }
@@ -130,7 +132,7 @@ def load_study(out: Path | str) -> Study:
             for e in a.events()
         ]
         levels = {axis: entry.levels.get(axis) for axis in axes if axis not in steps_axes}
-        tables["runs"].append(_run_row(folder, entry, levels, ended))
+        tables["runs"].append(_run_row(folder, entry, levels, ended, cancelled=folder.run_id in cancelled))
     free = [axis for axis in axes if axis not in steps_axes]
     return Study(
         out=store.root,
@@ -225,7 +227,12 @@ def run_status(missing: bool, attempts: Sequence[EndedAttempt], *, diverged: boo
 
 
 def _run_row(
-    folder: RunFolder, entry: JobEntry, levels: Mapping[str, str | None], attempts: Sequence[EndedAttempt]
+    folder: RunFolder,
+    entry: JobEntry,
+    levels: Mapping[str, str | None],
+    attempts: Sequence[EndedAttempt],
+    *,
+    cancelled: bool,
 ) -> TableRow:
     wall = sum(a.wall_seconds for a in attempts)
     job = folder.read_job() if (folder.path / "run.json").exists() else None
@@ -233,7 +240,8 @@ def _run_row(
     price = job.usd_per_hour if job else entry.usd_per_hour
     begun = (a.provenance for a in reversed(attempts) if a.provenance != Provenance())
     diverged = folder.diverged_at() is not None
-    status = run_status(bool(folder.missing(entry)), attempts, diverged=diverged)
+    missing = bool(folder.missing(entry))
+    status = "cancelled" if missing and cancelled else run_status(missing, attempts, diverged=diverged)
     return {
         "run": folder.run_id,
         "kind": entry.kind,

@@ -7,7 +7,7 @@ import shutil
 import time
 
 from harness.matrix.execution.run_matrix import Matrix, slots_of
-from harness.matrix.execution.scheduler import ENVIRONMENT, WORKER
+from harness.matrix.execution.worker_command import ENVIRONMENT, WORKER
 from harness.matrix.executors.base import Slot
 from harness.matrix.executors.local import LocalExecutor
 from harness.matrix.planning.estimator import probe_store

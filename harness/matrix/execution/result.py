@@ -34,3 +34,7 @@ class ScheduleResult:
     failures: list[Failure] = field(default_factory=list)
     left_out: list[RunJob] = field(default_factory=list)
     interrupted: bool = False
+    halted: str = ""
+    """Why runs were not started although nobody asked for it; empty where all were."""
+    cancelled: list[RunJob] = field(default_factory=list)
+    """Runs that are left alone until they are taken up again (`--resume`)."""

@@ -16,7 +16,8 @@ from harness.matrix.execution.checkpoint_cleanup import CheckpointCleaner
 from harness.matrix.execution.device_pool import DevicePool
 from harness.matrix.execution.progress import make_progress
 from harness.matrix.execution.result import ScheduleResult
-from harness.matrix.execution.scheduler import WORKER, Scheduler
+from harness.matrix.execution.scheduler import Scheduler
+from harness.matrix.execution.worker_command import WORKER
 from harness.matrix.executors.base import Executor, Slot
 from harness.matrix.executors.registry import make_executor
 from harness.matrix.planning.data_rules import before_spending, lint_json
@@ -30,6 +31,7 @@ from harness.matrix.planning.start_order import start_order
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
 from harness.store.atomic import make_folder, read_json, write_json
+from harness.store.cancellations import Cancellations
 from harness.store.folders import Store
 from harness.store.records import CellEntry, JobEntry, PlanRecord
 from harness.store.schema import written
@@ -96,7 +98,7 @@ def prepare(
             raise SpecError(f"--{name}: must be > 0, got {value}")
     grid = load_grid(file)
     machine = detect()
-    folder = out if out is not None else RESULTS / grid.head.name
+    folder = _folder(grid, out)
     plan = make_plan(grid, folder, machine, out_given=out is not None, planning=planning)
     if not planning:
         if executor == "local":
@@ -114,6 +116,19 @@ def prepare(
         budget=Budget(budget_usd or limits.usd, budget_hours or limits.hours),
         workers=workers,
     )
+
+
+def _folder(grid: Grid, out: Path | None) -> Path:
+    return out if out is not None else RESULTS / grid.head.name
+
+
+def output_folder(file: str, out: Path | None) -> Path:
+    """Where a grid's results are.
+
+    Raises:
+        SpecError: the grid is wrong, and no folder is given.
+    """
+    return out if out is not None else _folder(load_grid(file), out)
 
 
 def _check_devices(grid: Grid, plan: Plan, machine: Machine) -> None:
@@ -140,7 +155,9 @@ def execute(matrix: Matrix, worker: Sequence[str] | None = None, *, force: bool 
         SpecError: what is missing is known to fail.
         StoreError: the folder cannot be written.
     """
-    if not all(matrix.store.run(job.run_id).finished(job) for job in matrix.plan.jobs):
+    cancelled = Cancellations(matrix.store.root).run_ids()
+    wanted = [job for job in matrix.plan.jobs if job.run_id not in cancelled]
+    if not all(matrix.store.run(job.run_id).finished(job) for job in wanted):
         check_gate(matrix.plan)
         short = memory_shortages(matrix.plan, matrix.estimator)
         if short and not force:
@@ -266,6 +283,10 @@ def _tell(matrix: Matrix, outcome: ScheduleResult) -> None:
         )
     if outcome.failures:
         print("the same command tries failed runs again", file=sys.stderr)
+    if outcome.halted:
+        print(f"stopped: {outcome.halted}", file=sys.stderr)
+    for job in outcome.cancelled:
+        print(f"cancelled: [{job.label}]; `--resume {job.run_id}` takes it up again")
     if outcome.left_out:
         estimates = [matrix.estimator.remaining(job) for job in outcome.left_out]
         print(

@@ -8,14 +8,18 @@ import time
 from dataclasses import dataclass
 
 from harness.matrix.execution.progress import RunView
-from harness.matrix.executors.base import Handle, Slot
+from harness.matrix.executors.base import Executor, Handle, Slot
 from harness.matrix.worker import seconds_by_phase
 from harness.store.attempts import AttemptFolder
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 from harness.store.leases import BEAT_SECONDS
-from harness.store.records import AttemptError, Ending
+from harness.store.records import AttemptEnd, AttemptError, Ending
+from harness.units import duration
+
+STOP_SECONDS = 60.0
+"""What a worker may take to save its work."""
 
 
 @dataclass
@@ -29,7 +33,8 @@ class RunningAttempt:
         attempt: its attempt.
         handle: its worker.
         slot: its devices.
-        stopped: why it was asked to end before its work was done: `signal`, `budget`, `time`; empty if it was not.
+        stopped: why it was asked to end before its work was done: `signal`, `budget`, `time`, `cancel`, `failures` of
+            other runs; empty if it was not.
         kill_at: when a worker that was asked to end is ended by force.
         step: the last step that was recorded.
     """
@@ -83,6 +88,44 @@ class RunningAttempt:
             reward=self._reward,
             tokens_per_second=self._tokens_per_second,
         )
+
+    def check_time(self, executor: Executor) -> None:
+        """Stops a run that goes beyond its time limit, and kills what does not stop."""
+        limit, now = self.slot.time_limit_seconds, time.monotonic()
+        if limit is not None and self.seconds > limit and not self.stopped:
+            self.ask_to_stop(executor, "time")
+        if self.kill_at is not None and now > self.kill_at:
+            self.kill_at = None
+            executor.kill(self.handle)
+
+    def ask_to_stop(self, executor: Executor, why: str) -> None:
+        """Has the worker save its work and end, by force if it takes too long.
+
+        Args:
+            executor: runs it.
+            why: see `stopped`.
+        """
+        self.stopped = why
+        if self.attempt.started is None:
+            # It has nothing to save, and may wait in a cluster's queue for days.
+            executor.kill(self.handle)
+            return
+        if why != "signal":  # whoever pressed Ctrl-C decides how long to wait
+            self.kill_at = time.monotonic() + STOP_SECONDS
+        executor.stop(self.handle)
+
+    def error(self, end: AttemptEnd | None, missing: tuple[int, str]) -> AttemptError:
+        """What its end says went wrong; or that it ran out of time, or ended without what it was to make."""
+        if self.stopped == "time":
+            limit = duration(self.slot.time_limit_seconds)
+            return AttemptError(
+                type="Timeout", message=f"ran longer than {limit} (hardware.run_timeout_hours)"
+            )
+        if end is not None and end.error is not None:
+            return end.error
+        how, (step, benchmark) = end.status if end else None, missing
+        lacks = f"the evaluation of step {step} on {benchmark}"
+        return AttemptError(type="Incomplete", message=f"the worker ended ({how}) without {lacks}")
 
     def close(self, code: int, status: Ending, error: AttemptError | None = None) -> None:
         """Writes the end that a worker could not write itself.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +13,15 @@ from pathlib import Path
 from types import FrameType
 
 from harness.matrix.execution.budget import Budget, BudgetGuard
+from harness.matrix.execution.cancelling import CancelledRuns
 from harness.matrix.execution.checkpoint_cleanup import CheckpointCleaner
 from harness.matrix.execution.device_pool import DevicePool
+from harness.matrix.execution.failures import FailureLog
 from harness.matrix.execution.progress import Progress, View
 from harness.matrix.execution.result import Failure, ScheduleResult
 from harness.matrix.execution.running import RunningAttempt
 from harness.matrix.execution.usage import DeviceUsageLog
+from harness.matrix.execution.worker_command import ENVIRONMENT, WORKER
 from harness.matrix.executors.base import Executor, Slot
 from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.forks import trunk_state
@@ -31,25 +32,19 @@ from harness.store.errors import StoreError
 from harness.store.folders import RunFolder, Store
 from harness.store.job import RunJob
 from harness.store.leases import LeaseWatch
-from harness.store.records import AttemptEnd, AttemptError
+from harness.store.records import AttemptEnd
 from harness.units import dollars, duration
 
-WORKER = (sys.executable, "-m", "harness.matrix.worker")
-"""The command of a worker, the same on every executor."""
-
-ENVIRONMENT = {
-    "TOKENIZERS_PARALLELISM": "false",  # forks of a tokenizer that has threads warn, and may hang
-    "PYTHONHASHSEED": "0",  # set order is part of "same inputs, same outputs"
-    "PYTHONUNBUFFERED": "1",
-}
-"""What every worker has in its environment."""
 _POLL_SECONDS = 0.1
 _SHOW_SECONDS = 1.0
 _REFRESH_SECONDS = 5.0
-_STOP_SECONDS = 60.0
 BACKOFF_SECONDS = 1.0
 """Before the first retry of a run; twice as long before each further one."""
 _MOST_BACKOFF_SECONDS = 300.0
+_MOST_WORDS = 600
+"""Characters of a failure's message: a reward's names the question and the completion."""
+_WORK_SAVED = ("signal", "budget", "cancel", "failures")
+"""Reasons to stop a run that are no failure of it."""
 
 
 @dataclass
@@ -101,7 +96,8 @@ class Scheduler:
         self._cleaner = CheckpointCleaner(store, jobs)
         self._queue: list[_Waiting] = []
         self._active: list[RunningAttempt] = []
-        self._failed_here: Counter[str] = Counter()
+        self._failures = FailureLog()
+        self._cancelled = CancelledRuns(store)
         self._before: dict[str, int] = {}
         self._signals = 0
         self._out_of_budget = False
@@ -138,6 +134,7 @@ class Scheduler:
             self._progress.close()
             with contextlib.suppress(StoreError):
                 self._invocation.write()
+        self._outcome.cancelled += self._cancelled.jobs
         return self._outcome
 
     def _loop(self) -> None:
@@ -146,6 +143,7 @@ class Scheduler:
             if self._signals > stopped:
                 stopped = self._signals
                 self._stop(force=stopped > 1)
+            self._follow_cancellations()
             denied = self._fill()
             if denied and not self._active:
                 self._outcome.left_out += [w.job for w in self._queue]
@@ -153,11 +151,27 @@ class Scheduler:
             time.sleep(_POLL_SECONDS)
             for active in list(self._active):
                 active.beat()
-                self._check_time(active)
+                active.check_time(self._executor)
                 code = self._executor.poll(active.handle)
                 if code is not None:
                     self._ended(active, code)
             self._show()
+
+    def _follow_cancellations(self) -> None:
+        """Ends and leaves out what is cancelled, and takes up what no longer is; looks once a second."""
+        if self._outcome.interrupted or self._outcome.halted or (run_ids := self._cancelled.look()) is None:
+            return
+        for waiting in [w for w in self._queue if w.job.run_id in run_ids]:
+            self._queue.remove(waiting)
+            self._cancelled.add(waiting.job)
+            self._progress.note(f"cancelled [{waiting.job.label}]; --resume takes it up again")
+        for active in self._active:
+            if active.job.run_id in run_ids and not active.stopped:
+                self._progress.note(f"cancelling [{active.whole.label}]: it saves its work")
+                active.ask_to_stop(self._executor, "cancel")
+        for job in self._cancelled.taken_up(run_ids):
+            self._progress.note(f"resumed [{job.label}]")
+            self._queue.append(_Waiting(job))
 
     def _fill(self) -> bool:
         """Starts what can start now; whether the budget denies what comes next."""
@@ -256,32 +270,13 @@ class Scheduler:
         forks = f", from step {part.fork.step} of run {part.fork.run_id}" if part.fork else ""
         self._progress.note(f"start   [{whole.label}] {whole.run_id}{again}{forks}{only}")
 
-    def _check_time(self, active: RunningAttempt) -> None:
-        """Stops a run that goes beyond its time limit, and kills what does not stop."""
-        limit, now = active.slot.time_limit_seconds, time.monotonic()
-        if limit is not None and active.seconds > limit and not active.stopped:
-            self._ask_to_stop(active, "time")
-        if active.kill_at is not None and now > active.kill_at:
-            active.kill_at = None
-            self._executor.kill(active.handle)
-
-    def _ask_to_stop(self, active: RunningAttempt, why: str) -> None:
-        active.stopped = why
-        if active.attempt.started is None:
-            # It has nothing to save, and may wait in a cluster's queue for days.
-            self._executor.kill(active.handle)
-            return
-        if why != "signal":  # whoever pressed Ctrl-C decides how long to wait
-            active.kill_at = time.monotonic() + _STOP_SECONDS
-        self._executor.stop(active.handle)
-
     def _ended(self, active: RunningAttempt, code: int) -> None:
         """Takes in an ended worker: what it leaves, and whether its run is tried again."""
         self._active.remove(active)
         self._pool.release(active.slot)
         whole, attempt = active.whole, active.attempt
         if not attempt.ended:
-            active.close(code, "interrupted" if active.stopped in ("signal", "budget") else "failed")
+            active.close(code, "interrupted" if active.stopped in _WORK_SAVED else "failed")
         seconds = attempt.wall_seconds
         self._invocation.add(seconds * active.slot.devices)
         self._estimator.refresh(whole)
@@ -296,29 +291,26 @@ class Scheduler:
             self._progress.note(f"{how:7} [{whole.label}] {cost}")
         elif not missing:
             self._queue.insert(0, _Waiting(whole))
-        elif active.stopped in ("signal", "budget"):
-            self._progress.note(f"stopped [{whole.label}] after step {active.step}")
+        elif active.stopped in _WORK_SAVED:
+            how = "cancelled" if active.stopped == "cancel" else "stopped"
+            self._progress.note(f"{how} [{whole.label}] after step {active.step}")
             if active.stopped == "budget":
                 self._outcome.left_out.append(whole)
+            if active.stopped == "cancel":
+                self._cancelled.add(whole)
         else:
             self._failed(active, end, missing[0])
 
     def _failed(self, active: RunningAttempt, end: AttemptEnd | None, missing: tuple[int, str]) -> None:
         job, log = active.whole, active.attempt.log
-        how, lacks = end.status if end else None, f"the evaluation of step {missing[0]} on {missing[1]}"
-        error = (end.error if end else None) or AttemptError(
-            type="Incomplete", message=f"the worker ended ({how}) without {lacks}"
-        )
-        if active.stopped == "time":
-            limit = duration(active.slot.time_limit_seconds)
-            error = AttemptError(
-                type="Timeout", message=f"ran longer than {limit} (hardware.run_timeout_hours)"
-            )
-        self._failed_here[job.run_id] += 1
-        count = self._failed_here[job.run_id]
-        words = error.words.splitlines()[0][:300]
-        if error.final or count > job.hardware.retries or self._outcome.interrupted:
+        error = active.error(end, missing)
+        again = self._failures.try_again(job.run_id, error, retries=job.hardware.retries)
+        count = self._failures.attempts(job.run_id)
+        words = error.words.splitlines()[0][:_MOST_WORDS]
+        if not again or self._outcome.interrupted or self._outcome.halted:
             self._give_up(job, count, words, log)
+            if self._failures.halted and not self._outcome.halted:
+                self._halt(self._failures.halted)
             return
         pause = min(_MOST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** (count - 1))
         self._progress.note(f"retry   [{job.label}] failed: {words}; tried again in {duration(pause)}")
@@ -326,7 +318,16 @@ class Scheduler:
 
     def _give_up(self, job: RunJob, attempts: int, words: str, log: Path) -> None:
         self._progress.note(f"FAILED  [{job.label}] {words}; see {log}")
-        self._outcome.failures.append(Failure(job, attempts, words.splitlines()[0][:300], log))
+        self._outcome.failures.append(Failure(job, attempts, words, log))
+
+    def _halt(self, why: str) -> None:
+        """Starts no more runs, and has those at work save it: they would fail like the others."""
+        self._outcome.halted = why
+        self._queue.clear()
+        self._progress.note(f"stopping: {why}")
+        for active in self._active:
+            if not active.stopped:
+                active.ask_to_stop(self._executor, "failures")
 
     def _show(self) -> None:
         """Shows the state, once a second; estimates are learned anew every few seconds."""
@@ -362,7 +363,7 @@ class Scheduler:
         self._progress.note("the budget is used up: runs save their work")
         for active in self._active:
             if not active.stopped:
-                self._ask_to_stop(active, "budget")
+                active.ask_to_stop(self._executor, "budget")
 
     def _waiting(self) -> float:
         """Seconds of one slot that the queue takes."""
@@ -380,7 +381,7 @@ class Scheduler:
                 active.stopped = "signal"
                 self._executor.kill(active.handle)
             else:
-                self._ask_to_stop(active, "signal")
+                active.ask_to_stop(self._executor, "signal")
 
     @contextmanager
     def _signal_handlers(self) -> Iterator[None]:

@@ -84,7 +84,7 @@ def memory_shortages(plan: Plan, estimator: Estimator) -> list[str]:
     short = [
         (estimate.gib, job)
         for job in plan.jobs
-        if (estimate := estimator.remaining(job)).evaluations and estimate.gib > there
+        if job.kind == "train" and (estimate := estimator.remaining(job)).evaluations and estimate.gib > there
     ]
     if not short:
         return []

@@ -346,4 +346,8 @@ def _unfinished(analysis: Analysis) -> str:
     if other.empty:
         return ""
     counts = ", ".join(f"{n} {status}" for status, n in sorted(other.value_counts().items()))
-    return f"{len(other)} of {len(runs)} runs are not finished ({counts}); verdicts rest on the others."
+    cancelled = runs.loc[runs["status"] == "cancelled", "label"]
+    named = f" Cancelled: {', '.join(f'[{label}]' for label in cancelled)}." if len(cancelled) else ""
+    return (
+        f"{len(other)} of {len(runs)} runs are not finished ({counts}); verdicts rest on the others.{named}"
+    )

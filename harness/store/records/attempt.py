@@ -69,12 +69,14 @@ class AttemptError(Record):
         message: the exception's text.
         traceback_tail: end of its traceback, or of the log.
         final: whether another attempt would meet it again.
+        kind: the same for the same failure of any run; None where the machine failed, not the run.
     """
 
     type: str
     message: str
     traceback_tail: str | None = absent()
     final: Flag | None = absent()
+    kind: str | None = absent()
 
     @property
     def words(self) -> str:

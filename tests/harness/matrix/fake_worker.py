@@ -1,7 +1,8 @@
 """A worker whose training takes milliseconds: synthetic records, checkpoints, and crashes on demand.
 
 Environment: `FAKE_STEP_SECONDS`; `FAKE_CRASH`, `<text in the label>@<step>`, with `FAKE_CRASH_HOW` one of `raise`,
-`kill`, `once` (raises in the first attempt alone), `spec` (a mistake of the user's), `diverge`.
+`kill`, `once` (raises in the first attempt alone), `spec` (a mistake of the user's), `value` (one of the code),
+`diverge`.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def fail(attempt):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "spec":
         raise SpecError("planted mistake", hint="mend it")
+    if how == "value":
+        raise ValueError("planted crash")
     if how == "diverge":
         raise Diverged("the gradient norm is nan")
     if how == "raise" or attempt.number == 1:

@@ -199,3 +199,24 @@ def test_the_embedded_model_and_its_runs_keep_their_identity(tmp_path):
     assert resolve_model(ModelSpec(name="tiny")).fingerprint.startswith("6763abeb8a7bc1d9")
     plan = make_plan(load_grid(ROOT / "ablations" / "quickstart.yaml"), tmp_path / "out", Machine(2))
     assert sorted(job.run_id for job in plan.jobs)[:3] == ["010519478672", "39d61a4f6b5e", "450051f0ea1b"]
+
+
+def test_a_model_of_a_billion_and_a_half_on_a_card_of_24_gb(tmp_path, capsys):
+    """Full training in fp32 masters: 16 bytes a weight alone are more than the card has."""
+    text = """\
+name: card
+question: Does it fit?
+base:
+  model: {name: deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B, dtype: bfloat16}
+  data: {sources: [{source: sums, terms: [2]}], size: 64}
+  rollout: {prompts_per_step: 4, completions_per_prompt: 4, max_completion_tokens: 1024}
+  reward: {functions: [{name: accuracy}]}
+seeds: [0, 1]
+evaluate: {samples: 4, max_completion_tokens: 1024, benchmarks: [{name: e, questions: 20, source: {source: sums}}]}
+hardware: {profile: rtx4090}
+lint: {waive: {cap-short: it is not run, small-benchmark: it is not run}}
+"""
+    (tmp_path / "card.yaml").write_text(text)
+    assert plan_command.main(["--grid", str(tmp_path / "card.yaml"), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "GiB of the 23.6 that a device (rtx4090) has, most of it optimiser moments" in shown
