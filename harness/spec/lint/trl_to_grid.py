@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from harness.spec.lint.kept_defects import kept_defects
 from harness.spec.lint.programs import FAMILIES
 from harness.spec.lint.trl_recipes import TrlRecipe
 from harness.spec.lint.trl_settings import (
@@ -373,8 +374,8 @@ def _written(draft: _Draft) -> str:
     if own or processes > 1:
         hardware = {"devices_per_run": processes + own, **({"training_devices": processes} if own else {})}
         document["hardware"] = {"device": "cuda", **hardware}
-    if recipe.waivers:
-        document["lint"] = {"waive": dict(recipe.waivers)}
+    if waivers := {**kept_defects(recipe), **recipe.waivers}:
+        document["lint"] = {"waive": waivers}
     head = [f"From {Path(recipe.file).name}, read as a recipe of {recipe.program} for trl {recipe.version}."]
     if draft.left_out:
         head += ["Without a counterpart here:", *(f"  {line}" for line in draft.left_out)]

@@ -123,8 +123,8 @@ def many(grid):
 
 @pytest.mark.parametrize(("how", "tried"), [("value", [3]), ("raise", [4, 5])])
 def test_the_same_failure_in_three_runs_stops_the_matrix(many, tmp_path, ablate, how, tried):
-    """A mistake is not tried again at all; what may be chance is, until a run was given up for it: while the first one
-    waits for its second attempt, another may be tried in between."""
+    """A mistake is not tried again at all; what may be chance is, until a run was given up for it: while the first
+    one waits for its second attempt, another may be tried in between."""
     out = tmp_path / "out"
     done = ablate("--grid", many, "--out", out, "--workers", 1, FAKE_CRASH="cap@1", FAKE_CRASH_HOW=how)
     assert done.returncode == 1

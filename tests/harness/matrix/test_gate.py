@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from harness import lint as lint_command
 from harness import plan as plan_command
 from harness.matrix.planning import hardware as hardware_module
 from harness.matrix.planning.explain import explain, find_cell
@@ -199,6 +200,24 @@ def test_the_embedded_model_and_its_runs_keep_their_identity(tmp_path):
     assert resolve_model(ModelSpec(name="tiny")).fingerprint.startswith("6763abeb8a7bc1d9")
     plan = make_plan(load_grid(ROOT / "ablations" / "quickstart.yaml"), tmp_path / "out", Machine(2))
     assert sorted(job.run_id for job in plan.jobs)[:3] == ["010519478672", "39d61a4f6b5e", "450051f0ea1b"]
+
+
+def shipped():
+    return sorted((ROOT / "ablations").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", shipped(), ids=lambda file: file.stem)
+def test_every_shipped_grid_passes(file, tmp_path, capsys):
+    assert plan_command.main(["--grid", str(file), "--out", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_published_recipe_made_a_grid_passes_with_its_defects_waived(number, tmp_path, capsys):
+    recipe = ROOT / "ablations" / "open_rs" / "published" / f"experiment-{number}.yml"
+    assert lint_command.main([str(recipe), "--to-grid"]) == 0
+    (tmp_path / "grid.yaml").write_text(capsys.readouterr().out)
+    assert plan_command.main(["--grid", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out")]) == 0
+    assert "published so; the grid does what the recipe does" in (tmp_path / "grid.yaml").read_text()
 
 
 def test_a_model_of_a_billion_and_a_half_on_a_card_of_24_gb(tmp_path, capsys):
