@@ -230,6 +230,7 @@ base:
   data: {sources: [{source: sums, terms: [2]}], size: 64}
   rollout: {prompts_per_step: 4, completions_per_prompt: 4, max_completion_tokens: 1024}
   reward: {functions: [{name: accuracy}]}
+  training: {gradient_checkpointing: true, microbatch_tokens: 2048}
 seeds: [0, 1]
 evaluate: {samples: 4, max_completion_tokens: 1024, benchmarks: [{name: e, questions: 20, source: {source: sums}}]}
 hardware: {profile: rtx4090}
