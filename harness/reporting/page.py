@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from harness import units
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.examples import examples
 from harness.reporting.analysis.pareto import ParetoPoint
 from harness.reporting.analysis.performance import SECONDS, peak, tokens
 from harness.reporting.analysis.training_events import most_events, step_events
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.figures.all_figures import ReportFigure
 from harness.reporting.figures.effects_and_costs import front
 from harness.reporting.figures.theme import DARK, LIGHT, css_variables

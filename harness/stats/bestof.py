@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import integrate, stats
+from scipy import integrate, optimize, signal, stats
 
-from harness.stats.effects import question_groups, question_weights
+from harness.stats.fiducial import inverse_chi_square
+from harness.stats.power import MIN_DF
+from harness.stats.question_noise import question_groups, question_weights
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -21,6 +24,45 @@ _SAMPLES_FOR_QUESTION_RATES = 8
 _FOLDS = 10
 """Parts of the questions, of which each in turn measures what the others choose."""
 _TIE = 1e-12
+_REACH = 8.0
+"""Standard deviations that the noise between runs reaches."""
+
+
+@dataclass(frozen=True)
+class RunNoise:
+    """What identical recipes differ by under other seeds, on the same questions, beside the drawing of answers.
+
+    Attributes:
+        variance: between runs, of an accuracy.
+        df: degrees of freedom that measured it; None where it is assumed, and taken for known.
+    """
+
+    variance: float
+    df: float | None
+
+    @classmethod
+    def of(cls, mean_square: float, sampling: float, df: float, *, assumed: float) -> RunNoise:
+        """From what runs differ by once axes and seeds are accounted for.
+
+        Args:
+            mean_square: residual mean square of accuracies of runs.
+            sampling: what drawing answers contributes to it.
+            df: its degrees of freedom; below `MIN_DF` it says too little.
+            assumed: standard deviation between runs where it is not measured.
+        """
+        if df < MIN_DF or not math.isfinite(mean_square):
+            return cls(assumed**2, None)
+        return cls(max(0.0, mean_square - sampling), df)
+
+    def nodes(self) -> list[tuple[float, float]]:
+        """Weights and variances over what the variance may be, df/χ²_df times its estimate."""
+        if self.df is None or self.variance == 0:
+            return [(1.0, self.variance)]
+        weights, factors = inverse_chi_square(self.df)
+        return list(zip(weights.tolist(), (self.variance * factors).tolist()))
+
+
+NO_RUN_NOISE = RunNoise(0.0, None)
 
 
 @dataclass(frozen=True)
@@ -34,6 +76,7 @@ class BestOf:
         expected: expectation of the best of as many identical checkpoints.
         upper: 95 % quantile of that best.
         p_value: probability that the best of identical checkpoints is at least as good as the one observed.
+        run_noise: between runs, that was taken to be in each beside the drawing of answers.
     """
 
     checkpoints: int
@@ -42,6 +85,7 @@ class BestOf:
     expected: float
     upper: float
     p_value: float
+    run_noise: RunNoise
 
     @property
     def chance(self) -> bool:
@@ -79,7 +123,13 @@ def _counted(p: FloatArray, k: npt.NDArray[np.int64]) -> dict[tuple[float, int],
 
 
 def best_of_identical(
-    checkpoints: int, mean: float, best: float, *, rates: npt.ArrayLike, samples: npt.ArrayLike
+    checkpoints: int,
+    mean: float,
+    best: float,
+    *,
+    rates: npt.ArrayLike,
+    samples: npt.ArrayLike,
+    run_noise: RunNoise = NO_RUN_NOISE,
 ) -> BestOf:
     """The guard for one benchmark.
 
@@ -89,38 +139,69 @@ def best_of_identical(
         best: the best one's accuracy.
         rates: p_q of the common model [Q]; the pooled accuracy everywhere if questions are not known.
         samples: K_q of one evaluation [Q].
+        run_noise: between runs.
     """
     total = int(np.asarray(samples).sum())
     if checkpoints < 1 or total < 1:
-        return BestOf(checkpoints, mean, best, math.nan, math.nan, math.nan)
-    cumulative = np.minimum(1.0, np.cumsum(correct_distribution(rates, samples)))
-    of_best = cumulative**checkpoints
+        return BestOf(checkpoints, mean, best, math.nan, math.nan, math.nan, run_noise)
+    answers = correct_distribution(rates, samples)
+    of_best = np.zeros(total + 1)
+    for weight, variance in run_noise.nodes():
+        counts = _spread(answers, math.sqrt(variance) * total)
+        of_best += weight * np.minimum(1.0, np.cumsum(counts)) ** checkpoints
     # E max = Σ_x P(max > x).
     expected = float((1 - of_best[:-1]).sum()) / total
     upper = float(np.searchsorted(of_best, 0.95)) / total
     at = round(best * total)
     p_value = 1.0 - (float(of_best[at - 1]) if at > 0 else 0.0)
-    return BestOf(checkpoints, mean, best, expected, upper, p_value)
+    return BestOf(checkpoints, mean, best, expected, upper, p_value, run_noise)
 
 
-def best_of_mean(checkpoints: int, best: float, parts: Sequence[tuple[float, float]]) -> BestOf:
+def _spread(counts: FloatArray, deviation: float) -> FloatArray:
+    """A distribution of counts with a normal deviation added, rounded and kept within their range."""
+    if deviation < _TIE:
+        return counts
+    reach = math.ceil(_REACH * deviation)
+    steps = np.diff(stats.norm.cdf((np.arange(-reach, reach + 2) - 0.5) / deviation))
+    wide = np.maximum(signal.fftconvolve(counts, steps / steps.sum()), 0.0)
+    kept = wide[reach : reach + len(counts)].copy()
+    kept[0] += wide[:reach].sum()
+    kept[-1] += wide[reach + len(counts) :].sum()
+    return np.asarray(kept / kept.sum())
+
+
+def best_of_mean(
+    checkpoints: int,
+    best: float,
+    parts: Sequence[tuple[float, float]],
+    *,
+    run_noise: RunNoise = NO_RUN_NOISE,
+) -> BestOf:
     """The guard for the mean over benchmarks, with a normal approximation.
 
     Args:
         checkpoints: number compared.
         best: the best mean over benchmarks.
         parts: mean accuracy of each benchmark and the variance of one evaluation of it.
+        run_noise: between runs, of the mean over benchmarks.
     """
     mean = float(np.mean([m for m, _ in parts]))
-    spread = math.sqrt(sum(v for _, v in parts)) / len(parts)
-    if checkpoints < 1 or spread == 0:
-        return BestOf(checkpoints, mean, best, mean, mean, float(best <= mean))
-    expected = mean + spread * expected_normal_maximum(checkpoints)
-    upper = mean + spread * float(stats.norm.ppf(0.95 ** (1 / checkpoints)))
-    p_value = float(-np.expm1(checkpoints * stats.norm.logcdf((best - mean) / spread)))
-    return BestOf(checkpoints, mean, best, expected, upper, p_value)
+    answers = sum(v for _, v in parts) / len(parts) ** 2
+    nodes = [(weight, math.sqrt(answers + variance)) for weight, variance in run_noise.nodes()]
+    if checkpoints < 1 or max(spread for _, spread in nodes) == 0:
+        return BestOf(checkpoints, mean, best, mean, mean, float(best <= mean), run_noise)
+    weights, spreads = (np.array(part) for part in zip(*nodes))
+
+    def exceeding(x: float) -> float:
+        return float(weights @ -np.expm1(checkpoints * stats.norm.logcdf((x - mean) / spreads)))
+
+    expected = mean + float(weights @ spreads) * expected_normal_maximum(checkpoints)
+    far = mean + 20 * float(spreads.max())
+    upper = float(optimize.brentq(lambda x: exceeding(x) - 0.05, mean - far, far))
+    return BestOf(checkpoints, mean, best, expected, upper, exceeding(best), run_noise)
 
 
+@cache
 def expected_normal_maximum(count: int) -> float:
     """Expectation of the maximum of `count` standard normals."""
     if count == 1:

@@ -3,56 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.stats.fiducial import MOST_DF, fiducial_t
+from harness.stats.contrasts import Effects, Reference, Unit, assembled, reference_of, run_variances, solve
+from harness.stats.fiducial import MOST_DF
+from harness.stats.power import MIN_DF
+from harness.stats.question_noise import (
+    cluster_deviations,
+    question_covariance,
+    question_groups,
+    question_weights,
+)
+from harness.stats.run_noise import methods, partition
 
 FloatArray = npt.NDArray[np.float64]
 
-_ROUNDING = 1e-12
-"""Effects and standard errors below this are rounding errors of differences of fractions."""
-_FEW_ANSWERS = 4
-"""A variance that rests on fewer questions than this is at least that of as many answers: of n answers that are all
-wrong, Wilson's interval ends at z²/n, which is z standard errors of √4/n."""
-
-
-@dataclass(frozen=True)
-class Effects:
-    """Estimated contrasts.
-
-    Attributes:
-        effects: estimates [M]; NaN where the runs at hand do not determine the contrast.
-        errors: standard errors [M]: what the quantiles of t on t_df are multiplied with.
-        correlation: of the estimates [M, M].
-        run_variance: V_run [M]: between runs, and what of run × question it contains.
-        question_variance: V_q [M]: between questions, likewise.
-        interaction_variance: V_obs [M]: the run × question term that both contain.
-        leverage: variance of each estimate in units of one run's [M]: 4/N for a balanced two-level axis.
-        df: degrees of freedom that the runs leave, min(df_run, n_q − 1): what decides whether a verdict is given.
-        t_df: degrees of freedom of t; at least df, one for all contrasts.
-        runs: runs used.
-        questions: questions used; 0 where none are known.
-    """
-
-    effects: FloatArray
-    errors: FloatArray
-    correlation: FloatArray
-    run_variance: FloatArray
-    question_variance: FloatArray
-    interaction_variance: FloatArray
-    leverage: FloatArray
-    df: int
-    t_df: float
-    runs: int
-    questions: int
-
 
 def two_way_effects(
-    y: npt.ArrayLike, design: npt.ArrayLike, contrasts: npt.ArrayLike, strata: npt.ArrayLike | None = None
+    y: npt.ArrayLike,
+    design: npt.ArrayLike,
+    contrasts: npt.ArrayLike,
+    strata: npt.ArrayLike | None = None,
+    *,
+    levels: Sequence[object] = (),
+    clusters: npt.ArrayLike | None = None,
+    samples: int = 1,
+    unit: Unit = "recipe",
 ) -> Effects:
     """Contrasts between runs, averaged over questions, with uncertainty from both.
 
@@ -81,6 +61,13 @@ def two_way_effects(
         design: D [R, P].
         contrasts: what each takes of the design's coefficients [C, P].
         strata: benchmark of every question [Q]; one benchmark if None.
+        levels: level of every run on the axis that is judged [R], for levels whose runs differ unequally: see
+            `harness.stats.run_noise`; one spread for all runs if empty.
+        clusters: topic, source or template of every question [Q], a cluster of one benchmark each: questions of one
+            are not independent of each other, so that clusters are what is counted.
+        samples: K that shares of right answers are of, for what more of them would buy; 1 where `y` are none.
+        unit: `recipe`: what other runs of the same levels would give. `checkpoint`: these very checkpoints, whose
+            difference from others of their recipe is part of the effect; noise is that of questions and answers.
 
     Returns:
         M = K·C effects in the unit of `y`. Errors are NaN where df is 0.
@@ -90,38 +77,89 @@ def two_way_effects(
     count, runs, questions = values.shape
     groups = question_groups(questions, strata)
     weights = question_weights(questions, strata)
+    owner = None if clusters is None else np.asarray(clusters)
+    units = sum(len(g) if owner is None else len(set(owner[g].tolist())) for g in groups)
     inverse, per_run, known, df_run = solve(d, c)
     b = (per_run @ values).reshape(-1, questions)
-    df = max(0, min(df_run, questions - len(groups)))
-    spread = per_run @ per_run.T
     most = np.tile(np.abs(per_run).max(axis=1), count)
-    v_q = np.zeros((len(b), len(b)))
-    v_obs = np.zeros_like(v_q)
-    v_run = np.zeros_like(v_q)
     residual = values - d @ (inverse @ values)
-    if df_run > 0:
-        v_run = v_run + np.kron(_mean_products(residual @ weights, df_run), spread)
+    parts = partition(d, inverse, per_run, levels or [0] * runs)
+    chosen = [*methods(parts)] * count
+    v_q = np.zeros((len(b), len(b)))
+    cells: list[tuple[FloatArray, float]] = []
     for group in groups:
-        if len(group) < 2:
+        own = None if owner is None else owner[group]
+        if len(group) < 2 or (own is not None and len(set(own.tolist())) < 2):
             continue
-        v_q += question_covariance(b[:, group], most, residual[:, :, group]) / len(groups) ** 2
-        if df_run > 0:
-            cell = residual[:, :, group] - residual[:, :, group].mean(axis=2, keepdims=True)
-            products = _mean_products(cell.reshape(count, -1), df_run * (len(group) - 1))
-            v_obs += np.kron(products, spread) / (len(groups) ** 2 * len(group))
-    leverage = np.tile(np.diag(spread), count)
-    run, question, both = (np.diag(v) for v in (v_run, v_q, v_obs))
-    errors, t_df = fiducial_t(run, question, both, df_run, questions - len(groups), np.tile(known, count))
-    return _effects(
-        b @ weights, (v_run, v_q, v_obs), errors, t_df, np.tile(known, count), leverage, df, (runs, questions)
+        v_q += question_covariance(b[:, group], most, residual[:, :, group], own) / len(groups) ** 2
+        cells.append((cluster_deviations(residual[:, :, group], own), 1 / len(groups) ** 2))
+    means = residual @ weights
+    leverage = np.tile((per_run**2).sum(axis=1), count)
+    known = np.tile(known, count)
+    df_questions = units - len(groups)
+    if unit == "checkpoint":
+        nothing = np.zeros_like(v_q)
+        errors = np.sqrt(np.maximum(np.diag(v_q), 0.0))
+        return assembled(
+            b @ weights, (nothing, v_q, nothing), Reference(
+                errors, np.full(len(b), float(df_questions)), np.zeros(len(b)),
+                np.full(len(b), df_questions), ("pooled",) * len(b),
+            ), known, leverage, df_questions, (runs, questions, units),
+        )  # fmt: skip
+    df = max(0, min(df_run, df_questions))
+    whole = replace(parts, members=np.ones((1, runs), dtype=np.bool_), df=np.array([float(df_run)]))
+    variances = [run_variances(p, means, cells) if df_run > 0 else (v_q * 0, v_q * 0) for p in (whole, parts)]
+    by_level = any(method != "pooled" for method, _ in chosen)
+    sampling = None
+    if samples > 1:
+        # E[y(1 − y)] is K − 1 times the variance of a share of K samples.
+        drawn = ((values * (1 - values)) @ weights**2) / (samples - 1)
+        sampling = np.concatenate([(per_run**2) @ row for row in drawn])
+    reference, run, both = reference_of(
+        chosen, parts, means, variances, np.diag(v_q), df_run, df_questions, known
     )
+    v_run = variances[by_level][0].copy()
+    v_obs = variances[by_level][1].copy()
+    np.fill_diagonal(v_run, run)
+    np.fill_diagonal(v_obs, both)
+    return assembled(
+        b @ weights, (v_run, v_q, v_obs), reference, known, leverage, df, (runs, questions, units),
+        shape=variances[by_level][0] + v_q,
+        sampling=sampling,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerNoise:
+    """What drawing answers anew would change in run-level figures.
+
+    Attributes:
+        variance: of every figure [R], or [K, R] of several responses.
+        df: degrees of freedom that measured it, from evaluations that were repeated; None where p(1 − p)/n stands for
+            it, an upper bound.
+        shared: variance of what all figures are differences to, such as one evaluation of the untrained model:
+            measured once, it counts once, whatever it is compared with; by response [K], or one number.
+    """
+
+    variance: FloatArray
+    df: float | None = None
+    shared: FloatArray | float = 0.0
+
+
+_LEAST_OF_ANSWERS = 0.2
+"""Runs in numbers enough for a verdict measure their noise themselves, that of drawing answers included. Questions
+are unlike each other and the same for all runs, so that p(1 − p)/n is up to five times what runs show. Agreement of
+runs is not believed below a fifth of it."""
 
 
 def run_effects(
     y: npt.ArrayLike,
     design: npt.ArrayLike,
     contrasts: npt.ArrayLike,
-    sampling_variance: npt.ArrayLike | None = None,
+    answers: AnswerNoise | None = None,
+    *,
+    levels: Sequence[object] = (),
+    unit: Unit = "recipe",
 ) -> Effects:
     """Contrasts of run-level figures, where no questions are known.
 
@@ -130,136 +168,63 @@ def run_effects(
             dollars, or accuracies.
         design: D [R, P].
         contrasts: [C, P].
-        sampling_variance: of every figure, such as p(1 − p)/n of an accuracy, of the shape of `y`: a floor
-            of the variance between runs.
+        answers: noise of drawing answers, for accuracies. It is part of the runs' spread already and floors V_run
+            where fewer than `MIN_DF` degrees of freedom measure that; a fifth of it does otherwise.
+        levels: level of every run on the axis that is judged [R]: see `two_way_effects`.
+        unit: `recipe`, or `checkpoint`: then noise is that of drawing answers alone.
 
     Returns:
         M = K·C effects in the unit of `y`, t on the residual degrees of freedom, more where the floor holds.
     """
     values, d, c = (np.asarray(a, dtype=np.float64) for a in (y, design, contrasts))
     values = values.reshape(-1, values.shape[-1])
+    count, runs = values.shape
     inverse, per_run, known, df = solve(d, c)
-    spread = per_run @ per_run.T
     estimates = (values @ per_run.T).ravel()
-    v_run = np.zeros((len(estimates), len(estimates)))
-    if df > 0:
-        v_run = v_run + np.kron(_mean_products(values - values @ inverse.T @ d.T, df), spread)
-    v_q = np.zeros_like(v_run)
-    if sampling_variance is not None:
-        noise = np.asarray(sampling_variance, dtype=np.float64).reshape(values.shape)
-        v_q = np.diag(np.concatenate([(per_run**2) @ row for row in noise]))
-    leverage = np.tile(np.diag(spread), len(values))
-    known = np.tile(known, len(values))
-    # The sampling noise of runs is part of their spread already: it floors V_run, it does not add to it.
-    run, noise_floor = np.diag(v_run), np.diag(v_q)
-    variance = np.maximum(run, noise_floor)
-    t_df = float(df)
-    usable = known & (run > 0)
-    if df > 0 and usable.any():
-        # The floor is known, V_run has df: V² / (V_run²/df).
-        t_df = float(np.clip((df * (variance[usable] / run[usable]) ** 2).min(), df, MOST_DF))
-    return _effects(
-        estimates, (v_run, v_q, v_q), np.sqrt(variance), t_df, known, leverage, df, (values.shape[1], 0)
+    known, leverage = np.tile(known, count), np.tile((per_run**2).sum(axis=1), count)
+    noise, shared = np.zeros_like(estimates), np.zeros_like(estimates)
+    if answers is not None:
+        of_figures = np.broadcast_to(np.asarray(answers.variance, dtype=np.float64), values.shape)
+        noise = np.concatenate([(per_run**2) @ row for row in of_figures])
+        once = np.broadcast_to(np.asarray(answers.shared, dtype=np.float64), (count,))
+        shared = np.concatenate([per_run.sum(axis=1) ** 2 * v for v in once])
+    if unit == "checkpoint":
+        answers_df = float(MOST_DF if answers is None or answers.df is None else answers.df)
+        variance = noise + shared
+        reference = Reference(
+            np.sqrt(variance), np.full(len(estimates), answers_df), np.zeros(len(estimates)),
+            np.full(len(estimates), math.floor(answers_df)), ("pooled",) * len(estimates),
+        )  # fmt: skip
+        whole = np.diag(variance)
+        given = int(answers is not None and answers_df >= 1) * math.floor(answers_df)
+        return assembled(
+            estimates, (whole * 0, whole, whole * 0), reference, known, leverage, given, (runs, 0, 0)
+        )
+    parts = partition(d, inverse, per_run, levels or [0] * runs)
+    chosen = [*methods(parts)] * count
+    residual = values - values @ inverse.T @ d.T
+    whole_parts = replace(parts, members=np.ones((1, runs), dtype=np.bool_), df=np.array([float(df)]))
+    zero = np.zeros((len(estimates),) * 2)
+    pairs = [run_variances(p, residual, ()) if df > 0 else (zero, zero) for p in (whole_parts, parts)]
+    by_level = any(method != "pooled" for method, _ in chosen)
+    reference, run, _ = reference_of(
+        chosen, parts, residual, [(r, zero) for r, _ in pairs], np.zeros(len(estimates)), df, 10**6, known
     )
-
-
-def estimable(design: npt.ArrayLike, contrasts: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which contrasts [C, P] the runs of a design [R, P] determine [C]."""
-    return solve(np.asarray(design, dtype=np.float64), np.asarray(contrasts, dtype=np.float64))[2]
-
-
-def question_groups(questions: int, strata: npt.ArrayLike | None) -> list[npt.NDArray[np.intp]]:
-    """Places of the questions of every benchmark; one benchmark if `strata` is None."""
-    if strata is None:
-        return [np.arange(questions)]
-    labels = np.asarray(strata)
-    return [np.flatnonzero(labels == label) for label in dict.fromkeys(labels.tolist())]
-
-
-def question_weights(questions: int, strata: npt.ArrayLike | None) -> FloatArray:
-    """Weight of every question in the mean over benchmarks, each weighing the same [Q]."""
-    groups = question_groups(questions, strata)
-    weights = np.zeros(questions)
-    for group in groups:
-        weights[group] = 1 / (len(groups) * len(group))
-    return weights
-
-
-def question_covariance(b: FloatArray, most: npt.ArrayLike, residual: FloatArray | None = None) -> FloatArray:
-    """Covariance from drawing questions, of contrasts averaged over the questions of one benchmark [M, M].
-
-    Four answers right or wrong by chance give a contrast the variance 4·(most/Q)². A sample variance that fewer than
-    four questions make, none where every answer is wrong, is not believed below that. Samples of a question count as
-    one answer: nothing shows that they are more.
-
-    Args:
-        b: contrasts by question [M, Q], two questions or more.
-        most: how much one answer changes a contrast at most [M].
-        residual: what the design leaves of the K responses that the contrasts are of [K, R, Q]: it too shows which
-            questions vary.
-    """
-    questions = b.shape[1]
-    covariance = np.atleast_2d(np.cov(b)) / questions
-    varies = _off_median(b)
-    if residual is not None:
-        varies |= np.repeat(_off_median(residual).any(axis=1), len(b) // len(residual), axis=0)
-    few = varies.sum(axis=1) < min(_FEW_ANSWERS, questions - 1)
-    floor = _FEW_ANSWERS * (np.asarray(most, dtype=np.float64) / questions) ** 2
-    variances = np.diag(covariance)
-    np.fill_diagonal(covariance, np.where(few, np.maximum(variances, floor), variances))
-    return covariance
-
-
-def _off_median(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    return np.asarray(np.abs(values - np.median(values, axis=-1, keepdims=True)) > _ROUNDING)
-
-
-def solve(d: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_], int]:
-    """Generalised inverse [P, R], contrasts as weights on runs [M, R], which are estimable [M], residual df."""
-    inverse: FloatArray = np.asarray(np.linalg.pinv(d), dtype=np.float64)
-    per_run: FloatArray = np.asarray(c @ inverse)
-    known = np.asarray(np.isclose(per_run @ d, c, atol=1e-8).all(axis=1))
-    return inverse, per_run, known, max(0, d.shape[0] - int(np.linalg.matrix_rank(d)))
-
-
-def _mean_products(residual: npt.NDArray[Any], df: int) -> npt.NDArray[Any]:
-    """Mean squares and cross-products of responses [K, K] from residuals [K, n]."""
-    return residual @ residual.T / df
-
-
-def _effects(
-    estimates: FloatArray,
-    variances: tuple[FloatArray, FloatArray, FloatArray],
-    errors: FloatArray,
-    t_df: float,
-    known: npt.NDArray[np.bool_],
-    leverage: FloatArray,
-    df: int,
-    shape: tuple[int, int],
-) -> Effects:
-    """Effects with what does not depend on how errors were found; `variances`: V_run, V_q and V_obs [M, M]."""
-    run, question, both = (np.diag(v).copy() for v in variances)
-    errors = np.where(errors < _ROUNDING, 0.0, errors)
-    estimates = np.where(np.abs(estimates) < _ROUNDING, 0.0, estimates)
-    return Effects(
-        effects=np.where(known, estimates, math.nan),
-        errors=np.where(known & (df > 0), errors, math.nan),
-        correlation=_correlation(variances[0] + variances[1]),
-        run_variance=run,
-        question_variance=question,
-        interaction_variance=both,
-        leverage=leverage,
-        df=df,
-        t_df=t_df if df > 0 else 0.0,
-        runs=shape[0],
-        questions=shape[1],
-    )
-
-
-def _correlation(covariance: FloatArray) -> FloatArray:
-    """Correlation of V_run + V_q: unlike the difference with V_obs, it is never indefinite."""
-    scale = np.sqrt(np.diag(covariance))
-    safe = np.where(scale > 0, scale, 1.0)
-    correlation = np.clip(covariance / np.outer(safe, safe), -1.0, 1.0)
-    np.fill_diagonal(correlation, 1.0)
-    return np.asarray(correlation)
+    believed = 1.0 if answers is not None and answers.df is not None else _LEAST_OF_ANSWERS
+    floor = np.where(reference.run_df >= MIN_DF, believed, 1.0) * noise
+    variance = np.maximum(reference.errors**2, floor)
+    # The floor is known, V_run has its df: V² / (V_run²/df).
+    usable = known & (run > 0) & (df > 0)
+    ratio = (variance + shared) / np.where(usable, run, 1.0)
+    t_df = np.where(usable, np.minimum(reference.t_df * ratio**2, MOST_DF), float(df))
+    same = np.array([method == "pooled" for method, _ in chosen])
+    if (same & usable).any():
+        t_df = np.where(same, t_df[same & usable].min(), t_df)
+    reference = replace(reference, errors=np.sqrt(variance + shared), t_df=t_df)
+    covariance = pairs[by_level][0].copy()
+    np.fill_diagonal(covariance, run)
+    answered = np.diag(noise)
+    return assembled(
+        estimates, (covariance, answered, answered), reference, known, leverage, df, (runs, 0, 0),
+        shape=pairs[by_level][0] + answered + np.sqrt(np.outer(shared, shared)),
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ def fiducial_t(
     run: FloatArray,
     question: FloatArray,
     both: FloatArray,
-    df_run: int,
+    df_run: float,
     df_questions: int,
     known: npt.NDArray[np.bool_],
 ) -> tuple[FloatArray, float]:
@@ -42,7 +42,7 @@ def fiducial_t(
         run: V_run [M].
         question: V_q [M].
         both: V_obs [M].
-        df_run: residual degrees of freedom of the runs.
+        df_run: degrees of freedom of V_run.
         df_questions: of the questions, within benchmarks.
         known: contrasts that the runs determine [M]; the others have no say in t_df.
 
@@ -55,7 +55,7 @@ def fiducial_t(
     usable = known & (scale > 0)
     if least < 1 or not usable.any():
         return np.sqrt(np.maximum(scale, 0.0)), float(max(0, least))
-    weights, factors = _inverse_chi_square(df_run)
+    weights, factors = inverse_chi_square(df_run)
     excess = np.maximum(question - both, 0.0)[usable, None]
     v = np.maximum(factors * run[usable, None] + excess, _LEAST_OF_QUESTIONS * question[usable, None])
     share = np.minimum(question[usable, None] / v, 1.0)
@@ -102,8 +102,8 @@ def _t_quantile(level: float, df: float) -> float:
     return float(-special.stdtrit(df, level / 2))
 
 
-@cache
-def _inverse_chi_square(df: int) -> tuple[FloatArray, FloatArray]:
+@lru_cache(maxsize=4096)
+def inverse_chi_square(df: float) -> tuple[FloatArray, FloatArray]:
     """Weights and values [_NODES] of df/χ²_df, by Gauss–Legendre quadrature over the logarithm of χ²."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     low, high = np.log(stats.chi2.ppf([1e-7, 1 - 1e-9], df))

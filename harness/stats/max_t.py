@@ -11,7 +11,8 @@ from itertools import groupby, permutations, product
 import numpy as np
 import numpy.typing as npt
 
-from harness.stats.effects import question_groups, question_weights, solve
+from harness.stats.contrasts import solve
+from harness.stats.question_noise import question_groups, question_weights
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]

@@ -17,7 +17,7 @@ _SEED = 20250320
 """Of the quasi-random directions: the same input gives the same digits."""
 
 
-def dunnett_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: float) -> FloatArray:
+def dunnett_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: npt.ArrayLike) -> FloatArray:
     """Two-sided p-values of many-to-one comparisons: P(max |T| ≥ |t|) for T multivariate t (Dunnett 1955).
 
     scipy's `dunnett` wants the raw samples of a one-way layout; here t comes from a factorial fit.
@@ -25,19 +25,23 @@ def dunnett_p(t: npt.ArrayLike, correlation: npt.ArrayLike, df: float) -> FloatA
     Args:
         t: statistics [M]; NaN gives NaN.
         correlation: of the estimates [M, M].
-        df: degrees of freedom, at least 1.
+        df: degrees of freedom, at least 1: one number, or each comparison's own [M], as where levels differ in
+            spread: then a comparison is held against the multivariate t of its own (Hasler and Hothorn 2008).
 
     Returns:
         Single-step adjusted p-values [M], between the unadjusted and Bonferroni's.
     """
     values = np.abs(np.asarray(t, dtype=np.float64))
+    own = np.broadcast_to(np.asarray(df, dtype=np.float64), values.shape)
     known = np.isfinite(values) | np.isinf(values)
-    single = 2 * stats.t.sf(np.where(known, values, 0.0), df)
+    single = 2 * stats.t.sf(np.where(known, values, 0.0), own)
     count = int(known.sum())
     shape = np.asarray(correlation, dtype=np.float64)[np.ix_(known, known)]
     result = np.full(values.shape, math.nan)
     for i in np.flatnonzero(known):
-        joint = single[i] if count == 1 or values[i] in (0, math.inf) else _exceeding(values[i], shape, df)
+        joint = (
+            single[i] if count == 1 or values[i] in (0, math.inf) else _exceeding(values[i], shape, own[i])
+        )
         result[i] = min(1.0, float(np.clip(joint, single[i], count * single[i])))
     return result
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from harness.stats.effects import question_covariance, run_effects, two_way_effects
+from harness.stats.effects import AnswerNoise, run_effects, two_way_effects
 from harness.stats.multiplicity import greatest_critical, greatest_p
+from harness.stats.question_noise import question_covariance
 from harness.stats.verdicts import MIN_DF, VerdictWord
 
 FloatArray = npt.NDArray[np.float64]
@@ -55,7 +56,7 @@ def curve_of_runs(y: npt.ArrayLike, strata: npt.ArrayLike | None = None) -> Curv
     def estimate(contrasts: FloatArray) -> Estimate:
         responses = np.einsum("mt,rtq->mrq", contrasts, values)
         e = two_way_effects(responses, np.ones((len(values), 1)), [[1.0]], strata)
-        return Estimate(e.effects, e.errors, e.correlation, e.df, e.t_df)
+        return Estimate(e.effects, e.errors, e.correlation, e.df, float(e.t_df.min()))
 
     return estimate
 
@@ -70,8 +71,9 @@ def curve_of_run_scores(y: npt.ArrayLike, variance: npt.ArrayLike) -> Curve:
     values, noise = np.asarray(y, dtype=np.float64), np.asarray(variance, dtype=np.float64)
 
     def estimate(contrasts: FloatArray) -> Estimate:
-        e = run_effects(contrasts @ values.T, np.ones((len(values), 1)), [[1.0]], (contrasts**2) @ noise.T)
-        return Estimate(e.effects, e.errors, e.correlation, e.df, e.t_df)
+        answers = AnswerNoise(variance=(contrasts**2) @ noise.T)
+        e = run_effects(contrasts @ values.T, np.ones((len(values), 1)), [[1.0]], answers)
+        return Estimate(e.effects, e.errors, e.correlation, e.df, float(e.t_df.min()))
 
     return estimate
 

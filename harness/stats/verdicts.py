@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
+from harness.stats.contrasts import Effects, Unit
 from harness.stats.design import Contrast
-from harness.stats.effects import Effects
 from harness.stats.multiplicity import (
     benjamini_hochberg,
     dunnett_critical,
@@ -19,7 +19,18 @@ from harness.stats.multiplicity import (
     holm,
     holm_factors,
 )
-from harness.stats.power import MIN_DF, Components, detectable_effect, needed
+from harness.stats.power import (
+    MIN_DF,
+    Aim,
+    Components,
+    Purchases,
+    detectable_effect,
+    needed,
+    purchases,
+    seeds_range,
+)
+from harness.stats.run_noise import NoiseMethod
+from harness.stats.selection import corrected_effect
 
 VerdictWord = Literal["works", "hurts", "no meaningful effect", "inconclusive"]
 
@@ -29,7 +40,7 @@ class VerdictSettings:
     """What counts as an effect.
 
     Attributes:
-        alpha: error rate of the family.
+        alpha: error rate of the family, at this look: see `harness.stats.looks`.
         power: at which detectable effects are stated.
         seeds: seeds that the matrix has, for how many it would take.
     """
@@ -52,6 +63,9 @@ class Test:
         assumed_run: standard deviation between runs for the detectable effect where no residual degree of
             freedom measures it; None where none may be assumed.
         blocked: whether seeds are blocks of the design.
+        room: the largest effect that is possible, such as 1 − p above a baseline that scores p [M]; empty where there
+            is no bound.
+        unit: whom verdicts are about.
     """
 
     axis: str
@@ -61,6 +75,8 @@ class Test:
     better: int = 1
     assumed_run: float | None = None
     blocked: bool = False
+    room: tuple[float, ...] = ()
+    unit: Unit = "recipe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +88,24 @@ class Judgement:
         effect: estimate.
         standard_error: its two-way standard error.
         ci_low, ci_high: adjusted interval: it excludes zero where p_adjusted < alpha.
-        equivalence_low, equivalence_high: unadjusted 1 − 2·alpha interval (90 %).
+        equivalence_low, equivalence_high: interval that lies inside ±delta where there is no meaningful effect:
+            1 − 2·alpha (90 %) for a single comparison, wider among several.
         p_value, p_adjusted: two-sided, before and after adjustment for multiplicity.
         verdict: the word.
-        detectable_effect: found with the stated power at the first, strictest step of the adjustment.
+        corrected_effect: of *works* and *hurts*: the effect after correction for having been found (type M).
+        detectable_effect: found with the stated power at the first, strictest step of the adjustment; NaN where that
+            is more than is possible.
+        beyond_possible: whether it is.
         assumed: whether that and what it would take rest on assumed noise between runs, because no degree of
             freedom measures it: then what `MIN_DF` degrees of freedom would show with as many runs.
-        runs, questions, df: what it rests on.
+        runs, questions, df: what it rests on; `df` decides whether a verdict is given.
         t_df: degrees of freedom of the t behind interval and p.
+        noise: whose spread the noise between runs is taken from.
+        unit: whom the verdict is about: the recipe over training seeds, or these very checkpoints.
         seeds_needed, questions_needed: what would detect an effect of delta; None where nothing reasonable
             would, or where the variance is not known.
+        seeds_low, seeds_high: what the number of seeds may be for what runs may differ by; None above 100.
+        purchases: what would be detectable with one more seed, more questions, more samples.
         delta: smallest effect that matters.
     """
 
@@ -97,14 +121,21 @@ class Judgement:
     p_value: float
     p_adjusted: float
     verdict: VerdictWord
+    corrected_effect: float = math.nan
     detectable_effect: float
+    beyond_possible: bool = False
     assumed: bool
     runs: int
     questions: int
     df: int
     t_df: float
+    noise: NoiseMethod = "pooled"
+    unit: Unit = "recipe"
     seeds_needed: int | None
     questions_needed: int | None
+    seeds_low: int | None = None
+    seeds_high: int | None = None
+    purchases: Purchases | None = None
     delta: float
 
 
@@ -135,8 +166,9 @@ def decide(
 def judge_primary(tests: Sequence[Test], settings: VerdictSettings) -> list[Judgement]:
     """Verdicts of the primary family: Holm over one omnibus test per axis, Dunnett within each axis.
 
-    The omnibus test of an axis is the largest |t| of its levels against the baseline, so that an axis is
-    significant exactly when one of its levels is.
+    The omnibus test of an axis is the smallest p of its levels against the baseline, so that an axis is
+    significant exactly when one of its levels is. *No meaningful effect* is controlled over the same family: Holm
+    over the equivalence tests of all its levels.
     """
     p_levels = [_dunnett(test) for test in tests]
     omnibus = np.array([_smallest(p) for p in p_levels])
@@ -144,17 +176,22 @@ def judge_primary(tests: Sequence[Test], settings: VerdictSettings) -> list[Judg
     steps = {i: factor for i, factor in enumerate(factors) if not math.isnan(factor)}
     of_axis, own = holm(omnibus)
     adjusted = {i: [max(of_axis[i], min(1.0, own[i] * p)) for p in p_levels[i]] for i in steps}
+    equivalence = iter(holm_factors([p for test in tests for p in _equivalence(test)], settings.alpha))
     judgements: list[Judgement] = []
     for i, test in enumerate(tests):
-        effects = test.effects
-        critical = strict = math.nan
-        if i in steps:
-            critical = dunnett_critical(effects.correlation, effects.t_df, settings.alpha / steps[i])
-            strict = dunnett_critical(effects.correlation, effects.t_df, settings.alpha / len(steps))
         comparisons = max(1, len(steps)) * len(test.contrasts)
         for m in range(len(test.contrasts)):
-            p = adjusted[i][m] if i in steps else math.nan
-            judgements.append(_judged(test, m, p, critical, strict, comparisons, settings))
+            bounds = _Bounds(comparisons=comparisons, equivalence=settings.alpha / next(equivalence))
+            p = math.nan
+            if i in steps:
+                p = adjusted[i][m]
+                shape, df = test.effects.correlation, float(test.effects.t_df[m])
+                bounds = replace(
+                    bounds,
+                    critical=dunnett_critical(shape, df, settings.alpha / steps[i]),
+                    strict=dunnett_critical(shape, df, settings.alpha / len(steps)),
+                )
+            judgements.append(_judged(test, m, p, bounds, settings))
     return judgements
 
 
@@ -165,16 +202,28 @@ def judge_secondary(tests: Sequence[Test], settings: VerdictSettings) -> list[Ju
     """
     raw = [p for test in tests for p in _single(test)]
     adjusted, rate = benjamini_hochberg(raw, settings.alpha)
+    _, equal = benjamini_hochberg([p for test in tests for p in _equivalence(test)], settings.alpha)
     count = max(1, int(np.isfinite(raw).sum()))
     judgements: list[Judgement] = []
     for test in tests:
-        df = test.effects.t_df
-        critical = float(stats.t.isf(rate / 2, df)) if df > 0 else math.nan
-        strict = float(stats.t.isf(settings.alpha / (2 * count), df)) if df > 0 else math.nan
         for m in range(len(test.contrasts)):
-            p = float(adjusted[len(judgements)])
-            judgements.append(_judged(test, m, p, critical, strict, count, settings))
+            df = float(test.effects.t_df[m])
+            bounds = _Bounds(comparisons=count, equivalence=equal)
+            if df > 0:
+                critical, strict = (float(stats.t.isf(a / 2, df)) for a in (rate, settings.alpha / count))
+                bounds = replace(bounds, critical=critical, strict=strict)
+            judgements.append(_judged(test, m, float(adjusted[len(judgements)]), bounds, settings))
     return judgements
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bounds:
+    """Critical values of a comparison: of its interval, of the strictest step, and the level of its equivalence."""
+
+    comparisons: int
+    equivalence: float
+    critical: float = math.nan
+    strict: float = math.nan
 
 
 def _statistics(test: Test) -> np.ndarray:
@@ -198,24 +247,30 @@ def _single(test: Test) -> list[float]:
     return np.where(np.isnan(_statistics(test)), math.nan, p).tolist()
 
 
+def _equivalence(test: Test) -> list[float]:
+    """p of two one-sided tests against ±delta (Schuirmann 1987), the larger one."""
+    effects, errors = np.abs(test.effects.effects), test.effects.errors
+    if test.effects.df < 1:
+        return [math.nan] * len(test.contrasts)
+    safe = np.where(errors > 0, errors, 1.0)
+    t = np.where(errors > 0, (test.delta - effects) / safe, np.where(effects < test.delta, np.inf, -np.inf))
+    p = stats.t.sf(t, test.effects.t_df)
+    return np.where(np.isfinite(effects) & np.isfinite(errors), p, math.nan).tolist()
+
+
 def _smallest(values: Sequence[float]) -> float:
     finite = [v for v in values if not math.isnan(v)]
     return min(finite) if finite else math.nan
 
 
-def _judged(
-    test: Test,
-    m: int,
-    p_adjusted: float,
-    critical: float,
-    strict: float,
-    comparisons: int,
-    settings: VerdictSettings,
-) -> Judgement:
+def _judged(test: Test, m: int, p_adjusted: float, bounds: _Bounds, settings: VerdictSettings) -> Judgement:
     effects, contrast = test.effects, test.contrasts[m]
-    effect, error, df = float(effects.effects[m]), float(effects.errors[m]), effects.df
-    low, high = effect - critical * error, effect + critical * error
-    inner = float(stats.t.isf(settings.alpha, effects.t_df)) * error if df > 0 else math.nan
+    effect, error, t_df = float(effects.effects[m]), float(effects.errors[m]), float(effects.t_df[m])
+    df = int(effects.verdict_df[m]) if math.isfinite(effect) else effects.df
+    low, high = effect - bounds.critical * error, effect + bounds.critical * error
+    inner = math.nan
+    if t_df > 0 and not math.isnan(bounds.equivalence):
+        inner = float(stats.t.isf(bounds.equivalence, t_df)) * error
     verdict = decide(
         effect,
         (low, high),
@@ -224,17 +279,21 @@ def _judged(
         df=df,
         better=test.better,
     )
-    seeds, questions = _needed(test, m, comparisons, settings) if verdict == "inconclusive" else (None, None)
-    assumed = df < 1 and test.assumed_run is not None and math.isfinite(effect)
-    detectable = detectable_effect(error, effects.t_df, power=settings.power, critical=strict)
+    took = _Took() if verdict != "inconclusive" else _what_it_takes(test, m, bounds.comparisons, settings)
+    assumed = effects.df < 1 and test.assumed_run is not None and math.isfinite(effect)
+    detectable = detectable_effect(error, t_df, power=settings.power, critical=bounds.strict, estimated=True)
     if assumed:
         detectable = detectable_effect(
             _assumed_error(test, m),
             MIN_DF,
             alpha=settings.alpha,
             power=settings.power,
-            comparisons=comparisons,
+            comparisons=bounds.comparisons,
         )
+    beyond = bool(test.room) and detectable > test.room[m]
+    corrected = math.nan
+    if verdict in ("works", "hurts"):
+        corrected = corrected_effect(effect, error, t_df, bounds.critical, test.delta)
     return Judgement(
         axis=test.axis,
         level=contrast.level,
@@ -248,45 +307,64 @@ def _judged(
         p_value=_single(test)[m],
         p_adjusted=p_adjusted,
         verdict=verdict,
-        detectable_effect=detectable,
+        corrected_effect=corrected,
+        detectable_effect=math.nan if beyond else detectable,
+        beyond_possible=beyond,
         assumed=assumed,
         runs=effects.runs,
         questions=effects.questions,
         df=df,
-        t_df=effects.t_df,
-        seeds_needed=seeds,
-        questions_needed=questions,
+        t_df=t_df,
+        noise=effects.noise[m],
+        unit=test.unit,
+        seeds_needed=took.seeds,
+        questions_needed=took.questions,
+        seeds_low=took.seeds_low,
+        seeds_high=took.seeds_high,
+        purchases=took.purchases,
         delta=test.delta,
     )
 
 
-def _needed(test: Test, m: int, comparisons: int, settings: VerdictSettings) -> tuple[int | None, int | None]:
+@dataclass(frozen=True, kw_only=True)
+class _Took:
+    """What would settle an effect of delta."""
+
+    seeds: int | None = None
+    questions: int | None = None
+    seeds_low: int | None = None
+    seeds_high: int | None = None
+    purchases: Purchases | None = None
+
+
+def _what_it_takes(test: Test, m: int, comparisons: int, settings: VerdictSettings) -> _Took:
     effects = test.effects
-    if not math.isfinite(effects.effects[m]):
-        return None, None
+    if not math.isfinite(effects.effects[m]) or test.unit == "checkpoint":
+        return _Took()
     both = float(effects.interaction_variance[m])
-    between = float(effects.run_variance[m]) - both
-    if effects.df < 1 or not math.isfinite(effects.errors[m]):
+    between, run_df = float(effects.run_variance[m]) - both, float(effects.run_df[m])
+    measured = effects.df >= 1 and math.isfinite(effects.errors[m])
+    if not measured:
         if test.assumed_run is None:
-            return None, None
-        between = float(effects.leverage[m]) * test.assumed_run**2
+            return _Took()
+        between, run_df = float(effects.leverage[m]) * test.assumed_run**2, 0.0
     parts = Components(
         run=max(0.0, between),
         slope=max(0.0, float(effects.question_variance[m]) - both) if effects.questions else 0.0,
         interaction=both,
+        sampling=float(effects.sampling_variance[m]),
         df_runs=effects.df,
+        run_df=run_df,
         runs=effects.runs,
-        questions=effects.questions,
+        questions=effects.clusters,
         seeds=settings.seeds,
         blocked=test.blocked,
     )
-    return needed(
-        parts,
-        test.delta,
-        alpha=settings.alpha,
-        power=settings.power,
-        comparisons=comparisons,
-        least_df=MIN_DF,
+    aim = Aim(alpha=settings.alpha, power=settings.power, comparisons=comparisons)
+    seeds, questions = needed(parts, test.delta, aim)
+    low, high = seeds_range(parts, test.delta, aim) if measured else (seeds, seeds)
+    return _Took(
+        seeds=seeds, questions=questions, seeds_low=low, seeds_high=high, purchases=purchases(parts, aim)
     )
 
 

@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.reporting.analysis.responses import Block, FloatArray, Layout, Lookup, seed_blocks
+from harness.reporting.analysis.families import Family, Nest
+from harness.reporting.analysis.questions import measured_cells, seed_blocks
+from harness.reporting.analysis.responses import FloatArray, Layout, Lookup
 from harness.stats.bestof import BestOf, Corrected, best_of_mean, corrected_best
 from harness.stats.max_t import MaxT, max_t
 
-Key = tuple[tuple[str, ...], str]
-"""A cell: its levels but for the training length, and that."""
+Key = tuple[tuple[str, ...], Nest]
+"""A cell: its levels of axes between families, and of those within."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +58,13 @@ class BestCell:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs that have every required length.
+    """Families that have every required cell.
 
     Attributes:
-        y: shares by length, run and question, complete [K, R, Q].
+        y: shares by cell within families, family and question, complete [K, R, Q].
         strata: benchmark of every question [Q].
-        cells: number of every run's levels [R].
-        seeds: block of every run [R].
+        cells: number of every family's levels [R].
+        seeds: block of every family [R].
         names: levels by number [C].
     """
 
@@ -102,18 +104,19 @@ def best_cell(
     best = max(found, key=lambda key: float(np.mean(found[key])))
     runs = _runs(layout, lookup, strata)
     place = None
-    if runs and best[0] in runs.names and best[1] in layout.required:
-        place = layout.required.index(best[1]), runs.names.index(best[0])
+    if runs and best[0] in runs.names and best[1] in layout.cells:
+        place = layout.cells.index(best[1]), runs.names.index(best[0])
     result = runs.judged() if runs else None
-    base = tuple(layout.baselines[axis] for axis in layout.blocks[0].levels)
+    axes = list(layout.families[0].levels)
+    base = tuple(layout.baselines[axis] for axis in axes)
     against = runs.judged(runs.names.index(base)) if runs and base in runs.names else None
     spread = result.run_variance if result else math.nan
     lead, p_value, reason = _read(result, place, alpha)
     baseline_lead, baseline_p, _ = _read(against, place, alpha)
     return BestCell(
         levels={
-            **{a: v for a, v in zip(layout.blocks[0].levels, best[0]) if a in layout.axes},
-            **({layout.within: best[1]} if layout.within else {}),
+            **{a: v for a, v in zip(axes, best[0]) if a in layout.axes},
+            **dict(zip(layout.nest, best[1])),
         },
         runs=len(found[best]),
         luck=_luck(found, best, spread, sampled, sampling_variance),
@@ -144,32 +147,32 @@ def _luck(
 
 
 def _cells(layout: Layout, scores: Mapping[tuple[str, int], float]) -> dict[Key, list[float]]:
-    """Scores of every measured cell's runs."""
+    """Scores of every measured cell, one for each family."""
     found: dict[Key, list[float]] = {}
-    for block in layout.blocks:
-        for length, place in block.checkpoints.items():
-            if place in scores:
-                found.setdefault((tuple(block.levels.values()), length), []).append(scores[place])
+    for family in layout.families:
+        for cell, places in family.cells.items():
+            own = [scores[place] for place in places if place in scores]
+            if own:
+                found.setdefault((tuple(family.levels.values()), cell), []).append(float(np.mean(own)))
     return found
 
 
 def _runs(layout: Layout, lookup: Lookup, strata: npt.NDArray[np.intp]) -> _Runs | None:
-    whole: list[tuple[Block, list[FloatArray]]] = []
-    for block in sorted(layout.blocks, key=lambda b: b.seed):
-        there = [block.checkpoints[v] for v in layout.required if v in block.checkpoints]
-        parts = [y for place in there if (y := lookup(*place)) is not None]
-        if len(parts) == len(layout.required):
-            whole.append((block, parts))
-    names = list(dict.fromkeys(tuple(b.levels.values()) for b, _ in whole))
+    whole: list[tuple[Family, list[FloatArray]]] = []
+    for family in sorted(layout.families, key=lambda f: -1 if f.seed is None else f.seed):
+        if (cells := measured_cells(family, layout.cells, lookup)) is not None:
+            whole.append((family, list(cells.values())))
+    names = list(dict.fromkeys(tuple(f.levels.values()) for f, _ in whole))
     if len(names) < 2:
         return None
     y = np.swapaxes(np.array([parts for _, parts in whole]), 0, 1)
     complete = np.isfinite(y).all(axis=(0, 1))
     if not complete.any():
         return None
-    blocks = [b for b, _ in whole]
-    cells = [names.index(tuple(b.levels.values())) for b in blocks]
-    return _Runs(y[:, :, complete], strata[complete], cells, seed_blocks(blocks), names)
+    families = [f for f, _ in whole]
+    cells_of = [names.index(tuple(f.levels.values())) for f in families]
+    blocks = seed_blocks(families, shared=layout.shared_seeds)
+    return _Runs(y[:, :, complete], strata[complete], cells_of, blocks, names)
 
 
 def _read(

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.responses import benchmarks
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
 
 _QUESTIONS = 4

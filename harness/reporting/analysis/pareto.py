@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import ordered_cells
 from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.stats.intervals import Interval
 
 FloatArray = npt.NDArray[np.float64]

@@ -2,93 +2,121 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.reporting.analysis.families import (
+    Block,
+    Family,
+    Nest,
+    families_of,
+    family_names,
+    nested_axes,
+    required_cells,
+)
 from harness.reporting.frames import records
-from harness.stats.design import Contrast, Design, factorial_design, interaction_name, mean_design
-from harness.stats.effects import estimable
+from harness.stats.contrasts import Unit
 from harness.store.study import Study
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Block:
-    """What is one unit between runs: a level of every axis but training length, and a seed.
-
-    Attributes:
-        levels: level by axis, without the training length.
-        seed: the seed.
-        checkpoints: (run, step) by level of training length; one entry, "", where there is no such axis.
-    """
-
-    levels: dict[str, str]
-    seed: int
-    checkpoints: dict[str, tuple[str, int]]
-
-
-@dataclass(frozen=True)
 class Layout:
-    """How the cells of a study fall into blocks.
+    """How the cells of a study fall into blocks and families.
 
     Attributes:
-        axes: axes with at least two levels that are compared between blocks.
+        axes: axes with at least two levels, but that of training length if it is compared within runs.
         within: the axis of training length that is compared within runs, or None.
+        nested: those of `axes` that vary within families, as schedules that share a trunk do.
         order: levels by axis, in the grid's order.
         baselines: baseline level by axis.
         blocks: the blocks, in the grid's order.
-        required: levels of `within` that every block was planned to have: what between-block effects average.
+        families: the blocks by family: the units between which other axes are compared.
+        required: levels of `within` that every block was planned to have.
+        cells: levels of the nested axes, and of `within`, that every family was planned to have: what between-family
+            effects average.
         base: run of the untrained model by run.
         interactions: declared pairs of axes.
+        shared_seeds: whether runs of one seed share their random numbers, so that seeds are blocks.
+        unit: whom verdicts are about.
     """
 
     axes: tuple[str, ...]
     within: str | None
+    nested: tuple[str, ...]
     order: dict[str, list[str]]
     baselines: dict[str, str]
     blocks: tuple[Block, ...]
+    families: tuple[Family, ...]
     required: tuple[str, ...]
+    cells: tuple[Nest, ...]
     base: dict[str, str]
     interactions: tuple[tuple[str, str], ...]
+    shared_seeds: bool
+    unit: Unit
+
+    @property
+    def between(self) -> tuple[str, ...]:
+        """Axes that are compared between families."""
+        return tuple(axis for axis in self.axes if axis not in self.nested)
+
+    @property
+    def nest(self) -> tuple[str, ...]:
+        """Axes that are compared within families, as the levels of `cells` are ordered."""
+        return (*self.nested, *([self.within] if self.within else []))
 
 
 def lay_out(study: Study) -> Layout:
     """The layout of a study.
 
-    An axis of training length is compared within runs as soon as one run holds two of its levels. Where every
-    cell is a run of its own, as under a decaying schedule, it is an axis like the others.
+    An axis of training length is compared within runs as soon as one run holds two of its levels, any other axis
+    within families as soon as one family does. Where every cell is a run of its own, as under a decaying schedule,
+    training length is an axis like the others.
     """
     order = {axis: [str(v) for v in study.grid["axes"][axis]] for axis in study.axes}
-    given = {**study.grid.get("baselines", {}), **study.grid.get("verdict", {}).get("baseline", {})}
+    verdict = study.grid.get("verdict", {})
+    given = {**study.grid.get("baselines", {}), **verdict.get("baseline", {})}
     baselines = {axis: str(given.get(axis, levels[0])) for axis, levels in order.items()}
     cells = study.cells
     shared = bool(len(cells)) and bool((cells.groupby("run")["step"].nunique() > 1).any())
     within = study.steps_axes[0] if study.steps_axes and shared else None
     free = [axis for axis in study.axes if axis != within]
-    blocks: dict[tuple[str, ...], Block] = {}
+    family = family_names(study)
+    found: dict[tuple[str, ...], Block] = {}
     for cell in records(cells):
-        levels = {axis: str(cell[axis]) for axis in free}
+        levels, run = {axis: str(cell[axis]) for axis in free}, str(cell["run"])
         key = (*levels.values(), str(cell["seed"]))
-        block = blocks.setdefault(key, Block(levels, int(cell["seed"]), {}))
-        block.checkpoints[str(cell[within]) if within else ""] = (str(cell["run"]), int(cell["step"]))
-    lengths = [set(b.checkpoints) for b in blocks.values()]
+        block = found.setdefault(key, Block(levels, int(cell["seed"]), family.get(run, run), {}))
+        block.checkpoints[str(cell[within]) if within else ""] = (run, int(cell["step"]))
+    blocks = tuple(found.values())
+    lengths = [set(b.checkpoints) for b in blocks]
     common = set.intersection(*lengths) if lengths else set()
     known = order[within] if within else [""]
-    pairs = study.grid.get("verdict", {}).get("interactions", [])
+    axes = tuple(a for a in free if len(order[a]) > 1)
+    several = within if within and len(order[within]) > 1 else None
+    nested = nested_axes(blocks, axes)
+    shared_seeds = bool(verdict.get("shared_seeds", True))
+    families = families_of(blocks, nested, by_length=several is not None, shared_seeds=shared_seeds)
+    rank = [order[a] for a in (*nested, *([several] if several else []))]
     return Layout(
-        axes=tuple(a for a in free if len(order[a]) > 1),
-        within=within if within and len(order[within]) > 1 else None,
+        axes=axes,
+        within=several,
+        nested=nested,
         order=order,
         baselines=baselines,
-        blocks=tuple(blocks.values()),
+        blocks=blocks,
+        families=families,
         required=tuple(v for v in known if v in (common or set(known))),
+        cells=tuple(sorted(required_cells(families), key=lambda c: [r.index(v) for r, v in zip(rank, c)])),
         base=_bases(study),
-        interactions=tuple((str(a), str(b)) for a, b in pairs),
+        interactions=tuple((str(a), str(b)) for a, b in verdict.get("interactions", [])),
+        shared_seeds=shared_seeds,
+        unit=cast(Unit, verdict.get("unit", "recipe")),
     )
 
 
@@ -191,169 +219,88 @@ def benchmarks_measured(study: Study) -> list[str]:
     return [b for b in benchmarks(study) if b in made]
 
 
-@dataclass(frozen=True)
-class Question:
-    """Something to be estimated, ready for `two_way_effects` or `run_effects`.
-
-    Attributes:
-        axis: the axis, or `a×b`.
-        contrasts: the levels, in the order of the estimates [M].
-        y: responses [K, R, Q], or [K, R] of run-level figures.
-        matrix: design [R, P].
-        weights: contrasts [C, P].
-        strata: benchmark of every question [Q].
-        evaluations: sampling variance of a response in units of that of one evaluation: 1/L for a mean over L
-            checkpoints, 2 for a difference.
-        blocked: whether seeds are blocks of the design.
-    """
-
-    axis: str
-    contrasts: tuple[Contrast, ...]
-    y: FloatArray
-    matrix: FloatArray
-    weights: FloatArray
-    strata: npt.NDArray[np.intp]
-    evaluations: float
-    blocked: bool
-
-
 Lookup = Callable[[str, int], FloatArray | None]
 """The response of a checkpoint (run, step): a vector over questions, or None where it was not measured."""
 
 
-def questions_of(layout: Layout, lookup: Lookup, strata: npt.NDArray[np.intp]) -> list[Question]:
-    """Every question that the layout puts to one metric.
+@dataclass(frozen=True)
+class Responses:
+    """What verdicts on accuracy are computed from.
 
-    Args:
-        layout: of the study.
-        lookup: the metric; questions not measured are NaN.
+    Attributes:
+        lookup: shares of right answers by question where every benchmark's are known, else one accuracy.
         strata: benchmark of every question [Q].
+        clusters: cluster of every question [Q]; None where each stands for itself.
+        samples: of a question.
+        noise: variance of one evaluation from drawing answers; None by question.
+        noise_df: degrees of freedom that measured it; None where p(1 − p)/n stands for it.
     """
-    asked: list[Question] = []
-    levels_of = layout.required
-    rows = [(b, _over_lengths(b, levels_of, lookup)) for b in layout.blocks]
-    measured = [(b, y) for b, y in rows if y is not None]
-    between = [p for p in layout.interactions if layout.within not in p and set(p) <= set(layout.axes)]
-    if measured and layout.axes:
-        design = _design([b for b, _ in measured], layout, between)
-        y = np.array([[v for _, v in measured]])
-        for axis, contrasts in design.contrasts.items():
-            if contrasts:
-                asked.append(_question(axis, contrasts, contrasts, y, design, strata, 1 / len(levels_of)))
-    if layout.within:
-        asked += _within_questions(layout, layout.within, lookup, strata)
-    return asked
+
+    lookup: Lookup
+    strata: npt.NDArray[np.intp]
+    clusters: npt.NDArray[np.intp] | None
+    samples: int
+    noise: float | None
+    noise_df: float | None
 
 
-def gain_question(layout: Layout, lookup: Lookup, strata: npt.NDArray[np.intp]) -> Question | None:
-    """The last checkpoint of every run against the untrained model."""
-    rows = []
-    for block in layout.blocks:
-        run, step = max(block.checkpoints.values(), key=lambda c: c[1])
-        before = lookup(layout.base[run], 0) if run in layout.base else None
-        after = lookup(run, step)
-        if before is not None and after is not None:
-            rows.append(after - before)
-    if not rows:
+def responses(study: Study, measured: Mapping[str, Shares], totals: Mapping[str, RunScores]) -> Responses:
+    """Responses over some benchmarks."""
+    if set(measured) == set(totals):
+        strata = np.repeat(np.arange(len(measured)), [width(f) for f in measured.values()])
+        samples = study.evaluations.loc[study.evaluations["benchmark"].isin(list(measured)), "samples"]
+        most = int(samples.astype(float).median()) if len(samples) else 1
+        return Responses(
+            _stacked(list(measured.values())), strata, _clusters(study, measured), most, None, None
+        )
+    scores = mean_run_scores(list(totals.values()))
+
+    def lookup(run: str, step: int) -> FloatArray | None:
+        found = scores.get((run, step))
+        return None if found is None else np.array([found[0]])
+
+    noise = max((v for _, v in scores.values()), default=0.0)
+    return Responses(
+        lookup, np.zeros(1, dtype=np.intp), None, 1, *_measured_noise(study, list(totals), noise)
+    )
+
+
+def _measured_noise(study: Study, names: Sequence[str], assumed: float) -> tuple[float, float | None]:
+    """The noise of an evaluation as evaluations that were repeated show it, by benchmark the ratio to p(1 − p)/n and
+    its degrees of freedom; what is assumed unless every benchmark has it."""
+    known = study.grid.get("verdict", {}).get("answer_noise", {})
+    if not names or any(name not in known for name in names):
+        return assumed, None
+    ratios = [float(known[name]["ratio"]) for name in names]
+    total = sum(ratios)
+    df = total**2 / sum(r * r / float(known[n]["df"]) for r, n in zip(ratios, names)) if total else 1.0
+    return assumed * total / len(ratios), df
+
+
+def width(measured: Shares) -> int:
+    """Questions of a benchmark."""
+    return len(next(iter(measured.values())))
+
+
+def _stacked(measured: list[Shares]) -> Lookup:
+    """Responses over the questions of several benchmarks; None unless each has the checkpoint."""
+    keys = set.intersection(*(set(m) for m in measured))
+    stacked = {key: np.concatenate([m[key] for m in measured]) for key in keys}
+
+    def lookup(run: str, step: int) -> FloatArray | None:
+        return stacked.get((run, step))
+
+    return lookup
+
+
+def _clusters(study: Study, names: Iterable[str]) -> npt.NDArray[np.intp] | None:
+    """Cluster of every question of some benchmarks, clusters of different benchmarks apart [Q]."""
+    long = study.questions()
+    if "cluster" not in long.columns:
         return None
-    design = mean_design(len(rows), "step", "last", "0")
-    return _question(
-        "step", design.contrasts["step"], design.contrasts["step"], np.array([rows]), design, strata, 2.0
-    )
-
-
-def _over_lengths(block: Block, levels: Sequence[str], lookup: Lookup) -> FloatArray | None:
-    parts = [lookup(*block.checkpoints[v]) if v in block.checkpoints else None for v in levels]
-    known = [p for p in parts if p is not None]
-    return np.asarray(np.mean(known, axis=0)) if known and len(known) == len(levels) else None
-
-
-def _design(blocks: Sequence[Block], layout: Layout, interactions: Sequence[tuple[str, str]]) -> Design:
-    """The design, with seeds as blocks as far as they are crossed with levels.
-
-    Seeds that are nested in levels, so that blocks would leave contrasts undetermined, are no blocks.
-    """
-    made = [
-        factorial_design(
-            {axis: [b.levels[axis] for b in blocks] for axis in layout.axes},
-            layout.order,
-            layout.baselines,
-            blocks=by,
-            interactions=interactions,
-        )
-        for by in (seed_blocks(blocks), [None] * len(blocks))
+    first = long.drop_duplicates(["benchmark", "question_index"]).sort_values("question_index")
+    labels = [
+        f"{name}/{label}" for name in names for label in first.loc[first["benchmark"] == name, "cluster"]
     ]
-    return made[0] if _determined(made[0]) >= _determined(made[1]) else made[1]
-
-
-def seed_blocks(blocks: Sequence[Block]) -> list[int | None]:
-    """The block of every run [R]: its seed; seeds that one run alone has share their random numbers with nobody
-    and form one block, None."""
-    runs_of = Counter(b.seed for b in blocks)
-    return [b.seed if runs_of[b.seed] > 1 else None for b in blocks]
-
-
-def _determined(design: Design) -> int:
-    """How many contrasts the runs determine."""
-    weights = [c.weights for contrasts in design.contrasts.values() for c in contrasts]
-    if not weights:
-        return 0
-    return int(estimable(design.matrix, np.array(weights)).sum())
-
-
-def _within_questions(
-    layout: Layout, within: str, lookup: Lookup, strata: npt.NDArray[np.intp]
-) -> list[Question]:
-    baseline = layout.baselines[within]
-    others = [v for v in layout.order[within] if v != baseline and v in layout.required]
-    rows: list[tuple[Block, list[FloatArray]]] = []
-    for block in layout.blocks:
-        parts = [
-            lookup(*block.checkpoints[v]) if v in block.checkpoints else None for v in (baseline, *others)
-        ]
-        known = [p for p in parts if p is not None]
-        if len(known) == len(parts):
-            rows.append((block, [p - known[0] for p in known[1:]]))
-    if not rows or not others:
-        return []
-    y = np.swapaxes(np.array([differences for _, differences in rows]), 0, 1)
-    design = Design(np.ones((len(rows), 1)), {})
-    length = tuple(Contrast(v, baseline, np.ones(1)) for v in others)
-    asked = [_question(within, length, length[:1], y, design, strata, 2.0)]
-    for pair in layout.interactions:
-        axis = next((a for a in pair if a != within), None)
-        if within not in pair or axis not in layout.axes:
-            continue
-        full = _design([b for b, _ in rows], layout, [])
-        steps = full.contrasts[axis]
-        contrasts = tuple(
-            Contrast(interaction_name(c.level, v), interaction_name(c.baseline, baseline), c.weights)
-            for v in others
-            for c in steps
-        )
-        if contrasts:
-            name = interaction_name(axis, within)
-            asked.append(_question(name, contrasts, steps, y, full, strata, 2.0))
-    return asked
-
-
-def _question(
-    axis: str,
-    contrasts: Sequence[Contrast],
-    weights: Sequence[Contrast],
-    y: FloatArray,
-    design: Design,
-    strata: npt.NDArray[np.intp],
-    evaluations: float,
-) -> Question:
-    complete = np.isfinite(y).all(axis=(0, 1))
-    return Question(
-        axis,
-        tuple(contrasts),
-        y[:, :, complete],
-        design.matrix,
-        np.array([c.weights for c in weights]),
-        strata[complete],
-        evaluations,
-        design.blocked,
-    )
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    return np.array([numbers[label] for label in labels], dtype=np.intp)

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.reporting.analysis.responses import Block, Layout, RunScores, Shares, mean_run_scores
+from harness.reporting.analysis.families import Block
+from harness.reporting.analysis.responses import Layout, RunScores, Shares, mean_run_scores
 from harness.stats.multiplicity import holm
 from harness.stats.power import MIN_DF
 from harness.stats.trajectory import (
@@ -24,6 +25,8 @@ from harness.stats.trajectory import (
 )
 from harness.stats.verdicts import Judgement, VerdictSettings
 
+Unit = list[list[tuple[str, int]]]
+"""The trajectories of a family, each with its checkpoints."""
 Kind = Literal["all runs", "level", "run"]
 
 ALL = "all"
@@ -106,22 +109,22 @@ def _of_benchmark(
 ) -> list[AccuracyCurve]:
     blocks = [(b, _places(b, source)) for b in layout.blocks]
     found: list[AccuracyCurve] = []
-    groups: list[tuple[Kind, str, list[list[tuple[str, int]]]]] = []
+    groups: list[tuple[Kind, str, list[Unit]]] = []
     required = [(b, [b.checkpoints[v] for v in layout.required if v in b.checkpoints]) for b, _ in blocks]
     whole = [
         (b, sorted((p for p in places if p[1] > 0), key=lambda p: p[1]))
         for b, places in required
         if len(places) == len(layout.required) and all(source.has(p) for p in places)
     ]
-    groups.append(("all runs", "all runs", [p for _, p in whole]))
+    groups.append(("all runs", "all runs", _units(layout, whole)))
     for axis in layout.axes:
         for level in layout.order[axis]:
-            own = [p for b, p in whole if b.levels[axis] == level]
-            groups.append(("level", f"{axis}={level}", own))
-    for kind, scope, places in groups:
+            own = [(b, p) for b, p in whole if b.levels[axis] == level]
+            groups.append(("level", f"{axis}={level}", _units(layout, own)))
+    for kind, scope, units in groups:
         # Level by level only where each has runs enough to say how runs vary.
-        if len(places) > MIN_DF and len(places[0]) >= _LEAST_CHECKPOINTS:
-            found.append(_several(kind, scope, name, places, source, settings, delta))
+        if len(units) > MIN_DF and len(units[0][0]) >= _LEAST_CHECKPOINTS:
+            found.append(_several(kind, scope, name, units, source, settings, delta))
     single = [(b, p) for b, p in blocks if len(p) >= _LEAST_CHECKPOINTS]
     if len(single) <= _MOST_RUNS:
         # Where runs can be averaged, what one of them did is no answer.
@@ -130,6 +133,14 @@ def _of_benchmark(
             _one(_label(b, layout), name, places, source, settings, delta, reported) for b, places in single
         ]
     return found
+
+
+def _units(layout: Layout, whole: Sequence[tuple[Block, list[tuple[str, int]]]]) -> list[Unit]:
+    """The trajectories by family: those that share a trunk are averaged, and count once."""
+    steps = [step for _, step in whole[0][1]] if whole else []
+    alike = [(b, p) for b, p in whole if [step for _, step in p] == steps]
+    members = [[p for b, p in alike if b in family.members] for family in layout.families]
+    return [own for own in members if own]
 
 
 def _places(block: Block, source: _Source) -> list[tuple[str, int]]:
@@ -147,23 +158,25 @@ def _several(
     kind: Kind,
     scope: str,
     name: str,
-    places: list[list[tuple[str, int]]],
+    units: list[Unit],
     source: _Source,
     settings: VerdictSettings,
     delta: float,
 ) -> AccuracyCurve:
-    steps = [step for _, step in places[0]]
+    steps = [step for _, step in units[0][0]]
     questions = 0
     if source.by_question:
-        y = source.shares(places)
+        y = np.array([source.shares(unit).mean(axis=0) for unit in units])
         complete = np.isfinite(y).all(axis=(0, 1))
         questions = int(complete.sum())
         curve = curve_of_runs(y[:, :, complete], source.strata[complete])
     else:
-        pairs = np.array([[source.scores[p] for p in run] for run in places])
+        pairs = np.array(
+            [np.mean([[source.scores[p] for p in run] for run in unit], axis=0) for unit in units]
+        )
         curve = curve_of_run_scores(pairs[:, :, 0], pairs[:, :, 1])
     trajectory = read_trajectory(curve, steps, alpha=settings.alpha, power=settings.power, delta=delta)
-    return AccuracyCurve(kind, scope, name, len(places), questions, trajectory, True)
+    return AccuracyCurve(kind, scope, name, len(units), questions, trajectory, True)
 
 
 def _one(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness import units
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import free_axes
 from harness.reporting.analysis.pareto import ParetoPoint
 from harness.reporting.analysis.performance import MEMORY_KINDS, memory_column, memory_phases, phase_seconds
 from harness.reporting.analysis.responses import benchmarks
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.figures.theme import MARKERS, Theme, legend_text, new_figure
 from harness.reporting.frames import column, records
 from harness.reporting.tables.runs import step_phases

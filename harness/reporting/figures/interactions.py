@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.figures.theme import MARKERS, Theme, legend_text, new_figure
 from harness.reporting.frames import records
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import free_axes
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.figures.theme import MARKERS, Theme, legend_text, new_figure
 from harness.reporting.frames import column, records
 from harness.store.study import STEP

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.figures.theme import MARKERS, Theme, legend_text, new_figure
 
 if TYPE_CHECKING:

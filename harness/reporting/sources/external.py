@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
 from harness.reporting.sources.choices import Choices
 from harness.reporting.sources.external_json import read_json_results

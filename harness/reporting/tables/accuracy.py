@@ -11,10 +11,11 @@ import pandas as pd
 
 from harness import units
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis, Row
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import ordered_cells
 from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
 from harness.reporting.analysis.responses import benchmarks
+from harness.reporting.analysis.verdict_rows import ALL, Row, is_share
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
 from harness.stats.intervals import NOTHING, Interval
@@ -251,7 +252,7 @@ def effect_text(metric: str, value: float, *, signed: bool = True) -> str:
     """An effect for people: points of accuracy, percent of other metrics."""
     if formats.is_empty(value):
         return formats.DASH
-    return formats.points(value, signed=signed) + ("" if metric == "accuracy" else " %")
+    return formats.points(value, signed=signed) + ("" if is_share(metric) else " %")
 
 
 def _verdict_text(row: Row, record: TableRow) -> tuple[str, ...]:
@@ -288,7 +289,7 @@ _VERDICT_EXTRAS = [
 def verdict_record(row: Row) -> TableRow:
     """A row of verdicts.csv."""
     j = row.judgement
-    same = row.metric == "accuracy"
+    same = is_share(row.metric)
 
     def scaled(value: float) -> float:
         return value if same or math.isnan(value) else math.expm1(min(value, 700.0))

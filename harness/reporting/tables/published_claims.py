@@ -13,7 +13,8 @@ import pandas as pd
 
 from harness import units
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Column, Table, as_text, make_table
 from harness.reporting.tables.training_length import WITHIN_CHANCE

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis, BestOfCheck, Row
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.best_cell import BestCell
+from harness.reporting.analysis.best_of import BestOfCheck
 from harness.reporting.analysis.performance import PERFORMANCE
 from harness.reporting.analysis.trajectories import AccuracyCurve
+from harness.reporting.analysis.verdict_rows import ALL, Row
 from harness.reporting.tables.accuracy import effect_text, verdict_record
 from harness.reporting.tables.training_length import ABOVE_CHANCE, WITHIN_CHANCE
 from harness.stats.intervals import Interval

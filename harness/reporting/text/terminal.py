@@ -9,9 +9,10 @@ from pathlib import Path
 
 from harness import units
 from harness.reporting import formats
-from harness.reporting.analysis.analysis import ALL, Analysis
+from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import ordered_cells
 from harness.reporting.analysis.responses import benchmarks
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Table
 from harness.reporting.tables.runs import price_words

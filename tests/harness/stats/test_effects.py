@@ -6,7 +6,8 @@ import statsmodels.api as sm
 from scipy import stats
 
 from harness.stats.design import factorial_design, mean_design
-from harness.stats.effects import question_covariance, run_effects, two_way_effects
+from harness.stats.effects import AnswerNoise, run_effects, two_way_effects
+from harness.stats.question_noise import question_covariance
 
 ORDER = {"a": ["0", "1"], "b": ["0", "1", "2"]}
 BASE = {"a": "0", "b": "0"}
@@ -148,8 +149,8 @@ def test_several_responses_give_each_its_own_result_and_their_correlation():
         alone = two_way_effects(y[k], design.matrix, weights)
         assert joint.effects[k] == pytest.approx(alone.effects[0])
         # The response that needs fewer degrees of freedom gives them to both; intervals stay.
-        assert joint.errors[k] * stats.t.isf(0.025, joint.t_df) == pytest.approx(
-            alone.errors[0] * stats.t.isf(0.025, alone.t_df), rel=1e-5
+        assert joint.errors[k] * stats.t.isf(0.025, joint.t_df[k]) == pytest.approx(
+            alone.errors[0] * stats.t.isf(0.025, alone.t_df[0]), rel=1e-5
         )
     assert 0.2 < joint.correlation[0, 1] < 0.8
 
@@ -158,9 +159,9 @@ def test_sampling_noise_floors_the_spread_of_runs():
     levels = {"a": ["0", "0", "1", "1"]}
     design = factorial_design(levels, {"a": ["0", "1"]}, {"a": "0"})
     weights = _weights(design.contrasts["a"])
-    found = run_effects([0.5, 0.5, 0.6, 0.6], design.matrix, weights, [0.01] * 4)
+    found = run_effects([0.5, 0.5, 0.6, 0.6], design.matrix, weights, AnswerNoise(variance=np.full(4, 0.01)))
     assert found.errors == pytest.approx([0.1])
-    noisy = run_effects([0.1, 0.9, 0.2, 0.8], design.matrix, weights, [1e-6] * 4)
+    noisy = run_effects([0.1, 0.9, 0.2, 0.8], design.matrix, weights, AnswerNoise(variance=np.full(4, 1e-6)))
     assert noisy.errors == pytest.approx(run_effects([0.1, 0.9, 0.2, 0.8], design.matrix, weights).errors)
 
 
@@ -213,3 +214,77 @@ def test_too_little_data_gives_no_error_and_no_crash(runs, questions):
     assert found.effects == pytest.approx([0.0])
     assert found.df == min(runs - 1, questions - 1)
     assert np.isnan(found.errors[0]) == (found.df == 0)
+
+
+def test_runs_enough_for_a_verdict_measure_their_noise_themselves():
+    """p(1 − p)/n takes questions for alike; six runs that differ by less are believed down to a fifth of it."""
+    design = factorial_design({"a": ["0", "1"] * 3}, {"a": ["0", "1"]}, {"a": "0"})
+    weights = _weights(design.contrasts["a"])
+    y = np.array([0.50, 0.61, 0.51, 0.60, 0.52, 0.62])
+    spread = run_effects(y, design.matrix, weights).errors[0]
+    bound = AnswerNoise(variance=np.full(6, 4 * spread**2 * 3 / 2))
+    assert run_effects(y, design.matrix, weights, bound).errors[0] == pytest.approx(spread)
+    wide = AnswerNoise(variance=np.full(6, 10 * spread**2 * 3 / 2))
+    assert run_effects(y, design.matrix, weights, wide).errors[0] == pytest.approx(spread * np.sqrt(2))
+    repeated = AnswerNoise(variance=np.full(6, 4 * spread**2 * 3 / 2), df=20)
+    assert run_effects(y, design.matrix, weights, repeated).errors[0] == pytest.approx(2 * spread)
+
+
+def test_what_was_measured_once_counts_once():
+    """Eight runs against one evaluation of the untrained model: its noise does not shrink with runs."""
+    rng = np.random.default_rng(11)
+    gains = rng.normal(0.1, 0.02, 8)
+    design = mean_design(8, "step", "last", "0")
+    weights = _weights(design.contrasts["step"])
+    once = AnswerNoise(variance=np.full(8, 1e-9), shared=0.03**2)
+    found = run_effects(gains, design.matrix, weights, once)
+    expected = gains.var(ddof=1) / 8 + 0.03**2
+    assert found.errors[0] ** 2 == pytest.approx(expected)
+    assert found.t_df[0] == pytest.approx(7 * (expected / (gains.var(ddof=1) / 8)) ** 2)
+
+
+def test_verdicts_on_checkpoints_rest_on_questions_alone():
+    rng = np.random.default_rng(12)
+    levels = {"a": ["0", "0", "1", "1"]}
+    design = factorial_design(levels, {"a": ["0", "1"]}, {"a": "0"})
+    weights = _weights(design.contrasts["a"])
+    y = rng.normal(size=(4, 50)) + rng.normal(0, 3, (4, 1))
+    found = two_way_effects(y, design.matrix, weights, unit="checkpoint")
+    differences = y[2:].mean(axis=0) - y[:2].mean(axis=0)
+    expected = stats.ttest_1samp(differences, 0)
+    assert (found.effects / found.errors)[0] == pytest.approx(expected.statistic)
+    assert (found.df, found.t_df[0]) == (49, 49)
+    answers = AnswerNoise(variance=np.full(4, 1e-4), df=36)
+    scores = run_effects(y.mean(axis=1), design.matrix, weights, answers, unit="checkpoint")
+    assert (scores.errors[0], scores.t_df[0], scores.df) == (pytest.approx(1e-2), 36, 36)
+
+
+def test_clusters_are_what_is_counted():
+    """Copies of questions add nothing, and neither do questions that rise and fall together."""
+    rng = np.random.default_rng(13)
+    levels = {"a": ["0", "0", "1", "1"] * 2}
+    design = factorial_design(levels, {"a": ["0", "1"]}, {"a": "0"})
+    weights = _weights(design.contrasts["a"])
+    y = rng.normal(size=(8, 12))
+    alone = two_way_effects(y, design.matrix, weights)
+    copied = two_way_effects(
+        np.repeat(y, 5, axis=1), design.matrix, weights, clusters=np.repeat(np.arange(12), 5)
+    )
+    for name in ("effects", "errors", "question_variance", "interaction_variance", "run_variance", "t_df"):
+        assert getattr(copied, name) == pytest.approx(getattr(alone, name)), name
+    assert (copied.clusters, copied.questions, copied.df) == (12, 60, alone.df)
+    few = two_way_effects(y, design.matrix, weights, clusters=np.arange(12) // 4)
+    assert (few.df, few.clusters) == (2, 3)
+
+
+def test_the_share_of_drawing_answers_is_told():
+    """Twelve runs × 400 questions of 4 samples: V_obs is p(1 − p)/K and what runs × questions add."""
+    rng = np.random.default_rng(14)
+    levels, seeds = _levels()
+    design = factorial_design(levels, ORDER, BASE, blocks=seeds)
+    p = np.clip(rng.uniform(0.2, 0.8, 400) + rng.normal(0, 0.1, (12, 400)), 0, 1)
+    y = rng.binomial(4, p) / 4
+    found = two_way_effects(y, design.matrix, _weights(design.contrasts["a"]), samples=4)
+    expected = (p * (1 - p)).mean() / 4 * found.leverage[0] / 400
+    assert found.sampling_variance[0] == pytest.approx(expected, rel=0.05)
+    assert found.interaction_variance[0] == pytest.approx(expected + 0.01 * found.leverage[0] / 400, rel=0.1)

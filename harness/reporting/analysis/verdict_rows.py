@@ -1,0 +1,182 @@
+"""Every verdict of a study: accuracy, coverage and reliability, performance, single benchmarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+
+from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.analysis.questions import Question, gain_question, questions_of
+from harness.reporting.analysis.responses import FloatArray, Layout, Responses, RunScores
+from harness.stats.effects import AnswerNoise, run_effects, two_way_effects
+from harness.stats.power import ASSUMED
+from harness.stats.verdicts import Judgement, Test, VerdictSettings, judge_primary, judge_secondary
+from harness.store.study import Study
+
+ALL = "all"
+"""The mean over benchmarks, each weighing the same."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One verdict.
+
+    Attributes:
+        metric: `accuracy`, or a performance metric.
+        benchmark: a benchmark's name, `all`, or empty for performance metrics.
+        judgement: accuracy in fractions, performance metrics as natural logarithms of ratios.
+        family: whose error rate is controlled together: `primary`, the declared axes on mean accuracy; `training`,
+            the last checkpoint against step 0, which no axis declares; `trajectory`, decline along training;
+            `secondary`, single benchmarks and other metrics.
+    """
+
+    metric: str
+    benchmark: str
+    judgement: Judgement
+    family: Literal["primary", "training", "trajectory", "secondary"]
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of right answers, whose effects are differences: other effects are ratios."""
+    return metric == "accuracy" or metric.startswith(("pass@", "maj@", "gain "))
+
+
+def on_every_level(layout: Layout, totals: Mapping[str, RunScores]) -> list[str]:
+    """Benchmarks on which every level was measured that was measured at all; every benchmark if there are none."""
+    places: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for block in layout.blocks:
+        for axis, level in block.levels.items():
+            places.setdefault((axis, level), set()).update(block.checkpoints.values())
+    of_level = [{b for b, found in totals.items() if own & found.keys()} for own in places.values()]
+    shared = set(totals).intersection(*(names for names in of_level if names))
+    return [b for b in totals if b in shared] or list(totals)
+
+
+def accuracy_rows(
+    layout: Layout,
+    totals: Mapping[str, RunScores],
+    respond: Callable[[Sequence[str]], Responses],
+    shared: Sequence[str],
+    settings: VerdictSettings,
+    delta: float,
+) -> list[Row]:
+    """The primary verdicts, training itself, and those of single benchmarks.
+
+    Args:
+        layout: of the study.
+        totals: accuracies by benchmark.
+        respond: responses of several benchmarks.
+        shared: benchmarks of the primary verdicts.
+        settings: error rate, power, seeds.
+        delta: smallest accuracy difference that matters.
+    """
+    if not totals:
+        return []
+    primary, gain = tests_of(layout, respond(shared), delta)
+    rows = [Row("accuracy", ALL, j, "primary") for j in judge_primary(primary, settings)]
+    rows += [Row("accuracy", ALL, j, "training") for j in judge_primary(gain, settings)]
+    single: list[Test] = []
+    names: list[str] = []
+    for benchmark in totals:
+        tests = list(chain(*tests_of(layout, respond([benchmark]), delta)))
+        single += tests
+        names += [benchmark for test in tests for _ in test.contrasts]
+    judged = judge_secondary(single, settings)
+    return rows + [Row("accuracy", name, j, "secondary") for name, j in zip(names, judged)]
+
+
+def tests_of(layout: Layout, made: Responses, delta: float) -> tuple[list[Test], list[Test]]:
+    """Tests of the axes, and of training itself."""
+    gain = gain_question(layout, made.lookup, made.strata)
+    asked = questions_of(layout, made.lookup, made.strata)
+    return _tests(layout, asked, made, delta), _tests(layout, [gain] if gain else [], made, delta)
+
+
+def _tests(layout: Layout, questions: Sequence[Question], made: Responses, delta: float) -> list[Test]:
+    tests = []
+    for q in questions:
+        if not q.y.shape[-1]:
+            continue
+        if made.noise is None:
+            effects = two_way_effects(
+                q.y,
+                q.matrix,
+                q.weights,
+                q.strata,
+                levels=q.levels,
+                clusters=None if made.clusters is None else made.clusters[q.complete],
+                samples=made.samples,
+                unit=layout.unit,
+            )
+        else:
+            y = q.y[:, :, 0]
+            # Of a difference to one and the same evaluation, half of the noise is that evaluation's.
+            own = q.evaluations / 2 if q.once else q.evaluations
+            answers = AnswerNoise(
+                variance=np.full(y.shape, made.noise * own),
+                df=made.noise_df,
+                shared=made.noise if q.once else 0.0,
+            )
+            effects = run_effects(y, q.matrix, q.weights, answers, levels=q.levels, unit=layout.unit)
+        tests.append(
+            Test(
+                axis=q.axis,
+                contrasts=q.contrasts,
+                effects=effects,
+                delta=delta,
+                assumed_run=ASSUMED.run if layout.unit == "recipe" else None,
+                blocked=q.blocked,
+                room=_room(q),
+                unit=layout.unit,
+            )
+        )
+    return tests
+
+
+def _room(question: Question) -> tuple[float, ...]:
+    """The largest effect that is possible on accuracy: from what the baseline level scores to the farther end."""
+    if not question.levels:
+        return (1.0,) * len(question.contrasts)
+    baseline = question.contrasts[0].baseline
+    at = [level == baseline for level in question.levels]
+    if not any(at):
+        return (1.0,) * len(question.contrasts)
+    mean = float(np.mean(question.y[:, at]))
+    return (max(mean, 1 - mean),) * len(question.contrasts)
+
+
+def performance_rows(study: Study, layout: Layout, settings: VerdictSettings) -> list[Row]:
+    """Verdicts of time, memory and money, on logarithms."""
+    tests: list[Test] = []
+    names: list[str] = []
+    one = np.zeros(1, dtype=np.intp)
+    for metric in PERFORMANCE:
+        values = checkpoint_metric(study, metric)
+        logs = {key: np.array([math.log(v)]) for key, v in values.items() if v > 0}
+
+        def lookup(run: str, step: int, logs: dict[tuple[str, int], FloatArray] = logs) -> FloatArray | None:
+            return logs.get((run, step))
+
+        for question in questions_of(layout, lookup, one):
+            if question.axis == layout.within and not metric.grows_with_steps:
+                continue
+            effects = run_effects(
+                question.y[:, :, 0], question.matrix, question.weights, levels=question.levels
+            )
+            tests.append(
+                Test(
+                    axis=question.axis,
+                    contrasts=question.contrasts,
+                    effects=effects,
+                    delta=math.log1p(RELATIVE_DELTA),
+                    better=metric.better,
+                    blocked=question.blocked,
+                )
+            )
+            names += [metric.name] * len(question.contrasts)
+    return [Row(name, "", j, "secondary") for name, j in zip(names, judge_secondary(tests, settings))]
