@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--external", nargs="+", metavar="FILE", type=Path,
-        help="results of others: long CSV or Parquet (run, seed, axis.<name> …, step, benchmark, and question, "
-        "samples, correct or questions, samples_per_question, accuracy_percent), JSON of lm-eval or lighteval, or "
-        "its folder",
+        help="results of others: long CSV or Parquet (run, seed, eval_seed, family, axis.<name> …, step, benchmark, "
+        "and question, samples, correct, cluster or questions, samples_per_question, accuracy_percent), JSON of "
+        "lm-eval or lighteval, or its folder",
     )  # fmt: skip
     # The flag's former name.
     parser.add_argument("--foreign", dest="external", nargs="+", type=Path, help=argparse.SUPPRESS)
@@ -50,6 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--baseline", action="append", default=[], metavar="AXIS=LEVEL",
         help="with --external: the level that an axis's others are compared with (default: the first in the file)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unit", choices=("recipe", "checkpoint"),
+        help="with --external: whom verdicts are about: a recipe, over its training seeds (default), or the very "
+        "checkpoints in the file, whose seeds are then those of evaluations",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shared-seeds", action="store_true",
+        help="with --external: runs of one seed share their random numbers (data order, sampling), so that they are "
+        "compared seed by seed",
     )  # fmt: skip
     parser.add_argument(
         "--delta",
@@ -94,6 +104,8 @@ def _misuse(arguments: argparse.Namespace) -> str:
         return "--run, --filter and --metric go with --external"
     if not arguments.external and (arguments.baseline or arguments.delta is not None or arguments.claims):
         return "--baseline, --delta and --claims go with --external; a folder of ours has them in its grid"
+    if not arguments.external and (arguments.unit or arguments.shared_seeds):
+        return "--unit and --shared-seeds go with --external"
     if arguments.out is not None and len(arguments.folders) == 1:
         return "--out goes with --external or with several folders; one folder is rebuilt in place"
     if arguments.delta is not None and not 0 < arguments.delta < 1:
@@ -135,6 +147,7 @@ def _rebuild(folder: Path) -> tuple[str, bool]:
 def _external(arguments: argparse.Namespace) -> tuple[str, bool]:
     from harness.reporting.report import write_external_report
     from harness.reporting.sources.choices import Choices, parse_run
+    from harness.reporting.sources.inference import Inference
 
     choices = Choices(arguments.filter, arguments.metric, [parse_run(text) for text in arguments.run])
     baselines = dict(b.split("=", 1) for b in arguments.baseline)
@@ -145,6 +158,7 @@ def _external(arguments: argparse.Namespace) -> tuple[str, bool]:
         delta=0.02 if arguments.delta is None else arguments.delta,
         claims=arguments.claims,
         choices=choices,
+        inference=Inference(arguments.unit or "recipe", arguments.shared_seeds),
     )
 
 

@@ -14,6 +14,7 @@ from harness.reporting.page import context, html, markdown
 from harness.reporting.sources.choices import Choices
 from harness.reporting.sources.comparison import merged_study
 from harness.reporting.sources.external import external_study
+from harness.reporting.sources.inference import TRAINING_SEEDS, Inference
 from harness.reporting.tables.all_tables import build_tables
 from harness.reporting.tables.published_claims import PublishedClaims, read_claims
 from harness.reporting.text.conclusions import conclude
@@ -36,6 +37,7 @@ def write_external_report(
     delta: float = 0.02,
     claims: Path | None = None,
     choices: Choices | None = None,
+    inference: Inference = TRAINING_SEEDS,
 ) -> tuple[str, bool]:
     """Judges results of others; see `external_study` for the arguments.
 
@@ -45,7 +47,7 @@ def write_external_report(
     Raises:
         SpecError: what is wrong with the files.
     """
-    study = external_study(files, out, baselines=baselines, delta=delta, choices=choices)
+    study = external_study(files, out, baselines=baselines, delta=delta, choices=choices, inference=inference)
     stated = read_claims(claims) if claims else None
     if stated and stated.question:
         study.grid["question"] = stated.question

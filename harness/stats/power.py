@@ -259,6 +259,9 @@ class Purchases:
     twice_the_samples: float
 
 
+NOTHING_BOUGHT = Purchases(math.nan, math.nan, math.nan)
+
+
 def purchases(parts: Components, aim: Aim) -> Purchases:
     """What one more seed, twice the questions or twice the samples a question would make detectable."""
 

@@ -43,11 +43,11 @@ def detectable_effects(plan: Plan) -> list[Detectable]:
 def _effect(plan: Plan, axis: str, seeds: int) -> tuple[int, float]:
     """Degrees of freedom and detectable effect of an axis with `seeds` seeds."""
     grid, verdict, evaluate = plan.grid, plan.grid.head.verdict, plan.grid.head.evaluate
-    runs = sum(job.kind == "train" for job in plan.jobs) * seeds // len(grid.head.seeds)
     questions = sum(b.questions or EVALUATION_QUESTIONS for b in evaluate.benchmarks)
     widths = {a: len(v) for a, v in grid.axes.items() if len(v) > 1}
-    # Lengths that are checkpoints of one run are compared within it, and take nothing from between runs.
-    within = set(grid.steps_axes) if any(len(job.steps) > 1 for job in plan.jobs) else set()
+    # Axes that are compared within runs or families take nothing from between them.
+    within = _within_families(plan)
+    runs = _families(plan, within) * seeds // len(grid.head.seeds)
     paired = axis in within
     if paired:
         df = runs - 1
@@ -63,6 +63,30 @@ def _effect(plan: Plan, axis: str, seeds: int) -> tuple[int, float]:
     )
     comparisons = len(widths) * (widths[axis] - 1)
     return df, detectable_effect(error, df, alpha=verdict.alpha, power=verdict.power, comparisons=comparisons)
+
+
+def _within_families(plan: Plan) -> set[str]:
+    """Axes compared within units: lengths that are checkpoints of one run, and what forks of a trunk vary."""
+    within = set(plan.grid.steps_axes) if any(len(job.steps) > 1 for job in plan.jobs) else set()
+    trunk = {job.run_id: job.fork.run_id for job in plan.jobs if job.fork is not None}
+    levels = {cell.run_id: cell.cell.levels for cell in plan.cells}
+    for run in trunk:
+        root = run
+        while root in trunk:
+            root = trunk[root]
+        if run in levels and root in levels:
+            within |= {axis for axis, level in levels[run].items() if levels[root][axis] != level}
+    return within
+
+
+def _families(plan: Plan, within: set[str]) -> int:
+    """Units between runs: trajectories that differ in axes within families alone are one."""
+    return len(
+        {
+            (cell.cell.seed, *(level for axis, level in cell.cell.levels.items() if axis not in within))
+            for cell in plan.cells
+        }
+    )
 
 
 def noise_text() -> str:

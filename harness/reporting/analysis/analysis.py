@@ -11,6 +11,7 @@ from harness.reporting.analysis.best_of import BestOfCheck, best_of_checks
 from harness.reporting.analysis.responses import (
     Layout,
     Responses,
+    RunScores,
     Shares,
     benchmarks_measured,
     lay_out,
@@ -50,6 +51,8 @@ class Analysis:
         delta: smallest accuracy difference that matters.
         left_out: benchmarks that are not in the primary verdicts, because a level was never measured on them.
         asked: questions of the others, whether or not every run was measured on them; 0 where none are known.
+        runs_left_out: runs that are in no primary verdict, because a benchmark or a training length of theirs was not
+            measured, though others were.
     """
 
     study: Study
@@ -64,6 +67,7 @@ class Analysis:
     delta: float
     left_out: tuple[str, ...]
     asked: int
+    runs_left_out: tuple[str, ...]
 
     def primary(self) -> list[Judgement]:
         """Verdicts on the mean accuracy over benchmarks, by axis; training itself is not among them."""
@@ -116,6 +120,7 @@ def analyse(study: Study) -> Analysis:
         settings=settings,
         delta=delta,
         left_out=tuple(b for b in totals if b not in shared),
+        runs_left_out=_left_out(layout, [totals[b] for b in shared]),
         asked=sum(width(measured[b]) for b in shared) if set(shared) <= set(measured) else 0,
     )
 
@@ -174,3 +179,15 @@ def _agreeing(checks: tuple[BestOfCheck, ...], best: BestCell | None) -> tuple[B
     last = checks[-1]
     p_value = max(last.result.p_value, best.p_value)
     return (*checks[:-1], replace(last, result=replace(last.result, p_value=p_value)))
+
+
+def _left_out(layout: Layout, totals: Sequence[RunScores]) -> tuple[str, ...]:
+    """Runs with some figures that verdicts do without: not every benchmark and training length was measured."""
+    lengths = set(layout.required)
+    found = []
+    for block in layout.blocks:
+        places = [place for length, place in block.checkpoints.items() if length in lengths]
+        there = [place in scores for place in places for scores in totals]
+        if any(there) and (not all(there) or len(places) < len(lengths)):
+            found.append(places[0][0])
+    return tuple(dict.fromkeys(found))

@@ -15,6 +15,13 @@ from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
 from harness.reporting.sources.choices import Choices
 from harness.reporting.sources.external_json import read_json_results
+from harness.reporting.sources.inference import (
+    TRAINING_SEEDS,
+    Inference,
+    as_evaluations,
+    inference_notes,
+    pooled_evaluations,
+)
 from harness.reporting.sources.json_files import plain_suffix
 from harness.reporting.sources.reading_notes import Parts, ReadingNotes, few
 from harness.spec.errors import SpecError
@@ -25,15 +32,15 @@ from harness.store.study import Study
 
 QUESTION_COLUMNS = ("question", "samples", "correct")
 BENCHMARK_COLUMNS = ("questions", "samples_per_question", "accuracy_percent")
-_PLACE = ("run", "seed", "step", "benchmark")
+_PLACE = ("run", "seed", "eval_seed", "family", "step", "benchmark", "cluster")
 _KNOWN = (*_PLACE, *QUESTION_COLUMNS, *BENCHMARK_COLUMNS)
 _AXIS = "axis."
 STEP = "step"
 _ROUNDING = 1e-9
 
 _FORMS = (
-    "columns: [run, seed, axis.<name> …, step,] benchmark and question, samples, correct, or in place of the last "
-    "three questions, samples_per_question, accuracy_percent"
+    "columns: [run, seed, eval_seed, family, axis.<name> …, step,] benchmark and question, samples, correct[, "
+    "cluster], or in place of the last questions, samples_per_question, accuracy_percent"
 )
 
 
@@ -44,6 +51,7 @@ def external_study(
     baselines: Mapping[str, str] | None = None,
     delta: float = 0.02,
     choices: Choices | None = None,
+    inference: Inference = TRAINING_SEEDS,
 ) -> Study:
     """A study from external results.
 
@@ -56,15 +64,16 @@ def external_study(
         baselines: level that an axis's others are compared with; the first in the file if not given.
         delta: smallest accuracy difference that matters, a fraction.
         choices: whose a JSON file is, which filter and metric of it to read.
+        inference: whom verdicts are about, and what seeds are.
 
     Raises:
         SpecError: what is wrong with the file, a baseline or a choice.
     """
     read, notes = _read(files, choices or Choices())
-    frame = _placed(read, files[0])
+    frame, repeated = pooled_evaluations(_placed(as_evaluations(read, inference), files[0]), files[0])
     axes = [str(c).removeprefix(_AXIS) for c in frame.columns if str(c).startswith(_AXIS)]
     frame = frame.rename(columns={_AXIS + a: a for a in axes})
-    runs = frame.drop_duplicates("run")[["run", *axes, "seed"]].reset_index(drop=True)
+    runs = frame.drop_duplicates("run")[["run", *axes, "seed", "family"]].reset_index(drop=True)
     _check_runs(frame, runs, axes, files[0])
     varied = [a for a in axes if runs[a].nunique() > 1]
     # One that does not vary, such as the device of all runs, is in no table.
@@ -88,13 +97,22 @@ def external_study(
         # A length that only some runs have would leave the others out of every comparison.
         "baselines": {STEP: str(min(common))} if by_length else {},
         "evaluate": {"benchmarks": [{"name": n} for n in dict.fromkeys(frame["benchmark"])]},
-        "verdict": {"delta": delta, "alpha": 0.05, "power": 0.8, "baseline": dict(baselines or {})},
+        "verdict": {
+            "delta": delta,
+            "alpha": 0.05,
+            "power": 0.8,
+            "baseline": dict(baselines or {}),
+            "unit": inference.unit,
+            "shared_seeds": inference.shared_seeds,
+            "answer_noise": repeated,
+        },
     }
     if notes and "model" in varied and "model" not in (baselines or {}):
         first = order["model"][0]
         notes = (*notes, ("Baseline", (f"{first}, the first read; --baseline model=NAME chooses another",)))
     if not by_length:
         notes = (*notes, *_earlier_steps(frame))
+    notes = (*notes, *inference_notes(frame, runs, inference, repeated))
     return _study(frame, runs, varied, grid, out, files, notes)
 
 
@@ -219,21 +237,23 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     for name in marked:
         frame[name] = [_level(v) for v in frame[name]]
     frame["step"] = _whole(frame, "step", file) if "step" in frame.columns else 1
-    if "seed" in frame.columns:
-        frame["seed"] = _whole(frame, "seed", file)
+    for name in ("seed", "eval_seed"):
+        if name in frame.columns:
+            frame[name] = _whole(frame, name, file)
     if "run" not in frame.columns:
         keys = [*marked, *(["seed"] if "seed" in frame.columns else [])]
         frame["run"] = [
             " ".join(f"{k.removeprefix(_AXIS)}={v}" for k, v in zip(keys, row)) or "run"
             for row in zip(*(frame[k] for k in keys))
         ] if keys else "run"  # fmt: skip
-    for name in ("run", "benchmark", *form[:1]):
+    for name in ("run", "benchmark", *form[:1], *(c for c in ("family", "cluster") if c in frame.columns)):
         blank = [formats.is_empty(v) for v in frame[name]]
         if any(blank):
             raise SpecError(
                 f"`{name}` is blank", file=file, line=blank.index(True) + 2, hint="every row needs one"
             )
     frame["run"] = frame["run"].astype(str)
+    frame["family"] = (frame["family"] if "family" in frame.columns else frame["run"]).astype(str)
     frame["benchmark"] = frame["benchmark"].astype(str)
     if (frame["benchmark"] == ALL).any():
         raise SpecError(
@@ -300,6 +320,7 @@ def _check_values(frame: pd.DataFrame, form: tuple[str, ...], file: Path) -> Non
         if bad.any():
             row = int(bad.to_numpy().argmax())
             raise SpecError(f"`{name}` {rule}, got {frame[name].iloc[row]:g}", file=file, line=row + 2)
+    keys += ["eval_seed"] if "eval_seed" in frame.columns else []
     twice = frame.duplicated(keys)
     if twice.any():
         row = int(twice.to_numpy().argmax())
@@ -310,7 +331,7 @@ def _check_values(frame: pd.DataFrame, form: tuple[str, ...], file: Path) -> Non
 
 
 def _check_runs(frame: pd.DataFrame, runs: pd.DataFrame, axes: list[str], file: Path) -> None:
-    for name in [*axes, "seed"]:
+    for name in [*axes, "seed", "family"]:
         changing = frame.groupby("run")[name].nunique()
         if int(changing.max()) > 1:
             raise SpecError(f"run {changing.idxmax()} has several values of `{name}`", file=file)
@@ -340,7 +361,7 @@ def _run_frame(runs: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     )
     rows = [
         {"run": r["run"], "kind": "external", "label": r["run"], **{a: r[a] for a in axes}, "seed": r["seed"],
-         "status": "finished", "devices": math.nan, "device": None, "error": None, **nothing}
+         "family": r["family"], "status": "finished", "devices": math.nan, "device": None, "error": None, **nothing}
         for r in records(runs)
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -361,7 +382,8 @@ def _evaluations(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         empty = pd.DataFrame(columns=[*keys, "question_index", "question_id", "samples", "correct"])
         return made.reset_index(drop=True), empty
     place = frame.groupby("benchmark")["question"].transform(lambda q: pd.factorize(q)[0])
-    questions = frame[[*keys, "samples", "correct"]].assign(
+    cluster = ["cluster"] if "cluster" in frame.columns else []
+    questions = frame[[*keys, "samples", "correct", *cluster]].assign(
         question_index=place.astype(int), question_id=frame["question"].astype(str)
     )
     share = questions.assign(share=questions["correct"] / questions["samples"])

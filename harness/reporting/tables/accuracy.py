@@ -19,6 +19,7 @@ from harness.reporting.analysis.verdict_rows import ALL, Row, is_share
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
 from harness.stats.intervals import NOTHING, Interval
+from harness.stats.power import NOTHING_BOUGHT
 from harness.store.records.form import TableRow
 from harness.store.study import EVALUATION
 
@@ -226,7 +227,7 @@ def verdicts_table(analysis: Analysis) -> Table:
     """Every verdict; accuracy effects are fractions, the others ratios − 1."""
     rows = [verdict_record(row) for row in analysis.rows]
     frame = pd.DataFrame(rows, columns=[*VERDICT_COLUMNS, *_VERDICT_EXTRAS])
-    frame = frame.astype(dict.fromkeys(("questions", "seeds_needed", "questions_needed"), "Int64"))
+    frame = frame.astype(dict.fromkeys(_WHOLE, "Int64"))
     settings = analysis.settings
     note = (
         "Accuracy in points, other metrics in percent. Mean accuracy (all): Holm over axes, Dunnett within an "
@@ -271,6 +272,7 @@ def _verdict_text(row: Row, record: TableRow) -> tuple[str, ...]:
     )
 
 
+_WHOLE = ("questions", "seeds_needed", "questions_needed", "seeds_low", "seeds_high")
 _VERDICT_EXTRAS = [
     "p_value",
     "standard_error",
@@ -283,12 +285,21 @@ _VERDICT_EXTRAS = [
     "family",
     "assumed",
     "t_df",
+    "corrected_effect",
+    "noise",
+    "unit",
+    "seeds_low",
+    "seeds_high",
+    "with_one_more_seed",
+    "with_twice_the_questions",
+    "with_twice_the_samples",
 ]
 
 
 def verdict_record(row: Row) -> TableRow:
     """A row of verdicts.csv."""
     j = row.judgement
+    bought = j.purchases or NOTHING_BOUGHT
     same = is_share(row.metric)
 
     def scaled(value: float) -> float:
@@ -320,4 +331,13 @@ def verdict_record(row: Row) -> TableRow:
         "family": row.family,
         "assumed": j.assumed,
         "t_df": j.t_df or None,
+        "corrected_effect": scaled(j.corrected_effect),
+        "noise": j.noise,
+        "unit": j.unit,
+        "seeds_low": j.seeds_low,
+        "seeds_high": j.seeds_high,
+        # What would be detectable then.
+        "with_one_more_seed": scaled(bought.one_more_seed),
+        "with_twice_the_questions": scaled(bought.twice_the_questions),
+        "with_twice_the_samples": scaled(bought.twice_the_samples),
     }

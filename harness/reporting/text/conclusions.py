@@ -209,10 +209,12 @@ def best_of_sentence(check: BestOfCheck) -> str:
     f = check.result
     where = "the mean over benchmarks" if check.benchmark == ALL else check.benchmark
     verdict = WITHIN_CHANCE if f.chance else ABOVE_CHANCE
+    deviation = formats.points(f.run_noise.variance**0.5)
+    known = "as measured" if f.run_noise.df is not None else "as plans assume"
     return (
         f"on {where} the best of {f.checkpoints} checkpoints scores {formats.percent(f.best)}; the best of "
-        f"{f.checkpoints} identical ones would be expected at {formats.percent(f.expected)} (95 % of the time at "
-        f"most {formats.percent(f.upper)}): {verdict}"
+        f"{f.checkpoints} identical ones, whose runs differ by {deviation} points {known}, would be expected at "
+        f"{formats.percent(f.expected)} (95 % of the time at most {formats.percent(f.upper)}): {verdict}"
     )
 
 
@@ -334,6 +336,11 @@ def _left_out(analysis: Analysis) -> str:
     primary = analysis.primary()
     if primary and analysis.left_out:
         parts.append(f"Verdicts leave out {', '.join(analysis.left_out)}: not measured on every level.")
+    if primary and analysis.runs_left_out:
+        names = analysis.runs_left_out
+        shown = ", ".join(names[:_MOST_LUCKY]) + (", …" if len(names) > _MOST_LUCKY else "")
+        runs = "1 run that was" if len(names) == 1 else f"{len(names)} runs that were"
+        parts.append(f"Verdicts leave out {runs} not measured on every benchmark and length: {shown}.")
     fewest = min((j.questions for j in primary if j.questions), default=analysis.asked)
     if fewest < analysis.asked:
         parts.append(

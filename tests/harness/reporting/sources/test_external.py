@@ -11,6 +11,7 @@ import pytest
 from harness.report import main
 from harness.reporting.analysis.analysis import analyse
 from harness.reporting.sources.external import external_study
+from harness.reporting.sources.inference import Inference
 from harness.reporting.tables.training_length import WITHIN_CHANCE, best_table
 from harness.reporting.text.conclusions import best_of_sentence, conclude
 from harness.spec.errors import SpecError
@@ -51,7 +52,10 @@ def test_csv_and_parquet_give_the_planted_verdict(tmp_path):
     assert found[0] == found[1]
     reward = found[0]["all", "reward", "cosine"]
     assert reward.verdict == "works"
-    assert reward.df == 8 - 1 - 2 - 1, "runs less mean, two axes and a second seed"
+    assert reward.df == 8 - 1 - 2, "runs less mean and two axes: that seeds are shared was not said"
+    shared = Inference(shared_seeds=True)
+    paired = external_study([tmp_path / "long.csv"], tmp_path / "out", inference=shared)
+    assert _verdicts(analyse(paired))["all", "reward", "cosine"].df == 8 - 1 - 2 - 1, "and a second seed"
     assert found[0]["all", "data", "b"].verdict != "works"
     assert found[0]["all", "step", "20"].df == 7
     mean = frame.assign(share=frame["correct"] / 4).groupby("axis.reward")["share"].mean()
