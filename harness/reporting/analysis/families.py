@@ -58,8 +58,7 @@ def family_names(study: Study) -> dict[str, str]:
     """
     if "family" in study.runs.columns:
         return {str(r["run"]): str(r["family"]) for r in records(study.runs)}
-    jobs = study.plan.get("jobs", [])
-    trunk = {str(job["run"]): str(job["fork"]["run"]) for job in jobs if job.get("fork")}
+    trunk = {job.run: job.fork.run for job in study.plan.jobs if job.fork is not None}
     names = {}
     for run in (str(r) for r in study.runs["run"]):
         root, seen = run, {run}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.reporting.analysis.families import family_names
 from harness.reporting.formats import DASH
 from harness.spec.errors import SpecError
 from harness.store.folders import RunFolder
@@ -110,7 +111,11 @@ def _stacked(parts: dict[str, Study], table: str) -> pd.DataFrame:
         if table in ("cells", "runs"):
             frame = frame.assign(folder=name)
         if table == "runs":
-            frame = frame.assign(label=[f"{name}: {v}" for v in frame["label"]])
+            families = family_names(study)
+            frame = frame.assign(
+                label=[f"{name}: {v}" for v in frame["label"]],
+                family=[f"{name}/{families[str(r)]}" for r in study.runs["run"]],
+            )
         frames.append(frame)
     return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.matrix.execution.checkpoint_cleanup import CheckpointCleaner
 from harness.matrix.execution.run_matrix import _write_plan, prepare
+from harness.matrix.planning.detectable_effects import detectable_effects
 from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.forks import agreed_steps, trunk_state, with_forks
 from harness.matrix.planning.hardware import Machine
@@ -164,6 +165,18 @@ def test_schedules_as_an_axis(planned):
         "schedule=wsd steps=10 seed=0": (trunk, 8),
         "schedule=wsd steps=20 seed=0": (trunk, 16),
     }
+
+
+def test_detectable_effects_count_families(planned):
+    """Two caps × two schedules of one trunk × 4 seeds: 16 runs, eight families."""
+    axis = "  schedule: {constant: {optimizer: {schedule: constant}}, wsd: {optimizer: {schedule: wsd}}}\n"
+    both = "  cap: {rollout.max_completion_tokens: [32, 16]}\n" + axis
+    plan = planned((AXIS, both), ("[2, 4]", "[10]"), ("seeds: [0]", "seeds: [0, 1, 2, 3]"))
+    assert len(forks(plan)) == 8
+    found = {d.axis: d for d in detectable_effects(plan)}
+    # Six questions leave five; eight families less the mean, the caps and three more seeds leave three.
+    assert (found["cap"].df, found["schedule"].df) == (3, 5)
+    assert found["schedule"].effect < found["cap"].effect
 
 
 def test_a_fork_of_a_fork(planned):
