@@ -8,12 +8,14 @@ from typing import cast
 
 from harness.reporting.analysis.best_cell import BestCell, best_cell
 from harness.reporting.analysis.best_of import BestOfCheck, best_of_checks
+from harness.reporting.analysis.coverage import coverage_rows
 from harness.reporting.analysis.responses import (
     Layout,
     Responses,
     RunScores,
     Shares,
     benchmarks_measured,
+    counts,
     lay_out,
     responses,
     run_scores,
@@ -89,7 +91,8 @@ def analyse(study: Study) -> Analysis:
         seeds=max(1, study.cells["seed"].nunique()),
     )
     layout = lay_out(study)
-    measured = shares(study)
+    known = counts(study)
+    measured = shares(known)
     totals = run_scores(study)
     curves = curves_of(layout, measured, totals, settings, delta)
     shared = on_every_level(layout, totals)
@@ -104,6 +107,7 @@ def analyse(study: Study) -> Analysis:
         for c in curves
         if c.reported
     ]
+    rows += coverage_rows(study, layout, known, totals, shared, settings, delta)
     rows += performance_rows(study, layout, settings)
     accuracy, gain = _intervals(study, layout, measured)
     checks = best_of_checks(study, layout, accuracy, totals)

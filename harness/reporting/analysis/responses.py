@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -147,22 +148,33 @@ Shares = dict[tuple[str, int], FloatArray]
 """Share of right samples of every question [Q], by (run, step); NaN where a question was not measured."""
 
 
-def shares(study: Study) -> dict[str, Shares]:
-    """Shares by benchmark, of the benchmarks that were measured."""
+Counts = dict[tuple[str, int], tuple[FloatArray, FloatArray]]
+"""Samples and right ones of every question [Q], by (run, step); NaN where a question was not measured."""
+
+
+def counts(study: Study) -> dict[str, Counts]:
+    """Counts by benchmark, of the benchmarks whose questions are known."""
     long = study.questions()
     if long.empty:
         return {}
-    long = long.assign(share=long["correct"].astype(float) / long["samples"].astype(float))
-    found = {}
+    found: dict[str, Counts] = {}
     for benchmark in benchmarks(study):
         part = long[long["benchmark"] == benchmark]
         if len(part):
+            # External rows may give a question of one checkpoint in several parts.
             frame = part.pivot_table(
-                index=["run", "step"], columns="question_index", values="share", aggfunc="mean"
+                index=["run", "step"], columns="question_index", values=["samples", "correct"], aggfunc="sum"
             )
             keys = [(str(run), int(step)) for run, step in frame.index]
-            found[benchmark] = dict(zip(keys, frame.to_numpy(dtype=np.float64)))
+            samples, correct = (frame[c].to_numpy(dtype=np.float64) for c in ("samples", "correct"))
+            asked = np.where(samples > 0, samples, math.nan)
+            found[benchmark] = dict(zip(keys, zip(asked, np.where(samples > 0, correct, math.nan))))
     return found
+
+
+def shares(known: Mapping[str, Counts]) -> dict[str, Shares]:
+    """Shares by benchmark."""
+    return {name: {place: c / n for place, (n, c) in found.items()} for name, found in known.items()}
 
 
 RunScores = dict[tuple[str, int], tuple[float, float]]
@@ -244,12 +256,18 @@ class Responses:
     noise_df: float | None
 
 
-def responses(study: Study, measured: Mapping[str, Shares], totals: Mapping[str, RunScores]) -> Responses:
-    """Responses over some benchmarks."""
+def responses(
+    study: Study,
+    measured: Mapping[str, Shares],
+    totals: Mapping[str, RunScores],
+    *,
+    samples: int | None = None,
+) -> Responses:
+    """Responses over some benchmarks; `samples`: of a question, 1 where shares are none of right answers."""
     if set(measured) == set(totals):
         strata = np.repeat(np.arange(len(measured)), [width(f) for f in measured.values()])
-        samples = study.evaluations.loc[study.evaluations["benchmark"].isin(list(measured)), "samples"]
-        most = int(samples.astype(float).median()) if len(samples) else 1
+        made = study.evaluations.loc[study.evaluations["benchmark"].isin(list(measured)), "samples"]
+        most = samples or (int(made.astype(float).median()) if len(made) else 1)
         return Responses(
             _stacked(list(measured.values())), strata, _clusters(study, measured), most, None, None
         )

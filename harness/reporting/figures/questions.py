@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import free_axes
-from harness.reporting.analysis.responses import shares
+from harness.reporting.analysis.responses import counts, shares
 from harness.reporting.figures.theme import Theme, new_figure
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Moved:
 def moved(analysis: Analysis) -> list[Moved]:
     """The questions that moved most from the first column to the mean of the others, by benchmark."""
     found = []
-    for name, frame in list(shares(analysis.study).items())[:_MOST_MAPS]:
+    for name, frame in list(shares(counts(analysis.study)).items())[:_MOST_MAPS]:
         columns = _columns(analysis, frame)
         if len(columns) < 2:
             continue
