@@ -98,17 +98,17 @@ def run_variances(
         means: residual run means by response [K, R].
         cells: of every benchmark the deviations of clusters [K, R, clusters], and its weight.
     """
-    run: FloatArray | float = 0.0
-    both: FloatArray | float = 0.0
+    size = len(means) * len(parts.per_run)
+    run, both = np.zeros((size, size)), np.zeros((size, size))
     pooled = max(float(parts.df.sum()), 1e-12)
     for members, df in zip(parts.members, parts.df):
         spread = parts.per_run[:, members] @ parts.per_run[:, members].T
         at, divisor = (members, df) if df > NO_DF else (np.ones_like(members), pooled)
-        run = run + np.kron(means[:, at] @ means[:, at].T / divisor, spread)
+        run += np.kron(means[:, at] @ means[:, at].T / divisor, spread)
         for deviations, weight in cells:
             flat = deviations[:, at].reshape(len(means), -1)
-            both = both + weight * np.kron(flat @ flat.T / divisor, spread)
-    return np.asarray(run), np.asarray(both) + np.zeros_like(run)
+            both += weight * np.kron(flat @ flat.T / divisor, spread)
+    return run, both
 
 
 def reference_of(

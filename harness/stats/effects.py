@@ -18,7 +18,7 @@ from harness.stats.question_noise import (
     question_groups,
     question_weights,
 )
-from harness.stats.run_noise import methods, partition
+from harness.stats.run_noise import POOLED, methods, partition
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -103,7 +103,7 @@ def two_way_effects(
         return assembled(
             b @ weights, (nothing, v_q, nothing), Reference(
                 errors, np.full(len(b), float(df_questions)), np.zeros(len(b)),
-                np.full(len(b), df_questions), ("pooled",) * len(b),
+                np.full(len(b), df_questions), (POOLED,) * len(b),
             ), known, leverage, df_questions, (runs, questions, units),
         )  # fmt: skip
     df = max(0, min(df_run, df_questions))
@@ -193,7 +193,7 @@ def run_effects(
         variance = noise + shared
         reference = Reference(
             np.sqrt(variance), np.full(len(estimates), answers_df), np.zeros(len(estimates)),
-            np.full(len(estimates), math.floor(answers_df)), ("pooled",) * len(estimates),
+            np.full(len(estimates), math.floor(answers_df)), (POOLED,) * len(estimates),
         )  # fmt: skip
         whole = np.diag(variance)
         given = int(answers is not None and answers_df >= 1) * math.floor(answers_df)

@@ -18,6 +18,7 @@ NoiseMethod = Literal["pooled", "by level", "both"]
 """`pooled`: one spread for all runs. `by level`: each level's own, degrees of freedom after Satterthwaite. `both`:
 there are too few runs for that, and the wider of the two intervals is used."""
 
+POOLED: NoiseMethod = "pooled"
 _MOST_IMBALANCE = 2.0
 """Up to this ratio of the weights of two levels' variances the pooled variance is close enough to the contrast's own:
 at 1 they are equal whatever the levels' spreads."""

@@ -57,7 +57,7 @@ def questions_of(layout: Layout, lookup: Lookup, strata: npt.NDArray[np.intp]) -
         strata: benchmark of every question [Q].
     """
     asked: list[Question] = []
-    whole = [(f, y) for f in layout.families if (y := measured_cells(f, layout.cells, lookup)) is not None]
+    whole = [(f, c) for f in layout.families if (c := measured_cells(f, layout.cells, lookup)) is not None]
     between = [p for p in layout.interactions if set(p) <= set(layout.between)]
     if whole and layout.between:
         families = [f for f, _ in whole]
@@ -248,7 +248,7 @@ class _Part:
     once: bool = False
 
     def question(self, strata: npt.NDArray[np.intp]) -> Question:
-        complete = np.isfinite(self.y).all(axis=(0, 1))
+        complete = np.asarray(np.isfinite(self.y).all(axis=(0, 1)))
         return Question(
             self.axis,
             tuple(self.contrasts),
