@@ -118,7 +118,7 @@ def reference_of(
     variances: Sequence[tuple[FloatArray, FloatArray]],
     question: FloatArray,
     df_run: int,
-    df_questions: int,
+    df_questions: float,
     known: npt.NDArray[np.bool_],
 ) -> tuple[Reference, FloatArray, FloatArray]:
     """Errors and degrees of freedom of every contrast by its method; V_run and V_obs that they rest on [M]."""
@@ -126,7 +126,7 @@ def reference_of(
     pooled = np.array([method != "by level" for method, _ in chosen])
     errors, common = fiducial_t(run, question, both, float(df_run), df_questions, known & pooled)
     t_df, run_df = np.full(len(run), common), np.full(len(run), float(df_run))
-    df = max(0, min(df_run, df_questions))
+    df = max(0, min(df_run, math.floor(df_questions + 1e-9)))
     verdict_df = np.full(len(run), df)
     per_response = len(parts.per_run)
     for m, (method, design_df) in enumerate(chosen):

@@ -14,6 +14,7 @@ from harness.stats.fiducial import MOST_DF
 from harness.stats.power import MIN_DF
 from harness.stats.question_noise import (
     cluster_deviations,
+    cluster_df,
     question_covariance,
     question_groups,
     question_weights,
@@ -96,20 +97,24 @@ def two_way_effects(
     means = residual @ weights
     leverage = np.tile((per_run**2).sum(axis=1), count)
     known = np.tile(known, count)
-    df_questions = units - len(groups)
+    df_questions = float(
+        questions - len(groups) if owner is None else sum(cluster_df(owner[g]) for g in groups)
+    )
     if unit == "checkpoint":
         nothing = np.zeros_like(v_q)
         errors = np.sqrt(np.maximum(np.diag(v_q), 0.0))
         return assembled(
             b @ weights, (nothing, v_q, nothing), Reference(
                 errors, np.full(len(b), float(df_questions)), np.zeros(len(b)),
-                np.full(len(b), df_questions), (POOLED,) * len(b),
-            ), known, leverage, df_questions, (runs, questions, units),
+                np.full(len(b), _whole(df_questions)), (POOLED,) * len(b),
+            ), known, leverage, _whole(df_questions), (runs, questions, units),
         )  # fmt: skip
-    df = max(0, min(df_run, df_questions))
+    df = max(0, min(df_run, _whole(df_questions)))
     whole = replace(parts, members=np.ones((1, runs), dtype=np.bool_), df=np.array([float(df_run)]))
-    variances = [run_variances(p, means, cells) if df_run > 0 else (v_q * 0, v_q * 0) for p in (whole, parts)]
     by_level = any(method != "pooled" for method, _ in chosen)
+    variances = [run_variances(whole, means, cells) if df_run > 0 else (v_q * 0, v_q * 0)] * 2
+    if by_level:
+        variances[1] = run_variances(parts, means, cells)
     sampling = None
     if samples > 1:
         # E[y(1 − y)] is K − 1 times the variance of a share of K samples.
@@ -127,6 +132,10 @@ def two_way_effects(
         shape=variances[by_level][0] + v_q,
         sampling=sampling,
     )  # fmt: skip
+
+
+def _whole(df: float) -> int:
+    return math.floor(df + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +214,10 @@ def run_effects(
     residual = values - values @ inverse.T @ d.T
     whole_parts = replace(parts, members=np.ones((1, runs), dtype=np.bool_), df=np.array([float(df)]))
     zero = np.zeros((len(estimates),) * 2)
-    pairs = [run_variances(p, residual, ()) if df > 0 else (zero, zero) for p in (whole_parts, parts)]
     by_level = any(method != "pooled" for method, _ in chosen)
+    pairs = [run_variances(whole_parts, residual, ()) if df > 0 else (zero, zero)] * 2
+    if by_level:
+        pairs[1] = run_variances(parts, residual, ())
     reference, run, _ = reference_of(
         chosen, parts, residual, [(r, zero) for r, _ in pairs], np.zeros(len(estimates)), df, 10**6, known
     )

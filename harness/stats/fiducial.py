@@ -28,7 +28,7 @@ def fiducial_t(
     question: FloatArray,
     both: FloatArray,
     df_run: float,
-    df_questions: int,
+    df_questions: float,
     known: npt.NDArray[np.bool_],
 ) -> tuple[FloatArray, float]:
     """Standard errors [M] and degrees of freedom of the t that stands for the fiducial distribution.

@@ -94,6 +94,31 @@ def detectable_effect(
     return reach(round(df, 3), round(critical, 6), power) * standard_error
 
 
+_STEPS = 60
+
+
+def detectable_gain(effect: float, rate: float) -> float:
+    """A detectable effect as a gain over a baseline that scores `rate`: infinite where no gain is that large.
+
+    Noise of a share of right answers goes with p(1 − p). On hard questions it grows with the gain itself, near the
+    ceiling it shrinks: δ = effect · √((v(p) + v(p + δ)) / 2v(p)), the smallest solution.
+
+    Args:
+        effect: what would be detectable if the better level were as noisy as the baseline.
+        rate: p, a fraction.
+    """
+    v = rate * (1 - rate)
+    if v <= 0 or not math.isfinite(effect):
+        return effect
+    gain = 0.0
+    for _ in range(_STEPS):
+        above = rate + gain
+        if above > 1:
+            return math.inf
+        gain = effect * math.sqrt((v + above * (1 - above)) / (2 * v))
+    return gain if rate + gain <= 1 else math.inf
+
+
 _NORMAL_DF = 2000.0
 """From here on the non-central t is a shifted normal, and its variance is known, to three digits."""
 

@@ -43,8 +43,8 @@ def question_covariance(
     """Covariance from drawing questions, of contrasts averaged over the questions of one benchmark [M, M].
 
     Questions of one cluster, such as a topic, may rise and fall together: then clusters are what is drawn, and the
-    variance is that of their sums of deviations, times C/(C − 1) (Liang and Zeger 1986; as Miller 2024, arXiv
-    2411.00640, section 2.2, has it for one evaluation).
+    variance is that of their sums of deviations (Liang and Zeger 1986; as Miller 2024, arXiv 2411.00640, section 2.2,
+    has it for one evaluation), without bias where clusters differ and have unequal sizes.
 
     Four answers right or wrong by chance give a contrast the variance 4·(most/Q)². A sample variance that fewer than
     four questions make, none where every answer is wrong, is not believed below that. Samples of a question count as
@@ -75,11 +75,28 @@ def cluster_deviations(values: FloatArray, clusters: npt.NDArray[Any] | None) ->
     is the variance of the mean over questions."""
     questions = values.shape[-1]
     deviations = values - values.mean(axis=-1, keepdims=True)
-    if clusters is not None:
-        names, place = np.unique(clusters, return_inverse=True)
-        deviations = deviations @ np.eye(len(names))[place]
-    count = deviations.shape[-1]
-    return np.asarray(deviations * (math.sqrt(count / (count - 1)) / questions))
+    if clusters is None:
+        return np.asarray(deviations / math.sqrt(questions * (questions - 1)))
+    names, place, counts = np.unique(clusters, return_inverse=True, return_counts=True)
+    form, share = _cluster_form(counts / questions)
+    sums = deviations @ np.eye(len(names))[place]
+    return np.asarray(sums * (math.sqrt(float((share**2).sum() / np.trace(form))) / questions))
+
+
+def cluster_df(clusters: npt.NDArray[Any]) -> float:
+    """Degrees of freedom of the variance of a mean over clusters that differ, Satterthwaite's; one less than their
+    number where they are of equal size."""
+    counts = np.unique(clusters, return_counts=True)[1]
+    if len(counts) < 2:
+        return 0.0
+    form, _ = _cluster_form(counts / counts.sum())
+    return float(np.trace(form)) ** 2 / float((form * form).sum())
+
+
+def _cluster_form(share: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The quadratic form in effects of clusters that sums of squared deviations are [C, C], and the shares."""
+    centred = np.eye(len(share)) - np.outer(np.ones(len(share)), share)
+    return centred.T @ np.diag(share**2) @ centred, share
 
 
 def _off_median(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from harness.stats.power import (
     Components,
     Purchases,
     detectable_effect,
+    detectable_gain,
     needed,
     purchases,
     seeds_range,
@@ -63,8 +64,7 @@ class Test:
         assumed_run: standard deviation between runs for the detectable effect where no residual degree of
             freedom measures it; None where none may be assumed.
         blocked: whether seeds are blocks of the design.
-        room: the largest effect that is possible, such as 1 − p above a baseline that scores p [M]; empty where there
-            is no bound.
+        rate: what the baseline scores, where it is a share of right answers: it bounds what can be gained.
         unit: whom verdicts are about.
     """
 
@@ -75,7 +75,7 @@ class Test:
     better: int = 1
     assumed_run: float | None = None
     blocked: bool = False
-    room: tuple[float, ...] = ()
+    rate: float | None = None
     unit: Unit = "recipe"
 
 
@@ -290,7 +290,9 @@ def _judged(test: Test, m: int, p_adjusted: float, bounds: _Bounds, settings: Ve
             power=settings.power,
             comparisons=bounds.comparisons,
         )
-    beyond = bool(test.room) and detectable > test.room[m]
+    if test.rate is not None:
+        detectable = detectable_gain(detectable, test.rate)
+    beyond = math.isinf(detectable)
     corrected = math.nan
     if verdict in ("works", "hurts"):
         corrected = corrected_effect(effect, error, t_df, bounds.critical, test.delta)

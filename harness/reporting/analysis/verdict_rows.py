@@ -131,23 +131,19 @@ def _tests(layout: Layout, questions: Sequence[Question], made: Responses, delta
                 delta=delta,
                 assumed_run=ASSUMED.run if layout.unit == "recipe" else None,
                 blocked=q.blocked,
-                room=_room(q),
+                rate=_rate(q),
                 unit=layout.unit,
             )
         )
     return tests
 
 
-def _room(question: Question) -> tuple[float, ...]:
-    """The largest effect that is possible on accuracy: from what the baseline level scores to the farther end."""
+def _rate(question: Question) -> float | None:
+    """What the baseline level scores; None where only differences are known."""
     if not question.levels:
-        return (1.0,) * len(question.contrasts)
-    baseline = question.contrasts[0].baseline
-    at = [level == baseline for level in question.levels]
-    if not any(at):
-        return (1.0,) * len(question.contrasts)
-    mean = float(np.mean(question.y[:, at]))
-    return (max(mean, 1 - mean),) * len(question.contrasts)
+        return None
+    at = [level == question.contrasts[0].baseline for level in question.levels]
+    return float(np.clip(np.mean(question.y[:, at]), 0.0, 1.0)) if any(at) else None
 
 
 def performance_rows(study: Study, layout: Layout, settings: VerdictSettings) -> list[Row]:

@@ -18,6 +18,7 @@ from harness.stats.power import (
     Components,
     Noise,
     detectable_effect,
+    detectable_gain,
     needed,
     planned_error,
     purchases,
@@ -95,6 +96,16 @@ def test_questions_are_asked_for_where_seeds_cannot_help():
     assert seeds is not None
     assert questions > 200
     assert needed(_parts(slope=1.0), 0.02, AIM) == (None, None)
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.3, 0.5, 0.9])
+def test_a_gain_carries_the_noise_of_where_it_ends(rate):
+    gain = detectable_gain(0.05, rate)
+    v = rate * (1 - rate)
+    assert gain == pytest.approx(0.05 * math.sqrt((v + (rate + gain) * (1 - rate - gain)) / (2 * v)))
+    assert (gain > 0.05) == (rate < 0.4)
+    assert math.isinf(detectable_gain(0.3, 0.95))
+    assert detectable_gain(0.05, 0.0) == 0.05
 
 
 def test_a_number_of_seeds_is_a_range():

@@ -157,9 +157,9 @@ def test_what_is_found_is_told_with_its_correction():
 
 def test_effects_that_are_not_possible_are_not_promised():
     test = _test("a", [0.01], 0.1)
-    near = judge_primary([replace(test, room=(0.05,))], VerdictSettings())[0]
+    near = judge_primary([replace(test, rate=0.8)], VerdictSettings())[0]
     assert near.beyond_possible
     assert math.isnan(near.detectable_effect)
-    far = judge_primary([replace(test, room=(0.95,))], VerdictSettings())[0]
+    far = judge_primary([replace(test, rate=0.2)], VerdictSettings())[0]
     assert not far.beyond_possible
-    assert far.detectable_effect < 0.95
+    assert far.detectable_effect > judge_primary([test], VerdictSettings())[0].detectable_effect
