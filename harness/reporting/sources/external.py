@@ -237,9 +237,8 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     for name in marked:
         frame[name] = [_level(v) for v in frame[name]]
     frame["step"] = _whole(frame, "step", file) if "step" in frame.columns else 1
-    for name in ("seed", "eval_seed"):
-        if name in frame.columns:
-            frame[name] = _whole(frame, name, file)
+    for name in frame.columns.intersection(["seed", "eval_seed"]):
+        frame[name] = _whole(frame, name, file)
     if "run" not in frame.columns:
         keys = [*marked, *(["seed"] if "seed" in frame.columns else [])]
         frame["run"] = [
