@@ -274,7 +274,8 @@ def interrupted(arguments, folder, number, **options):
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "harness.regress", *arguments, "--quick"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
+        # The gate's own modules are this tree's, not those of the repository that it is started in.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "TMPDIR": str(folder)},
         stderr=subprocess.DEVNULL,
         **options,
     )
