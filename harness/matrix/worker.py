@@ -120,13 +120,13 @@ def _execute(run: RunFolder, attempt: AttemptFolder, stop: StopFlag, work: Execu
 
     attempt.begin(collect())
     job = run.read_job()
-    _check_code(job)
+    check_code(job)
     if stop.is_set():
         raise Interrupted
     work(job, run, attempt, stop.is_set)
 
 
-def _check_code(job: RunJob) -> None:
+def check_code(job: RunJob) -> None:
     """Whether the user's own rewards are still those of the run's identity.
 
     Raises:

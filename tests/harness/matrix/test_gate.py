@@ -13,8 +13,10 @@ from harness.matrix.planning import hardware as hardware_module
 from harness.matrix.planning.explain import explain, find_cell
 from harness.matrix.planning.hardware import Machine
 from harness.matrix.planning.planner import make_plan
+from harness.matrix.worker import check_code
 from harness.models.catalog import resolve_model
 from harness.rewards.code import CODE_FIELD
+from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.recipe import ModelSpec
 from harness.store.folders import Store
@@ -240,3 +242,13 @@ lint: {waive: {cap-short: it is not run, small-benchmark: it is not run}}
     assert plan_command.main(["--grid", str(tmp_path / "card.yaml"), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert "GiB of the 23.6 that a device (rtx4090) has, most of it optimiser moments" in shown
+
+
+def test_a_worker_refuses_a_run_whose_reward_was_edited_since_it_was_planned(own, tmp_path):
+    job = next(job for job in planned(own("good"), tmp_path).jobs if job.kind == "train")
+    check_code(job)
+    (tmp_path / "helper_of_gate.py").write_text("def factor():\n    return 2.0\n")
+    with pytest.raises(
+        SpecError, match="helper_of_gate was edited since this run was planned: `factor` changed"
+    ):
+        check_code(job)
