@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from harness.store.records import StepFigures
-from harness.store.records.form import JsonObject, to_data
+if TYPE_CHECKING:
+    from harness.store.records import StepFigures
+    from harness.store.records.form import JsonObject
 
 NAMES = ("tensorboard", "trackio", "wandb")
 """Sinks that the commands know, by the package that each one needs."""
@@ -99,6 +100,8 @@ class Sinks:
     def write(self, record: StepFigures) -> None:
         """Hands a step record's numbers to every sink."""
         if self._open:
+            from harness.store.records.form import to_data  # here: the record classes take longer than a `--help` may
+
             figures = numbers(to_data(record))
             for name, sink in list(self._open.items()):
                 self._try(name, partial(sink.write, record.step, figures))
