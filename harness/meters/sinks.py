@@ -100,7 +100,9 @@ class Sinks:
     def write(self, record: StepFigures) -> None:
         """Hands a step record's numbers to every sink."""
         if self._open:
-            from harness.store.records.form import to_data  # here: the record classes take longer than a `--help` may
+            from harness.store.records.form import (
+                to_data,  # here: the record classes take longer than a `--help` may
+            )
 
             figures = numbers(to_data(record))
             for name, sink in list(self._open.items()):
