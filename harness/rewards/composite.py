@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import statistics
 import types
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.rewards.answers import AnswerChecker
+from harness.rewards.builtin import REWARDS
 from harness.rewards.calls import call_reward
 from harness.rewards.errors import UnknownReward
-from harness.rewards.functions import FUNCTIONS
+from harness.rewards.params import check_params
 from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
 from harness.spec.source import nearest
@@ -93,12 +91,12 @@ def resolved(spec: RewardFunctionSpec) -> Callable[..., list[float]]:
     Raises:
         UnknownReward: it isn't there, or rejects its parameters.
     """
-    builtin = FUNCTIONS.get(spec.name)
-    function = _imported(spec.name) if builtin is None else builtin
-    _check_params(spec, function)
+    builtin = REWARDS.get(spec.name)
+    function = _imported(spec.name) if builtin is None else builtin.function
+    check_params(spec, function)
     if builtin is not None:
         try:
-            builtin([], RewardContext(checks=[]), **spec.params)
+            function([], RewardContext(checks=[]), **spec.params)
         except ValueError as error:
             raise UnknownReward(f"reward {spec.name!r}: {error}") from None
     return function
@@ -117,7 +115,7 @@ class Composite:
 
     def __init__(self, spec: RewardSpec, resolve: Resolve = resolved) -> None:
         self._functions = [
-            (f.name, f.weight, (resolved if f.name in FUNCTIONS else resolve)(f), dict(f.params))
+            (f.name, f.weight, (resolved if f.name in REWARDS else resolve)(f), dict(f.params))
             for f in spec.functions
         ]
         self._by_group = spec.normalization == "group"
@@ -166,7 +164,12 @@ def normalised_by_group(values: Sequence[float], groups: Sequence[int]) -> list[
 
 def has_own_functions(spec: RewardSpec) -> bool:
     """Whether a function of the user's own is among them, which may look at the questions' other columns."""
-    return any(function.name not in FUNCTIONS for function in spec.functions)
+    return any(function.name not in REWARDS for function in spec.functions)
+
+
+def reads_opened(spec: RewardSpec) -> bool:
+    """Whether a function reads what the prompt opened of the completion together with the completion."""
+    return any(f.name in REWARDS and REWARDS[f.name].reads_opened for f in spec.functions)
 
 
 def validate_rewards(spec: RewardSpec, resolve: Resolve = resolved) -> None:
@@ -176,13 +179,13 @@ def validate_rewards(spec: RewardSpec, resolve: Resolve = resolved) -> None:
         UnknownReward: otherwise.
     """
     for function in spec.functions:
-        (resolved if function.name in FUNCTIONS else resolve)(function)
+        (resolved if function.name in REWARDS else resolve)(function)
 
 
 def _imported(name: str) -> Callable[..., list[float]]:
     module_name, colon, attribute = name.partition(":")
     if not colon:
-        raise UnknownReward(f"no reward {name!r}", nearest(name, FUNCTIONS))
+        raise UnknownReward(f"no reward {name!r}", nearest(name, REWARDS))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -198,55 +201,3 @@ def _imported(name: str) -> Callable[..., list[float]]:
             f'did you mean "{module_name}:{close[0]}"?' if close else None,
         )
     return function
-
-
-def _check_params(spec: RewardFunctionSpec, function: Callable[..., list[float]]) -> None:
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # written in C: a call will tell
-        return
-    positional = [
-        p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(positional) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
-        raise UnknownReward(
-            f"reward {spec.name!r} takes {signature}, not a batch of completions and its context",
-            "a reward is a function (batch, context, **params) that returns a number for each item of the batch",
-        )
-    known = {p.name: p for p in list(signature.parameters.values())[2:] if p.kind is not p.VAR_KEYWORD}
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # an annotation that cannot be evaluated says nothing of values
-        hints = {}
-    for name, value in spec.params.items():
-        if name not in known:
-            hint = nearest(name, known) if known else "it takes no parameters"
-            raise UnknownReward(f"reward {spec.name!r} has no parameter {name!r}", hint)
-        if name in hints and not _admits(hints[name], value):
-            raise UnknownReward(
-                f"reward {spec.name!r}: `{name}` must be {_shown(hints[name])}, got {value!r}"
-            )
-    missing = [n for n, p in known.items() if p.default is p.empty and n not in spec.params]
-    if missing:
-        raise UnknownReward(
-            f"reward {spec.name!r} needs the parameter {missing[0]!r}", f"add `params: {{{missing[0]}: …}}`"
-        )
-
-
-def _admits(annotation: Any, value: object) -> bool:
-    """Whether a YAML value fits a plain annotation; annotations of other kinds admit anything."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return any(_admits(part, value) for part in typing.get_args(annotation))
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation in (str, bool, types.NoneType):
-        return isinstance(value, annotation)
-    return True
-
-
-def _shown(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

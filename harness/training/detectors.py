@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.rewards.functions import script_of
+from harness.rewards.builtin.text import script_of
 from harness.spec.stability import Policy, StabilitySpec
 from harness.store.records import Alarm
 

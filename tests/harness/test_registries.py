@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -80,3 +82,59 @@ def test_a_parameter_of_the_objective(tmp_path):
     assert losses == "[-2.0, -6.0]", "on-policy every ratio is 1: the loss is the mean of −gain · A"
     assert counted == "False 3.0", "at its default it leaves the identity of earlier runs as it was"
     assert described == "Factor on every advantage."
+
+
+REWARD = """
+from __future__ import annotations
+from collections.abc import Sequence
+from harness.rewards.registry import Direction, reward
+from harness.rewards.types import RewardContext, RewardInput
+
+@reward("brevity", direction=Direction(right=-1, wrong=-1), reads_opened=True)
+def brevity(batch: Sequence[RewardInput], context: RewardContext, *, scale: int = 1) -> list[float]:
+    return [%s / item.cap for item in batch]
+"""
+
+USES_REWARD = """
+from harness.reporting.figures.rewards import BUILT_IN
+from harness.rewards.composite import CompositeReward, reads_opened
+from harness.rewards.types import RewardInput
+from harness.spec.grid import load_grid
+from harness.spec.lint.grids import grid_findings
+
+grid = load_grid("grid.yaml")
+spec = grid.cells[0].recipe.reward
+with CompositeReward(spec) as reward:
+    print(reward.score([RewardInput("x", "1", tokens, 10, False) for tokens in (2, 5)]).total)
+print(reads_opened(spec), "brevity" in BUILT_IN)
+print(*sorted({f.rule for f in grid_findings(grid) if "brevity" in f.effect}))
+try:
+    load_grid("misspelt.yaml")
+    CompositeReward(load_grid("misspelt.yaml").cells[0].recipe.reward)
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("formula", "totals", "found"),
+    [
+        ("-scale * item.tokens", "[-0.6, -1.5]", ""),
+        ("scale * item.tokens", "[0.6, 1.5]", "reward-inverted"),
+    ],
+)
+def test_a_reward(tmp_path, formula, totals, found):
+    """A file of its own in the folder of the rewards: recipes name it, plots draw it, lint knows its direction."""
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "harness" / "rewards" / "builtin" / "brevity.py").write_text(
+        REWARD % formula, encoding="utf-8"
+    )
+    named = GRID.replace("{name: accuracy}", "{name: brevity, params: {scale: 3}}")
+    (tmp_path / "grid.yaml").write_text(named.replace("objective.gain", "objective.beta"), encoding="utf-8")
+    misspelt = GRID.replace("{name: accuracy}", "{name: brevety}").replace("objective.gain", "objective.beta")
+    (tmp_path / "misspelt.yaml").write_text(misspelt, encoding="utf-8")
+    given, known, rules, *refused = run_python(USES_REWARD, tmp_path).splitlines()
+    assert given == totals
+    assert known == "True True"
+    assert rules == found
+    assert refused == ["no reward 'brevety'", '  did you mean "brevity"?']

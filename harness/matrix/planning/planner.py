@@ -12,7 +12,7 @@ from harness.matrix.planning.hardware import Hardware, Machine, resolve_hardware
 from harness.matrix.planning.offline_fallback import assumption
 from harness.matrix.planning.preflight import ResolvedInputs, check_output, resolve_inputs
 from harness.models.catalog import ModelSource
-from harness.rewards.functions import READ_OPENED
+from harness.rewards.composite import reads_opened
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import (
     Identity,
@@ -171,7 +171,7 @@ def identity_of(cell: Cell, world: ResolvedInputs, fields: dict[str, Any] | None
     content = [world.fingerprint(source) for source in cell.recipe.data.sources]
     fields = experiment_fields(cell.recipe) if fields is None else fields
     facts = world.prompt(cell.recipe.prompt, cell.recipe.model)
-    if facts and facts.opened and READ_OPENED & {f.name for f in cell.recipe.reward.functions}:
+    if facts and facts.opened and reads_opened(cell.recipe.reward):
         # Such rewards gave nothing before they read what the prompt opened.
         fields = {**fields, "reward.opened": facts.opened}
     if code := world.reward_code(cell.recipe.reward):

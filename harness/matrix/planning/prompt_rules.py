@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from harness.data.templates import PromptFacts, PromptRefused, prompt_facts
 from harness.models.catalog import resolve_model
 from harness.models.errors import ModelNotFound
-from harness.rewards.functions import READ_OPENED, WANT_THOUGHT
+from harness.rewards.builtin import REWARDS
 from harness.spec.grid import Cell, Grid
 from harness.spec.lint.finding import Finding, Place, Severity
 from harness.spec.source import Path_
@@ -68,8 +68,10 @@ def _of_cell(grid: Grid, cell: Cell, facts: PromptFacts | PromptRefused | None) 
             "a fixed one, such as `template_args: {date_string: 26 Jul 2024}`, if the template reads that name",
         )
     for index, function in enumerate(cell.recipe.reward.functions):
+        if (builtin := REWARDS.get(function.name)) is None:
+            continue
         at: Path_ = ("reward", "functions", index)
-        if facts.opened and function.name in READ_OPENED:
+        if facts.opened and builtin.reads_opened:
             yield finding(
                 "opened-thought",
                 "info",
@@ -77,7 +79,7 @@ def _of_cell(grid: Grid, cell: Cell, facts: PromptFacts | PromptRefused | None) 
                 f"the prompt of {name} ends in <think>: `{function.name}` reads it together with the completion",
                 "nothing; the completion need not open <think> itself",
             )
-        if facts.closed and function.name in WANT_THOUGHT:
+        if facts.closed and builtin.wants_thought:
             yield finding(
                 "opened-thought",
                 "warning",

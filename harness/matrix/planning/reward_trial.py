@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from harness.data.mix import shares_of
 from harness.data.problem import Problem
 from harness.data.sources import SourceNotFound, load_source
+from harness.rewards.builtin import REWARDS
 from harness.rewards.composite import has_own_functions, validate_rewards
-from harness.rewards.functions import FUNCTIONS
 from harness.rewards.own import OwnRewards
 from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.data import DataSpec
@@ -39,7 +39,7 @@ def try_rewards(recipe: Recipe, own: OwnRewards) -> None:
     problems = sample_problems(recipe.data)
     cap = recipe.rollout.max_completion_tokens
     for function in recipe.reward.functions:
-        if function.name in FUNCTIONS:
+        if function.name in REWARDS:
             continue
         call, end = own.resolve(function), None
         for start in range(0, len(problems), _AT_ONCE):

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.reporting.figures.theme import LIGHT, drawing, inline_svg, new_figure, painting, standalone_svg
-from harness.rewards.functions import FUNCTIONS
+from harness.rewards.builtin import REWARDS
 from harness.spec.errors import SpecError
 from harness.spec.lint.reward_rules import curve
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
 
 CAP = 3584
 """Length cap under which the built-in rewards are drawn, in tokens."""
-BUILT_IN = {name: (RewardSpec(functions=(RewardFunctionSpec(name=name),)), CAP) for name in FUNCTIONS}
+BUILT_IN = {name: (RewardSpec(functions=(RewardFunctionSpec(name=name),)), CAP) for name in REWARDS}
 """Every built-in reward alone, with its default parameters."""
 COLUMNS = 3
 

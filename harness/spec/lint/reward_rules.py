@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from harness.rewards.builtin import REWARDS
 from harness.rewards.composite import Composite
 from harness.rewards.errors import RewardFailed, UnknownReward
-from harness.rewards.functions import DIRECTIONS
 from harness.rewards.own import ColumnsWanted, NoColumns, OwnRewards
+from harness.rewards.registry import Direction
 from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.lint.finding import Finding, Place
 from harness.spec.lint.run_settings import RunSettings
@@ -174,7 +175,7 @@ def _of_function(
     name = function.name
     characters = _counts_characters(alone, run.cap, own)
     yield from _of_direction(run, name, shape, place)
-    if characters and name in DIRECTIONS:
+    if characters and _direction(name) is not None:
         yield run.finding(
             "reward-characters",
             "error",
@@ -187,11 +188,9 @@ def _of_function(
 
 def _of_direction(run: RunSettings, name: str, shape: Curve, place: Place) -> Iterator[Finding]:
     """A reward against the direction in which it is said to move."""
-    if name not in DIRECTIONS:
+    if (direction := _direction(name)) is None:
         return
-    for kind, values, sign in zip(
-        ("right", "wrong"), (shape.right, shape.wrong), DIRECTIONS[name], strict=True
-    ):
+    for kind, values, sign in zip(("right", "wrong"), (shape.right, shape.wrong), direction, strict=True):
         falls = "fall" if sign < 0 else "rise"
         against = _worst(values, -sign)
         # A reward that is to rise starts at its lowest value, one that is to fall at its highest.
@@ -215,6 +214,11 @@ def _of_direction(run: RunSettings, name: str, shape: Curve, place: Place) -> It
                 f"{values[first]:+.2f} and {shape.tokens[last]} earn {values[last]:+.2f}",
                 "`cosine`, whose length is counted in tokens and clamped",
             )
+
+
+def _direction(name: str) -> Direction | None:
+    """What a reward is said to do with length; None for one that does not look at it, or is the user's own."""
+    return REWARDS[name].direction if name in REWARDS else None
 
 
 def _worst(values: Sequence[float], sign: int) -> tuple[int, int] | None:

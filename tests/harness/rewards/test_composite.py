@@ -78,8 +78,11 @@ def test_functions_of_the_user():
             "reward 'cosine' has no parameter 'max_token'\n  did you mean",
         ),
         ({"name": "accuracy", "params": {"x": 1}}, "it takes no parameters"),
-        ({"name": "cosine", "params": {"max_tokens": "9"}}, "`max_tokens` must be int | None, got '9'"),
-        ({"name": "repetition", "params": {"ngram_size": True}}, "`ngram_size` must be int, got True"),
+        ({"name": "cosine", "params": {"max_tokens": "9"}}, "`max_tokens` must be a valid integer, got '9'"),
+        (
+            {"name": "repetition", "params": {"ngram_size": True}},
+            "`ngram_size` must be a valid integer, got True",
+        ),
         (
             {"name": "repetition", "params": {"ngram_size": 0}},
             "reward 'repetition': `ngram_size` must be >= 1, got 0",
@@ -93,3 +96,66 @@ def test_mistakes_in_a_reward_section(function, message):
         validate_rewards(spec(function))
     with pytest.raises(UnknownReward):
         CompositeReward(spec(function))
+
+
+TYPED = """
+from typing import Annotated, Literal
+from pydantic import Field
+class Judge: ...
+def typed(
+    batch, context, *, share: Annotated[float, Field(ge=0, le=1)] = 0.5, kind: Literal["soft", "hard"] = "soft",
+    marks: tuple[int, ...] = (), judge: Judge | None = None, needed: str,
+):
+    return [0.0] * len(batch)
+def open_ended(batch, context, **params):
+    return [0.0] * len(batch)
+def lone(batch):
+    return [0.0] * len(batch)
+"""
+
+
+@pytest.fixture
+def typed_module(tmp_path, monkeypatch):
+    (tmp_path / "typed_rewards.py").write_text(TYPED, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("typed_rewards", None)
+
+
+@pytest.mark.usefixtures("typed_module")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"share": 1, "kind": "hard", "marks": [1, 2]},
+        {"marks": []},
+        {"judge": "any text"},  # what no YAML value can be is left to the function
+        {"needed": "\ud800"},
+    ],
+)
+def test_values_that_fit_the_annotations_of_a_users_reward(params):
+    validate_rewards(spec({"name": "typed_rewards:typed", "params": {"needed": "x", **params}}))
+    validate_rewards(spec({"name": "typed_rewards:open_ended", "params": params}))
+
+
+@pytest.mark.usefixtures("typed_module")
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"share": 1.5}, "`share` must be less than or equal to 1, got 1.5"),
+        ({"share": True}, "`share` must be a valid number, got True"),
+        ({"kind": "mild"}, "`kind` must be 'soft' or 'hard', got 'mild'"),
+        ({"marks": ["a", "b"]}, "`marks` must be a valid integer, got ['a', 'b']"),
+        ({"needed": 3}, "`needed` must be a valid string, got 3"),
+        ({"ned": "x"}, "has no parameter 'ned'\n  did you mean \"needed\"?"),
+        ({}, "needs the parameter 'needed'\n  add `params: {needed: …}`"),
+    ],
+)
+def test_values_that_do_not_fit_them(params, message):
+    with pytest.raises(UnknownReward, match=re.escape(message)):
+        validate_rewards(spec({"name": "typed_rewards:typed", "params": params}))
+
+
+@pytest.mark.usefixtures("typed_module")
+def test_a_reward_takes_a_batch_and_its_context():
+    with pytest.raises(UnknownReward, match=r"takes \(batch\), not a batch of completions and its context"):
+        validate_rewards(spec({"name": "typed_rewards:lone"}))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.rewards.functions import FUNCTIONS
+from harness.rewards.builtin import REWARDS
 from harness.rewards.types import Check, RewardContext, RewardInput
 
 RIGHT, WRONG = Check(True, "1", True), Check(False, "2", True, "wrong")
@@ -23,7 +23,7 @@ def scored(text="", tokens=10, cap=100, truncated=False, group=0) -> RewardInput
 
 def rewards(name, items, checks=None, **params) -> list[float]:
     context = RewardContext(checks=checks if checks is not None else [RIGHT] * len(items))
-    return FUNCTIONS[name](items, context, **params)
+    return REWARDS[name].function(items, context, **params)
 
 
 def test_accuracy():

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.rewards.answers import AnswerChecker
+from harness.rewards.builtin import REWARDS
 from harness.rewards.composite import Composite, CompositeReward, normalised_by_group
-from harness.rewards.functions import DIRECTIONS, FUNCTIONS
 from harness.rewards.types import Check, RewardContext, RewardInput
 from harness.spec.lint.reward_rules import curve
 from harness.spec.recipe import RewardFunctionSpec, RewardSpec
@@ -79,16 +79,16 @@ def test_accuracy_as_published_is_not_symmetric():
     assert published.total == [0.0]
 
 
-@pytest.mark.parametrize("name", [n for n in DIRECTIONS if n != "cosine_characters"])
+@pytest.mark.parametrize("name", [n for n, r in REWARDS.items() if r.direction and n != "cosine_characters"])
 @settings(max_examples=20)
 @given(cap=st.integers(2, 5000))
 def test_declared_directions_hold_over_the_whole_range(name, cap):
     shape = curve(spec((name, 1.0)), cap)
-    for values, sign in zip((shape.right, shape.wrong), DIRECTIONS[name], strict=True):
+    for values, sign in zip((shape.right, shape.wrong), REWARDS[name].direction, strict=True):
         assert all(sign * (later - now) >= -1e-9 for now, later in zip(values, values[1:], strict=False))
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+@pytest.mark.parametrize("name", REWARDS)
 def test_no_reward_but_the_published_one_prefers_a_wrong_answer_or_counts_characters(name):
     from harness.rewards.own import OwnRewards
     from harness.spec.lint.reward_rules import _counts_characters

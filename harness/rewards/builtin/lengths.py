@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.rewards.published import published_credit
+from harness.rewards.registry import Direction, reward
 from harness.rewards.types import RewardContext, RewardInput
 
 
+@reward("cosine", direction=Direction(right=-1, wrong=1))
 def cosine(
     batch: Sequence[RewardInput],
     context: RewardContext,
@@ -58,6 +60,8 @@ def cosine(
     return rewards
 
 
+# It is said to do so and does not: `harness.lint` tells.
+@reward("cosine_characters", direction=Direction(right=-1, wrong=1))
 def cosine_characters(
     batch: Sequence[RewardInput],
     context: RewardContext,
@@ -101,6 +105,7 @@ def cosine_characters(
     return rewards
 
 
+@reward("length", direction=Direction(right=-1, wrong=-1))
 def length(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     """Group-relative length reward in [−0.5, 0.5] (Kimi k1.5, arXiv 2501.12599, section 2.3.3).
 
@@ -121,6 +126,7 @@ def length(batch: Sequence[RewardInput], context: RewardContext) -> list[float]:
     return rewards
 
 
+@reward("soft_overlong", direction=Direction(right=-1, wrong=-1))
 def soft_overlong(
     batch: Sequence[RewardInput],
     context: RewardContext,
