@@ -145,17 +145,19 @@ def _of_reward(run: RunSettings, spec: RewardSpec, own_rewards: OwnRewards) -> I
             own = list(_of_function(run, function, place, own_rewards))
         except UnknownReward:
             return  # an error of the grid, reported elsewhere
-        except ColumnsWanted:
-            yield run.finding(
-                "reward-columns",
-                "info",
-                place,
-                f"`{function.name}` looks at the questions' columns: neither it nor the sum it is part of is judged",
-                "nothing: it is told so that nobody takes silence for approval",
-            )
-            return
         except RewardFailed as error:
-            yield run.finding("reward-failing", "error", place, str(error), "mend it: a run would die of it")
+            if isinstance(error.__cause__, ColumnsWanted):
+                yield run.finding(
+                    "reward-columns",
+                    "info",
+                    place,
+                    f"`{function.name}` looks at the questions' columns: neither it nor its sum is judged",
+                    "nothing: it is told so that nobody takes silence for approval",
+                )
+            else:
+                yield run.finding(
+                    "reward-failing", "error", place, str(error), "mend it: a run would die of it"
+                )
             return
         shape_found = shape_found or any(f.rule in ("reward-inverted", "reward-not-monotone") for f in own)
         yield from own

@@ -18,6 +18,7 @@ from harness.spec.grid import load_grid
 from harness.spec.identity import evaluation_identity, run_identity
 from harness.spec.recipe import Recipe
 from harness.spec.section import Added, Listed, Runtime, Section
+from harness.store.records.form import to_data
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -195,7 +196,7 @@ DIGEST = "cb8708fac8f4"
 def test_the_quickstart_is_the_study_that_was_committed(tmp_path):
     """Every run and evaluation of the grid has the digest under which its results were published."""
     published = json.loads((ROOT / "results/studies/quickstart-cpu/plan.json").read_text(encoding="utf-8"))
-    planned = prepare(str(ROOT / "ablations/quickstart.yaml"), tmp_path / "out").plan.to_json()
+    planned = to_data(prepare(str(ROOT / "ablations/quickstart.yaml"), tmp_path / "out").plan.record())
     for key in ("run", "evaluation_ids"):
         assert [job[key] for job in planned["jobs"]] == [job[key] for job in published["jobs"]]
     assert [c["run"] for c in planned["cells"]] == [c["run"] for c in published["cells"]]
