@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis, analyse
+from harness.reporting.analysis.looks import new_look
 from harness.reporting.analysis.pareto import pareto_points
 from harness.reporting.figures.all_figures import draw
 from harness.reporting.figures.theme import standalone_svg
@@ -21,6 +22,7 @@ from harness.reporting.text.conclusions import conclude
 from harness.reporting.text.exports import json_text, latex_text
 from harness.reporting.text.terminal import summary
 from harness.store.atomic import write_text
+from harness.store.folders import Store
 from harness.store.study import Study, load_study
 
 
@@ -82,5 +84,8 @@ def _write(study: Study, claims: PublishedClaims | None) -> tuple[str, bool]:
     write_text(out / "report.html", html(filled))
     write_text(out / "report.md", markdown(filled))
     write_text(out / "report.json", json_text(analysis, conclusions, tables, filled))
+    look = new_look(study, analysis.looks, analysis.primary())
+    if look is not None:
+        Store(out).add_look(look)
     failed = bool(study.runs["status"].isin(["failed", "killed"]).any())
     return summary(analysis, conclusions, tables, out), failed

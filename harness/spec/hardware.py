@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.spec.device_profiles import ProfileName
 from harness.spec.recipe import RolloutSpec
-from harness.spec.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from harness.spec.section import (
+    Listed,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 
 class HardwareSpec(Section):
@@ -73,6 +80,15 @@ class VerdictSpec(Section):
     """Baseline level of an axis; the first level where an axis is not named."""
     interactions: list[list[str]] = []
     """Pairs of axes whose interaction is estimated."""
+    looks: Annotated[tuple[PositiveInt, ...], Listed] = ()
+    """Numbers of seeds at which the study will be judged, the final one last; the error rate is spent over them."""
+
+    @field_validator("looks")
+    @classmethod
+    def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(a >= b for a, b in zip((0, *value), value)):
+            raise ValueError(f"must be increasing numbers of seeds, got {list(value)}")
+        return value
 
 
 class LintSpec(Section):

@@ -46,6 +46,8 @@ class Looks:
     def level(self) -> float:
         """The nominal level of this look; 0 where declared looks are used up."""
         goals = self._goals()
+        if len(goals) == 1 and not self.declared:
+            return self.alpha
         return nominal_levels(self.information, goals)[-1] if goals[-1] > 0 else 0.0
 
     @property

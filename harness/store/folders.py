@@ -17,7 +17,15 @@ from harness.store.checkpoints import CheckpointFolder
 from harness.store.errors import StoreError, unwritable
 from harness.store.job import RunJob
 from harness.store.leases import LeaseWatch, Owner, machine_digest
-from harness.store.records import EvaluationRecord, JobEntry, PlanRecord, Provenance, StepRecord
+from harness.store.records import (
+    EvaluationRecord,
+    JobEntry,
+    LookRecord,
+    LooksRecord,
+    PlanRecord,
+    Provenance,
+    StepRecord,
+)
 from harness.store.records.form import to_data
 from harness.store.schema import current, read_record, written
 
@@ -311,6 +319,25 @@ class Store:
     def plan_file(self) -> Path:
         """The plan as it was when runs were first started."""
         return self.root / "plan.json"
+
+    @property
+    def looks_file(self) -> Path:
+        """The looks at the study; there is none before its first."""
+        return self.root / "looks.json"
+
+    def looks(self) -> tuple[LookRecord, ...]:
+        """Looks at the study so far.
+
+        Raises:
+            StoreError: the file cannot be read by this version.
+        """
+        if not self.looks_file.exists():
+            return ()
+        return read_record("output", LooksRecord, read_json(self.looks_file), self.looks_file).looks
+
+    def add_look(self, look: LookRecord) -> None:
+        """Records a look at the study."""
+        write_json(self.looks_file, written("output", LooksRecord(looks=(*self.looks(), look))))
 
     def plan(self) -> PlanRecord:
         """What `plan.json` holds.

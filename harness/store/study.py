@@ -18,6 +18,7 @@ from harness.store.records import (
     EvaluationRecord,
     InvocationRecord,
     JobEntry,
+    LookRecord,
     PlanRecord,
     Provenance,
     StepRecord,
@@ -70,6 +71,7 @@ class Study:
             `usd_per_hour`, `device_seconds` (held), `busy_device_seconds`; the difference is idle time.
         sources: files of external results or other folders that this was made from; empty for a folder of ours.
         notes: how external results were read: titles, each with its sentences.
+        looks: reports that could give verdicts before now.
         known_questions: what `questions` gives, where there are no samples of ours to read it from.
     """
 
@@ -87,6 +89,7 @@ class Study:
     invocations: pd.DataFrame
     sources: tuple[str, ...] = ()
     notes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    looks: tuple[LookRecord, ...] = ()
     known_questions: pd.DataFrame | None = field(default=None, repr=False)
 
     def folder(self, run: str) -> RunFolder:
@@ -136,6 +139,7 @@ def load_study(out: Path | str) -> Study:
     free = [axis for axis in axes if axis not in steps_axes]
     return Study(
         out=store.root,
+        looks=store.looks(),
         grid=grid,
         plan=plan,
         axes=axes,

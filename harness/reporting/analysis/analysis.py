@@ -9,6 +9,7 @@ from typing import cast
 from harness.reporting.analysis.best_cell import BestCell, best_cell
 from harness.reporting.analysis.best_of import BestOfCheck, best_of_checks
 from harness.reporting.analysis.coverage import coverage_rows
+from harness.reporting.analysis.looks import looks_of
 from harness.reporting.analysis.responses import (
     Layout,
     Responses,
@@ -32,8 +33,12 @@ from harness.reporting.analysis.verdict_rows import (
 )
 from harness.reporting.frames import records
 from harness.stats.intervals import Interval, accuracy_interval, mean_interval, paired_gain, wilson
+from harness.stats.looks import Looks
 from harness.stats.verdicts import Judgement, VerdictSettings
 from harness.store.study import Study
+
+_LEAST_LEVEL = 1e-9
+"""In place of zero, where declared looks are used up: nothing is found at it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Analysis:
         asked: questions of the others, whether or not every run was measured on them; 0 where none are known.
         runs_left_out: runs that are in no primary verdict, because a benchmark or a training length of theirs was not
             measured, though others were.
+        looks: at the study, this one the last.
     """
 
     study: Study
@@ -70,6 +76,7 @@ class Analysis:
     left_out: tuple[str, ...]
     asked: int
     runs_left_out: tuple[str, ...]
+    looks: Looks
 
     def primary(self) -> list[Judgement]:
         """Verdicts on the mean accuracy over benchmarks, by axis; training itself is not among them."""
@@ -85,8 +92,9 @@ def analyse(study: Study) -> Analysis:
     """Analyses a study; what was not measured is absent, never zero."""
     verdict = study.grid.get("verdict", {})
     delta = float(verdict.get("delta", 0.02))
+    looks = looks_of(study)
     settings = VerdictSettings(
-        alpha=float(verdict.get("alpha", 0.05)),
+        alpha=max(looks.level, _LEAST_LEVEL),
         power=float(verdict.get("power", 0.8)),
         seeds=max(1, study.cells["seed"].nunique()),
     )
@@ -124,6 +132,7 @@ def analyse(study: Study) -> Analysis:
         settings=settings,
         delta=delta,
         left_out=tuple(b for b in totals if b not in shared),
+        looks=looks,
         runs_left_out=_left_out(layout, [totals[b] for b in shared]),
         asked=sum(width(measured[b]) for b in shared) if set(shared) <= set(measured) else 0,
     )

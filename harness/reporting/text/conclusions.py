@@ -327,7 +327,18 @@ def _decline(curve: AccuracyCurve) -> str:
 
 
 def _incomplete(analysis: Analysis) -> str:
-    return " ".join(filter(None, (_unfinished(analysis), _left_out(analysis))))
+    return " ".join(filter(None, (_unfinished(analysis), _left_out(analysis), _looks(analysis))))
+
+
+def _looks(analysis: Analysis) -> str:
+    """That the study was judged before, and what that costs."""
+    looks = analysis.looks
+    if len(looks.information) < 2 and not looks.declared:
+        return ""
+    return (
+        f"This is look {len(looks.information)} at this study: verdicts are given at an error rate of "
+        f"{looks.level:.2%}, later looks have {looks.left:.2%} left."
+    )
 
 
 def _left_out(analysis: Analysis) -> str:

@@ -29,6 +29,7 @@ from harness.store.records.evaluation import (
     MadeBy,
     RepeatFigures,
 )
+from harness.store.records.looks import LookRecord, LooksRecord
 from harness.store.records.plan import (
     CellEntry,
     DetectableEntry,
@@ -80,6 +81,8 @@ __all__ = [
     "JobEstimate",
     "JobFork",
     "LongerEvaluation",
+    "LookRecord",
+    "LooksRecord",
     "MadeBy",
     "MemoryPeaks",
     "PlanRecord",
