@@ -37,7 +37,7 @@ def _verdicts(analysis):
     return {
         (r.benchmark, r.judgement.axis, r.judgement.level): r.judgement
         for r in analysis.rows
-        if r.family != "trajectory"
+        if r.metric == "accuracy" and r.family != "trajectory"
     }
 
 
