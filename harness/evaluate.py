@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.spec.engines import ENGINES, FIRST_ENGINE
+
 DEFAULT_OUT = Path("results/runs/evaluations")
 
 
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--chat-template", metavar="FILE", help="chat template in place of the model's own, a file or text"
     )
-    how.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
+    how.add_argument("--engine", choices=tuple(ENGINES), default=FIRST_ENGINE)
     how.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     how.add_argument("--part-rows", type=int, default=256, metavar="N", help="completions kept at a time")
     where = parser.add_argument_group("where")

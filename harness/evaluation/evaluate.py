@@ -20,6 +20,7 @@ from harness.models.loading import LoadedModel
 from harness.rewards.answers import AnswerChecker
 from harness.rollout.engine import Engine, Request, Sampling
 from harness.rollout.texts import completion_texts
+from harness.spec.engines import FIRST_ENGINE
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.prompt import PromptSpec
@@ -65,7 +66,7 @@ class Evaluator:
         checker: AnswerChecker,
         *,
         model_fingerprint: str,
-        engine_name: str = "transformers",
+        engine_name: str = FIRST_ENGINE,
         part_rows: int = PART_ROWS,
     ) -> None:
         self._spec = spec

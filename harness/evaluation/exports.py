@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.evaluation.tables import Located, model_name
+from harness.spec.engines import FIRST_ENGINE
 from harness.store.atomic import make_folder, to_json, write_json, write_text
 from harness.store.folders import RunFolder
 from harness.store.records import EvaluationRecord, EvaluationSettings
@@ -129,7 +130,7 @@ def lm_eval_results(name: str, tasks: Sequence[str], records: Sequence[Evaluatio
             task: {"original": r.questions, "effective": r.questions} for task, r in zip(tasks, records)
         },
         "config": {
-            "model": first.engine or "transformers",
+            "model": first.engine or FIRST_ENGINE,
             "model_args": f"pretrained={name}",
             "model_source": name,
             "model_name": name,

@@ -11,6 +11,7 @@ from harness.data.problem import Problem
 from harness.data.sources import dropped_rows, source_fingerprint
 from harness.evaluation.evaluate import Evaluator
 from harness.evaluation.parts import parts_for
+from harness.spec.engines import ENGINES
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.identity import evaluation_identity
 from harness.spec.prompt import PromptSpec
@@ -24,9 +25,6 @@ STORED_COLUMNS = (
     *("token_ids", "logprob"),
 )
 """Columns of an evaluation's samples that scoring starts from."""
-
-EXACT_ENGINES = ("transformers",)
-"""Engines whose tokens depend on the request and what precedes them, and not on the batch or the cap."""
 
 
 def evaluate_into(
@@ -105,7 +103,8 @@ def longer_evaluation(
         cap = settings.max_completion_tokens
         if cap <= spec.max_completion_tokens or record.truncated_from:
             continue
-        if settings.engine not in EXACT_ENGINES:
+        # Only an exact engine gives under a smaller cap what it gave under a larger one, cut.
+        if (engine := ENGINES.get(settings.engine or "")) is None or not engine.exact:
             continue
         same = spec.model_copy(update={"max_completion_tokens": cap})
         content = record.benchmark_fingerprint

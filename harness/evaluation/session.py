@@ -46,7 +46,7 @@ class Session:
         evaluate: benchmarks and sampling settings; its cap is the largest.
         prompt: from question to prompt.
         caps: smaller caps, served by truncation.
-        engine: `transformers` or `vllm`.
+        engine: a name in `harness.spec.engines`.
         out: output folder.
         part_rows: completions sampled and kept together.
     """

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.reporting import formats
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, make_table
+from harness.spec.engines import FIRST_ENGINE
 from harness.spec.errors import SpecError
 from harness.store.atomic import make_folder, read_json, write_text
 from harness.store.folders import RunFolder, Store
@@ -114,7 +115,7 @@ def _row(run: RunFolder, record: EvaluationRecord) -> TableRow:
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "seed": settings.seed,
-        "engine": settings.engine or "transformers",
+        "engine": settings.engine or FIRST_ENGINE,
         "system": settings.prompt.system,
         "template": settings.prompt.template,
         "truncated_from": longer.max_completion_tokens if longer else None,

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-TRANSFORMERS_ROWS = 1024
-"""Completions that the transformers engine decodes together; the next ones wait until all of them are done."""
-
 
 @dataclass(frozen=True)
 class Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.models.loading import LoadedModel
 from harness.models.lora import merged_weights
+from harness.models.precision import compute_dtype
 from harness.rollout.cache import PreallocatedCache
-from harness.rollout.engine import TRANSFORMERS_ROWS, Completion, Request, Sampling
+from harness.rollout.engine import Completion, Request, Sampling
 from harness.rollout.sampling import sample
+from harness.spec.engines import TransformersTraits
+from harness.spec.recipe import Recipe
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from the batch when less than this share of it is still running."""
@@ -44,7 +48,7 @@ class TransformersEngine:
         pad_id: int,
         vocabulary: int | None = None,
         bf16: bool = False,
-        max_rows: int = TRANSFORMERS_ROWS,
+        max_rows: int = TransformersTraits.rows,
     ) -> None:
         self._policy = model
         self._model = model
@@ -55,6 +59,25 @@ class TransformersEngine:
         self._pad_id = pad_id
         self._vocabulary = vocabulary
         self._max_rows = max_rows
+
+    @classmethod
+    def from_recipe(
+        cls,
+        recipe: Recipe,
+        loaded: LoadedModel,
+        *,
+        completion_tokens: int = 0,
+        on_event: Callable[[str, str], None] | None = None,
+    ) -> TransformersEngine:
+        """The engine of a recipe; see `harness.rollout.build`. It reserves nothing and has no events."""
+        bf16 = compute_dtype(bf16=recipe.model.dtype == "bfloat16", device=loaded.model.device)
+        return cls(
+            loaded.model,
+            end_ids=loaded.special.end_ids,
+            pad_id=loaded.special.pad_id,
+            vocabulary=loaded.special.vocabulary,
+            bf16=bf16 == torch.bfloat16,
+        )
 
     @torch.no_grad()
     def update_weights(self) -> None:

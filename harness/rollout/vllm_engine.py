@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.models.loading import LoadedModel
 from harness.models.lora import merged_weights
 from harness.models.precision import compute_dtype
 from harness.rollout.engine import Completion, Request, Sampling
 from harness.rollout.vllm_core import CoreOptions, VllmCore
 from harness.rollout.vllm_process import ProcessCore
-from harness.spec.recipe import VLLM_MAX_TEMPERATURE, VllmSpec
+from harness.spec.engines import VllmTraits
+from harness.spec.recipe import Recipe, VllmSpec
 
 PROBE_TOKENS = 32
 MISMATCH_LIMIT = {torch.float32: 1e-2, torch.bfloat16: 1.0}
@@ -116,19 +118,38 @@ class VllmEngine:
         self._asleep = False
         self._holds_weights = False
 
+    @classmethod
+    def from_recipe(
+        cls,
+        recipe: Recipe,
+        loaded: LoadedModel,
+        *,
+        completion_tokens: int = 0,
+        on_event: Callable[[str, str], None] | None = None,
+    ) -> VllmEngine:
+        """The engine of a recipe, with room for the longest completion; see `harness.rollout.build`."""
+        longest = max(recipe.rollout.max_completion_tokens, completion_tokens)
+        return cls(
+            loaded.model,
+            end_ids=loaded.special.end_ids,
+            vocabulary=loaded.special.vocabulary,
+            spec=recipe.rollout.vllm,
+            bf16=recipe.model.dtype == "bfloat16",
+            context_tokens=min(recipe.prompt.max_tokens + longest, loaded.source.context_tokens),
+            on_event=on_event,
+        )
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Samples one completion per request in one pooled call, in the order of the requests.
 
         Raises:
             EngineFailed: after `RESTARTS_PER_CALL` restarts.
-            ValueError: the temperature is beyond `VLLM_MAX_TEMPERATURE`.
+            ValueError: the temperature is beyond what vLLM admits.
         """
         if not requests:
             return []
-        if sampling.temperature > VLLM_MAX_TEMPERATURE:
-            raise ValueError(
-                f"`temperature` must be at most {VLLM_MAX_TEMPERATURE:g} for vLLM, got {sampling.temperature}"
-            )
+        if sampling.temperature > (most := VllmTraits.max_temperature):
+            raise ValueError(f"`temperature` must be at most {most:g} for vLLM, got {sampling.temperature}")
         self._make_room(max(len(r.prompt_ids) for r in requests) + sampling.max_tokens)
         return self._persistently(lambda: self.awake().generate(requests, sampling))
 

@@ -14,6 +14,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
+from harness.spec.engines import FIRST_ENGINE
 from harness.spec.evaluation import BenchmarkSpec, EvaluateSpec
 from harness.spec.prompt import PromptSpec
 from harness.spec.recipe import Recipe
@@ -202,7 +203,7 @@ def base_identity(recipe: Recipe, *, model_fingerprint: str) -> Identity:
     fields = _prompt_fields(recipe.prompt)
     fields |= {"model.content": model_fingerprint, "model.dtype": recipe.model.dtype}
     # Another engine draws other samples; named only then, so that evaluations made before keep their identity.
-    if recipe.rollout.engine != "transformers":
+    if recipe.rollout.engine != FIRST_ENGINE:
         fields["rollout.engine"] = recipe.rollout.engine
     return _identity("base", fields)
 

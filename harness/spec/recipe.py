@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness.spec.data import DataSpec
+from harness.spec.engines import ENGINES, FIRST_ENGINE, EngineName, EngineTraits
 from harness.spec.objective import ObjectiveSpec
 from harness.spec.prompt import PromptSpec
 from harness.spec.section import (
@@ -72,10 +73,6 @@ class ModelSpec(Section):
     """Liger's kernels for RMSNorm, SwiGLU and rotary embeddings; needs a GPU and liger-kernel."""
 
 
-VLLM_MAX_TEMPERATURE = 2.0
-"""vLLM refuses more."""
-
-
 class VllmSpec(Section):
     """Where and how vLLM runs, with `engine: vllm`."""
 
@@ -101,7 +98,7 @@ class VllmSpec(Section):
 class RolloutSpec(Section):
     """How completions are sampled during training."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: EngineName = FIRST_ENGINE
     """Generation engine."""
     vllm: VllmSpec = VllmSpec()
     """Settings of the vLLM engine."""
@@ -122,9 +119,14 @@ class RolloutSpec(Section):
     """With `resample`: extra rounds of prompts in a step at most; what is short then stays short."""
 
     @property
+    def traits(self) -> EngineTraits:
+        """What is known of the engine."""
+        return ENGINES[self.engine]
+
+    @property
     def has_own_devices(self) -> bool:
         """Whether one engine, on devices that train nothing, samples for all training processes."""
-        return self.engine == "vllm" and self.vllm.placement == "own"
+        return self.traits.has_own_devices(self)
 
 
 class RewardFunctionSpec(Section):

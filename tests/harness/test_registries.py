@@ -138,3 +138,85 @@ def test_a_reward(tmp_path, formula, totals, found):
     assert known == "True True"
     assert rules == found
     assert refused == ["no reward 'brevety'", '  did you mean "brevity"?']
+
+
+TRAITS = """
+class SilentTraits(EngineTraits):
+    path = "harness.rollout.silent:SilentEngine"
+    title = "Silence"
+    max_temperature = 1.5
+    continuous_batching = True
+
+    def concurrency(self, rollout):
+        return 7
+
+    def layer_seconds(self, rollout):
+        return 0.0
+
+    def reservation(self, rollout):
+        return Reservation(device_share=0.5, cache_gib=2.0, libraries_gib=0.0, asleep_in_updates=False)
+"""
+
+SILENT_ENGINE = """
+from harness.rollout.engine import Completion
+
+class SilentEngine:
+    def __init__(self, end_id):
+        self.end_id = end_id
+
+    @classmethod
+    def from_recipe(cls, recipe, loaded, *, completion_tokens=0, on_event=None):
+        return cls(loaded.special.end_ids[0])
+
+    def generate(self, requests, sampling):
+        return [Completion((self.end_id,), (0.0,), False) for _ in requests]
+
+    def update_weights(self): ...
+    def sleep(self): ...
+    def close(self): ...
+"""
+
+USES_ENGINE = """
+import contextlib, io
+from harness import evaluate, plan
+from harness.evaluation.tables import evaluations_in
+from harness.matrix.planning.hardware import Machine, resolve_hardware
+from harness.matrix.planning.time_model import CostModel
+from harness.models.catalog import resolve_model
+from harness.spec.grid import load_grid
+
+grid = load_grid("grid.yaml")
+recipe = grid.cells[0].recipe
+model = resolve_model(recipe.model)
+cost = CostModel(recipe, model, resolve_hardware(grid.head.hardware, Machine(2)))
+print(cost.memory.parts["Silence"] - 4 * model.parameters / 2**30)
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    code = plan.main(["--grid", "hot.yaml"])
+print(code, *said.getvalue().splitlines()[:2], sep="|")
+asked = ["--model", "tiny", "--benchmarks", "sums@3", "--samples", "2", "--temperature", "1", "--max-tokens", "8"]
+with contextlib.redirect_stdout(io.StringIO()):
+    done = evaluate.main([*asked, "--engine", "silent", "--out", "out"])
+    done += evaluate.main([*asked, "--max-tokens", "4", "--engine", "silent", "--out", "out"])
+print(done, [(r.settings.engine, r.completion.mean_tokens, r.truncated_from) for _, r in evaluations_in("out")])
+"""
+
+
+def test_a_rollout_engine(tmp_path):
+    """Its traits in the table and a class: grids and commands name it, plans reckon with it, evaluations sample."""
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "harness" / "rollout" / "silent.py").write_text(SILENT_ENGINE, encoding="utf-8")
+    table = tmp_path / "harness" / "spec" / "engines.py"
+    insert(table, "            asleep_in_updates=settings.sleep_level > 0,\n        )\n", TRAITS)
+    insert(table, '"vllm": VllmTraits()', ', "silent": SilentTraits()')
+    grid = GRID.replace("objective.gain", "objective.beta").replace(
+        "  objective:", "  rollout: {engine: silent}\n  objective:"
+    )
+    (tmp_path / "grid.yaml").write_text(grid, encoding="utf-8")
+    (tmp_path / "hot.yaml").write_text(grid.replace("silent}", "silent, temperature: 2.0}"), encoding="utf-8")
+    reserved, refused, evaluated = run_python(USES_ENGINE, tmp_path).splitlines()
+    assert float(reserved) == pytest.approx(2.0), "the cache that its traits reserve, beside the weights"
+    message, hint = "Silence samples at 1.5 at most, got 2", "  use `transformers` for more"
+    assert refused == f"2|error: hot.yaml:7: base.rollout.temperature: {message}|{hint}"
+    # It is not exact: a smaller cap is sampled, not cut from the larger one.
+    assert evaluated == "0 [('silent', 1.0, None), ('silent', 1.0, None)]"

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 from harness.matrix.planning.hardware import Hardware
 from harness.models.catalog import ModelSource
+from harness.spec.engines import Reservation
 from harness.spec.recipe import Recipe
 
 GIB = 2**30
 _PROCESS_GIB = {True: 0.8, False: 0.6}
 """What a process takes before any tensor, on a GPU (context, kernels) and on a CPU (libraries)."""
-_VLLM_LIBRARIES_GIB = 0.4
-"""What importing vLLM adds to that on a CPU."""
 _HEAD_SLAB = 2048
 """Vocabulary columns of which the fused head holds logits at a time; peers hold them all."""
 
@@ -80,16 +79,18 @@ def memory_parts(
         * 4.0,
         "process": _PROCESS_GIB[hardware.on_gpu] * GIB,
     }
-    if recipe.rollout.engine == "transformers":
-        parts["weights for decoding"] = 2.0 * weights if bf16 else 0.0
+    engine = recipe.rollout.traits
+    reserved = engine.reservation(recipe.rollout)
+    if reserved is not None:
+        parts[engine.title] = _reserved(reserved, hardware, weights * item)
+        parts["process"] += 0.0 if hardware.on_gpu else reserved.libraries_gib * GIB
+    elif not recipe.rollout.has_own_devices:
+        parts["weights for decoding"] = 2.0 * weights if bf16 and engine.copies_weights else 0.0
         sequences = recipe.rollout.prompts_per_step * recipe.rollout.completions_per_prompt / ranks
         cached = sequences * (prompt_tokens + recipe.rollout.max_completion_tokens)
         parts["keys and values"] = 2 * cached * model.kv_heads * model.head_dim * model.layers * item
-    elif recipe.rollout.vllm.placement == "colocated":
-        parts["vLLM"] = _vllm(recipe, hardware, weights * item)
-        parts["process"] += 0.0 if hardware.on_gpu else _VLLM_LIBRARIES_GIB * GIB
     # Rollouts and updates take turns: only the larger of what they hold meanwhile counts.
-    asleep = ("vLLM",) if recipe.rollout.vllm.sleep_level else ()
+    asleep = (engine.title,) if reserved is not None and reserved.asleep_in_updates else ()
     taking_turns = ("activations", "logits of the fused head"), ("keys and values", *asleep)
     update, rollout = (sum(parts.get(name, 0.0) for name in names) for names in taking_turns)
     for name in taking_turns[update >= rollout]:
@@ -139,8 +140,7 @@ def lora_weights(recipe: Recipe, model: ModelSource) -> float:
     return float(model.layers * spec.r * sum(ends.get(target, 2 * hidden) for target in spec.targets))
 
 
-def _vllm(recipe: Recipe, hardware: Hardware, weights: float) -> float:
-    settings = recipe.rollout.vllm
+def _reserved(reserved: Reservation, hardware: Hardware, weights: float) -> float:
     if not hardware.on_gpu:
-        return settings.cache_gib * GIB + weights
-    return settings.memory_utilization * (hardware.profile.memory_gib or 0.0) * GIB
+        return reserved.cache_gib * GIB + weights
+    return reserved.device_share * (hardware.profile.memory_gib or 0.0) * GIB

@@ -22,12 +22,13 @@ from harness.rewards.code import Parts, code_fields
 from harness.rewards.composite import resolved
 from harness.rewards.errors import RewardFailed, UnknownReward
 from harness.spec.data import FileSource, SourceSpec
+from harness.spec.engines import FIRST_ENGINE
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import Identity
 from harness.spec.prompt import PromptSpec
-from harness.spec.recipe import VLLM_MAX_TEMPERATURE, ModelSpec, RewardSpec
+from harness.spec.recipe import ModelSpec, RewardSpec
 from harness.spec.source import Path_, dotted
 from harness.store.atomic import read_json
 from harness.store.errors import StoreError
@@ -203,8 +204,7 @@ def _check_benchmark(grid: Grid, world: ResolvedInputs, index: int, benchmark: B
 
 def _check_cell(grid: Grid, world: ResolvedInputs, cell: Cell) -> None:
     recipe = cell.recipe
-    if recipe.rollout.engine == "vllm":
-        _check_vllm(grid, cell, installed=world.planning or importlib.util.find_spec("vllm") is not None)
+    _check_engine(grid, cell, planning=world.planning)
     if not world.planning:
         _check_extras(grid, cell)
     try:
@@ -272,17 +272,21 @@ def _check_extras(grid: Grid, cell: Cell) -> None:
             raise located(grid, cell, path, message, f"pip install {name}, or {otherwise}")
 
 
-def _check_vllm(grid: Grid, cell: Cell, *, installed: bool) -> None:
-    if not installed:
-        hint = "install it (README, vLLM), or use `transformers`"
-        raise located(grid, cell, ("rollout", "engine"), "vllm is not installed here", hint)
-    most = VLLM_MAX_TEMPERATURE
+def _check_engine(grid: Grid, cell: Cell, *, planning: bool) -> None:
+    """Whether the engine's package is installed, unless for a plan alone, and it samples at the temperatures."""
+    engine = cell.recipe.rollout.traits
+    if engine.package is not None and not planning and importlib.util.find_spec(engine.package) is None:
+        hint = f"install it (README, {engine.title}), or use `{FIRST_ENGINE}`"
+        raise located(grid, cell, ("rollout", "engine"), f"{engine.package} is not installed here", hint)
+    if (most := engine.max_temperature) is None:
+        return
     for section, value in (
         ("rollout", cell.recipe.rollout.temperature),
         ("evaluate", grid.head.evaluate.temperature),
     ):
         if value > most:
-            message, hint = f"vLLM samples at {most:g} at most, got {value:g}", "use `transformers` for more"
+            message = f"{engine.title} samples at {most:g} at most, got {value:g}"
+            hint = f"use `{FIRST_ENGINE}` for more"
             if section == "rollout":
                 raise located(grid, cell, ("rollout", "temperature"), message, hint)
             raise grid.located.error(("evaluate", "temperature"), f"evaluate.temperature: {message}", hint)

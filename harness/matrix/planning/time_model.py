@@ -14,7 +14,6 @@ from harness.matrix.planning.memory_model import MemoryParts, memory_parts
 from harness.meters.flops import FlopsModel
 from harness.models.architecture import packing_pays
 from harness.models.catalog import ModelSource
-from harness.rollout.engine import TRANSFORMERS_ROWS
 from harness.spec.recipe import Recipe
 
 
@@ -44,10 +43,8 @@ TRAIN_SHARE = 0.35
 
 UNKNOWN_PEAK_TFLOPS, UNKNOWN_BANDWIDTH_GB_PER_SECOND = 100.0, 600.0
 """What a GPU is reckoned with of which nothing is known: about an A10's."""
-_LAYER_SECONDS = {"transformers": 1e-3, "eager": 3e-4, "graphs": 5e-5, "cpu": 5e-4}
-"""Fixed time of a decoding step, per layer. This, the time per sequence and the share of the bandwidth put a model
-of 1.5B weights on an A40 within a quarter of what was published: 115 to 143 s for four calls of 18 sequences of up to
-3,584 tokens, and 1,628 to 2,106 tokens a second over 500 questions of up to 32,768."""
+_CPU_LAYER_SECONDS = 5e-4
+"""Fixed time of a decoding step on a CPU, per layer; an engine's traits have that on a GPU."""
 _CPU_TRAIN_FLOPS = {"float32": 5e10, "bfloat16": 2e11}
 _CPU_DECODE_FLOPS = {
     "float32": 5e10,
@@ -128,7 +125,7 @@ class CostModel:
         device, recipe = self.rates, self.recipe
         sequences = prompts * completions / self._rollout_devices
         mean = COMPLETION_SHARE * min(cap, LONGEST_CAP)
-        rows = min(sequences, _decoded_together(recipe))
+        rows = min(sequences, recipe.rollout.traits.concurrency(recipe.rollout))
         context = self.prompt_tokens + mean / 2
 
         def step(rows: float) -> float:
@@ -138,7 +135,7 @@ class CostModel:
             return max(compute, read / device.bandwidth) / self._threads + overhead
 
         waves = sequences / rows
-        tails = 1 if recipe.rollout.engine == "vllm" else waves  # vLLM fills up with what waits
+        tails = 1 if recipe.rollout.traits.continuous_batching else waves
         decode = waves * mean * step(rows) + tails * (cap - mean) * step(1)
         prefill = prompts * self._flops.forward([self.prompt_tokens]) / device.train_flops
         return decode + prefill / (self._rollout_devices * self._threads)
@@ -182,10 +179,9 @@ class CostModel:
     @property
     def _decode_overhead_seconds(self) -> float:
         """Fixed time of a decoding step: launching kernels, mostly."""
-        rollout, gpu = self.recipe.rollout, self.hardware.on_gpu
-        if rollout.engine == "vllm" and gpu:
-            return _LAYER_SECONDS["graphs" if rollout.vllm.cuda_graphs else "eager"] * self.model.layers
-        return _LAYER_SECONDS["transformers" if gpu else "cpu"] * self.model.layers
+        rollout = self.recipe.rollout
+        of_layer = rollout.traits.layer_seconds(rollout) if self.hardware.on_gpu else _CPU_LAYER_SECONDS
+        return of_layer * self.model.layers
 
     @property
     def _item(self) -> int:
@@ -206,11 +202,6 @@ class CostModel:
     def _rollout_devices(self) -> int:
         """Devices that decode: an engine of its own has one, else every training process has its engine."""
         return 1 if self.recipe.rollout.has_own_devices else self._training_devices
-
-
-def _decoded_together(recipe: Recipe) -> float:
-    """Sequences that an engine decodes at a time, at most."""
-    return recipe.rollout.vllm.max_sequences if recipe.rollout.engine == "vllm" else TRANSFORMERS_ROWS
 
 
 def assumptions(hardware: Hardware, dtypes: set[str]) -> list[str]:
