@@ -6,6 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.regression.compare import Verdict
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,7 +93,7 @@ def _regress(arguments: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
-def _verdict(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # noqa: ANN202  imported late
+def _verdict(arguments: argparse.Namespace) -> Verdict:
     from harness.regression.compare import CHECKS, Options, compare_revisions, names_of, to_stderr
     from harness.regression.errors import GateError
     from harness.regression.gate import FLOORS, Settings

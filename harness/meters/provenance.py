@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from harness.store.records import Provenance
+from kernels.provenance import DISTRIBUTION, code_version
 
 _PACKAGES = (
     "torch",
@@ -24,11 +24,6 @@ _PACKAGES = (
     "datasets",
     "vllm",
 )
-_ROOT = Path(__file__).resolve().parents[2]
-
-
-class ProvenanceError(RuntimeError):
-    """A record may not be written without saying what code made it."""
 
 
 def collect() -> Provenance:
@@ -37,10 +32,10 @@ def collect() -> Provenance:
     Raises:
         ProvenanceError: neither a git checkout nor an installed release says which code this is.
     """
-    commit, dirty = _code()
+    code = code_version("harness", "kernels")
     return Provenance(
-        commit=commit,
-        dirty=dirty,
+        commit=code.commit,
+        dirty=code.dirty,
         versions={"python": platform.python_version(), **_versions()},
         platform=platform.platform(),
         cpu=_cpu(),
@@ -51,37 +46,9 @@ def collect() -> Provenance:
     )
 
 
-def _git(*args: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(_ROOT), *args], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _code() -> tuple[str, bool]:
-    """The commit, and whether it has changes."""
-    # Only the checkout that holds this very file counts, not one that the package is installed inside of.
-    top = _git("rev-parse", "--show-toplevel")
-    if top is not None and Path(top) == _ROOT and (commit := _git("rev-parse", "HEAD")):
-        changes = _git("status", "--porcelain", "--untracked-files=no", "--", "harness", "kernels")
-        return commit, bool(changes)
-    try:
-        distribution = importlib.metadata.distribution("grpo-ablation-harness")
-    except importlib.metadata.PackageNotFoundError:
-        raise ProvenanceError(
-            "cannot tell which code this is: no git commit and no installed release; commit, or install the package"
-        ) from None
-    url = json.loads(distribution.read_text("direct_url.json") or "{}")
-    commit = url.get("vcs_info", {}).get("commit_id")
-    return commit or f"release {distribution.version}", False
-
-
 def _versions() -> dict[str, str]:
     found = {}
-    for name in (*_PACKAGES, "grpo-ablation-harness"):
+    for name in (*_PACKAGES, DISTRIBUTION):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

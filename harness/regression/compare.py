@@ -98,7 +98,8 @@ def compare_revisions(options: Options, log: Callable[[str], None]) -> Verdict:
 
 
 def _facts(options: Options, baseline: Revision, candidate: Revision) -> JsonObject:
-    from harness.meters.provenance import ProvenanceError, collect
+    from harness.meters.provenance import collect
+    from kernels.provenance import ProvenanceError
 
     provenance = Provenance()
     with contextlib.suppress(ProvenanceError):

@@ -8,6 +8,7 @@ import json
 import platform
 import random
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def machine(job: dict[str, Any]) -> dict[str, Any]:
         name = found[0] if found else name
     return {
         "schema": SCHEMA,
-        **code_version(),
+        **asdict(code_version("kernels")),
         "device": torch.cuda.get_device_name() if job["device"] == "cuda" else name,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": job["threads"] or torch.get_num_threads(),

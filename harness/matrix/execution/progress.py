@@ -132,8 +132,9 @@ class LiveProgress:
     def update(self, view: View) -> None:
         """Redraws the table."""
         table = Table(title=headline(view), title_justify="left", expand=False)
-        for name, justify in (("run", "left"), ("step", "right"), ("reward", "right"), ("tok/s", "right")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column("run")
+        for name in ("step", "reward", "tok/s"):
+            table.add_column(name, justify="right")
         for run in view.active:
             table.add_row(
                 Text(run.label),  # brackets in a level's name are no markup
