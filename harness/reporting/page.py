@@ -12,15 +12,16 @@ from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.examples import examples
 from harness.reporting.analysis.pareto import ParetoPoint
-from harness.reporting.analysis.performance import SECONDS, peak, tokens
+from harness.reporting.analysis.performance import PERFORMANCE
 from harness.reporting.analysis.training_events import most_events, step_events
 from harness.reporting.analysis.verdict_rows import ALL
-from harness.reporting.figures.all_figures import ReportFigure
+from harness.reporting.figures.all_figures import GROUPS, ReportFigure
 from harness.reporting.figures.effects_and_costs import front
 from harness.reporting.figures.theme import DARK, LIGHT, css_variables
-from harness.reporting.frames import column, records
+from harness.reporting.frames import records
 from harness.reporting.sources.lint_findings import findings
 from harness.reporting.tables.base import Table
+from harness.reporting.tables.metrics import metric_text
 from harness.reporting.tables.runs import price_words
 from harness.reporting.text.conclusions import Conclusions, best_cell_text, best_of_sentence
 from harness.store.records import Provenance
@@ -55,13 +56,10 @@ def tiles(analysis: Analysis, tables: dict[str, Table]) -> list[tuple[str, str, 
         total = records(tables["cost"].frame)[-1]
         spent = f"{units.duration(float(total['device_seconds']))} of device time"
         shown.append(("cost", units.dollars(float(total["cost_usd"])), spent))
-    seconds = float(column(study.steps, SECONDS).sum())
-    if seconds > 0:
-        rate = tokens(study.steps) / seconds
-        shown.append(("training throughput", f"{formats.number(rate)} tok/s", "all phases of a step, a run"))
-    highest = peak(study.steps)
-    if highest is not None:
-        shown.append(("peak memory", f"{formats.number(highest)} GiB", "of a run in training"))
+    for metric in PERFORMANCE:
+        value = metric.compute(study.steps, None) if metric.tile else None
+        if value is not None:
+            shown.append((metric.words, metric_text(metric, value), metric.tile))
     return shown
 
 
@@ -141,6 +139,7 @@ def context(
         "conclusions": conclusions,
         "tiles": tiles(analysis, tables),
         "pictures": pictures,
+        "groups": [g for g in GROUPS if g.always or any(p.group == g.name for p in pictures)],
         "front": front(found),
         "lint": findings(analysis.study),
         "external": "cost" not in tables,

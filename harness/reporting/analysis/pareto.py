@@ -10,7 +10,12 @@ import numpy.typing as npt
 
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import ordered_cells
-from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.analysis.performance import (
+    PEAK_MEMORY,
+    RELATIVE_DELTA,
+    TRAINING_COST,
+    checkpoint_metric,
+)
 from harness.reporting.analysis.verdict_rows import ALL
 from harness.stats.intervals import Interval
 
@@ -45,10 +50,7 @@ class ParetoPoint:
 def pareto_points(analysis: Analysis) -> list[ParetoPoint]:
     """Every cell whose cost and accuracy are known, in the grid's order."""
     study = analysis.study
-    money, memory = (
-        checkpoint_metric(study, next(m for m in PERFORMANCE if m.name == name))
-        for name in ("training_cost_usd", "peak_memory_gib")
-    )
+    money, memory = checkpoint_metric(study, TRAINING_COST), checkpoint_metric(study, PEAK_MEMORY)
     rows = []
     for cell in ordered_cells(study):
         key = (str(cell["run"]), int(cell["step"]))

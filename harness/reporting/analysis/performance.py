@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 
 from harness.reporting.frames import column, records
 from harness.store.records import MemoryPeaks
+from harness.store.records.form import TableRow
 from harness.store.study import EVALUATION, STEP, Study
 
 SECONDS = STEP.name(lambda r: r.timing.total_seconds)
@@ -45,32 +47,50 @@ MEMORY_KINDS = tuple(field.name for field in fields(MemoryPeaks))
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A performance metric that verdicts are given on.
+class Price:
+    """What the devices of a run cost.
 
     Attributes:
-        name: in tables.
+        devices: that it holds.
+        usd_per_hour: of one device.
+    """
+
+    devices: float
+    usd_per_hour: float
+
+
+Unit = Literal["tok/s", "s", "GiB", "USD"]
+"""Units of performance metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A performance metric. Verdicts, tables, the page's tiles and the conclusions follow from its entry.
+
+    Attributes:
+        name: in verdicts, and its column in `table`.
         words: for people.
+        header: above its column.
+        unit: of its values; decides how they are written.
         better: +1 where more is better, −1 where less is.
+        compute: its value over some steps of one run, in `unit`; None where they do not tell it. The price of the
+            run is None where it is not known.
+        table: with its column: `throughput` has a row per run, `cells` one per checkpoint.
         grows_with_steps: whether a longer training changes it, so that training length has an effect on it.
         in_conclusions: whether the conclusions in words mention it; the others are parts of one that is.
+        tile: note of its tile on the page, which shows it over all runs together; empty for none.
     """
 
     name: str
     words: str
-    better: int
+    header: str
+    unit: Unit
+    better: Literal[1, -1]
+    compute: Callable[[pd.DataFrame, Price | None], float | None]
+    table: Literal["throughput", "cells"]
     grows_with_steps: bool = False
     in_conclusions: bool = True
-
-
-PERFORMANCE = (
-    Metric("tokens_per_second", "training throughput", 1),
-    Metric("rollout_tokens_per_second", "rollout throughput", 1, in_conclusions=False),
-    Metric("train_tokens_per_second", "update throughput", 1, in_conclusions=False),
-    Metric("step_seconds", "time per step", -1),
-    Metric("peak_memory_gib", "peak memory", -1),
-    Metric("training_cost_usd", "training cost", -1, grows_with_steps=True),
-)
+    tile: str = ""
 
 
 def phases(names: list[str]) -> list[str]:
@@ -81,39 +101,37 @@ def phases(names: list[str]) -> list[str]:
 
 def checkpoint_metric(study: Study, metric: Metric) -> dict[tuple[str, int], float]:
     """The metric by (run, step): over the steps up to a checkpoint for costs, over the whole run otherwise."""
-    prices = study.runs.set_index("run")
+    prices = {str(run["run"]): price_of(run) for run in records(study.runs)}
     asked = {str(run): sorted({int(s) for s in part}) for run, part in study.cells.groupby("run")["step"]}
     figures: dict[tuple[str, int], float] = {}
     for run, steps in study.steps.groupby("run", sort=False):
-        price = prices.loc[run] if run in prices.index else None
+        price = prices.get(str(run))
         reached = [s for s in asked.get(str(run), []) if s <= int(steps["step"].max())]
-        of_run = None if metric.grows_with_steps or not reached else _figure(metric, steps, price)
+        of_run = None if metric.grows_with_steps or not reached else metric.compute(steps, price)
         for step in reached:
-            value = (
-                _figure(metric, steps[steps["step"] <= step], price) if metric.grows_with_steps else of_run
-            )
+            value = metric.compute(steps[steps["step"] <= step], price) if metric.grows_with_steps else of_run
             if value is not None and math.isfinite(value):
                 figures[str(run), step] = value
     return figures
 
 
-def _figure(metric: Metric, steps: pd.DataFrame, price: Any) -> float | None:
+def price_of(run: TableRow) -> Price | None:
+    """The price of a row of `Study.runs`; None where it is not known."""
+    if pd.isna(run["devices"]) or pd.isna(run["usd_per_hour"]):
+        return None
+    return Price(float(run["devices"]), float(run["usd_per_hour"]))
+
+
+def _mean_seconds(steps: pd.DataFrame) -> float | None:
     seconds = column(steps, SECONDS)
-    match metric.name:
-        case "tokens_per_second":
-            return _ratio(tokens(steps), seconds.sum())
-        case "rollout_tokens_per_second":
-            return rate(steps, COMPLETION_TOKENS, "rollout")
-        case "train_tokens_per_second":
-            return rate(steps, TRAINED_TOKENS, "update", TRAIN_RATE)
-        case "step_seconds":
-            return float(seconds.mean()) if seconds.notna().any() else None
-        case "peak_memory_gib":
-            return peak(steps)
-        case _:
-            if price is None or seconds.isna().all():
-                return None
-            return float(seconds.sum()) * float(price["devices"]) * float(price["usd_per_hour"]) / 3600
+    return float(seconds.mean()) if seconds.notna().any() else None
+
+
+def _training_cost(steps: pd.DataFrame, price: Price | None) -> float | None:
+    seconds = column(steps, SECONDS)
+    if price is None or seconds.isna().all():
+        return None
+    return float(seconds.sum()) * price.devices * price.usd_per_hour / 3600
 
 
 def tokens(steps: pd.DataFrame) -> float:
@@ -164,6 +182,73 @@ def peak(steps: pd.DataFrame) -> float | None:
 
 def _ratio(above: float, below: float) -> float | None:
     return above / below if below > 0 and above > 0 else None
+
+
+PEAK_MEMORY = Metric(
+    name="peak_memory_gib",
+    words="peak memory",
+    header="peak GiB",
+    unit="GiB",
+    better=-1,
+    compute=lambda steps, price: peak(steps),
+    table="cells",
+    tile="of a run in training",
+)
+TRAINING_COST = Metric(
+    name="training_cost_usd",
+    words="training cost",
+    header="training cost",
+    unit="USD",
+    better=-1,
+    compute=_training_cost,
+    table="cells",
+    grows_with_steps=True,
+)
+
+PERFORMANCE = (
+    Metric(
+        name="tokens_per_second",
+        words="training throughput",
+        header="overall tok/s",
+        unit="tok/s",
+        better=1,
+        compute=lambda steps, price: _ratio(tokens(steps), float(column(steps, SECONDS).sum())),
+        table="throughput",
+        tile="all phases of a step, a run",
+    ),
+    Metric(
+        name="rollout_tokens_per_second",
+        words="rollout throughput",
+        header="rollout tok/s",
+        unit="tok/s",
+        better=1,
+        compute=lambda steps, price: rate(steps, COMPLETION_TOKENS, "rollout"),
+        table="throughput",
+        in_conclusions=False,
+    ),
+    Metric(
+        name="train_tokens_per_second",
+        words="update throughput",
+        header="training tok/s",
+        unit="tok/s",
+        better=1,
+        compute=lambda steps, price: rate(steps, TRAINED_TOKENS, "update", TRAIN_RATE),
+        table="throughput",
+        in_conclusions=False,
+    ),
+    Metric(
+        name="step_seconds",
+        words="time per step",
+        header="s a step",
+        unit="s",
+        better=-1,
+        compute=lambda steps, price: _mean_seconds(steps),
+        table="throughput",
+    ),
+    PEAK_MEMORY,
+    TRAINING_COST,
+)
+"""Every performance metric, in the order of the verdicts."""
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from harness import units
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import ordered_cells
-from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.analysis.performance import RELATIVE_DELTA, checkpoint_metric
 from harness.reporting.analysis.responses import benchmarks
 from harness.reporting.analysis.verdict_rows import ALL, Row, is_share
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
+from harness.reporting.tables.metrics import metric_column, metrics_of
 from harness.stats.intervals import NOTHING, Interval
 from harness.stats.power import NOTHING_BOUGHT
 from harness.store.records.form import TableRow
@@ -190,10 +190,8 @@ def _more_intervals(record: TableRow) -> TableRow:
 def cells_table(analysis: Analysis) -> Table:
     """A row per cell: the mean over benchmarks, the gain over step 0, and the cost of getting there."""
     study = analysis.study
-    costs, memory = (
-        checkpoint_metric(study, next(m for m in PERFORMANCE if m.name == name))
-        for name in ("training_cost_usd", "peak_memory_gib")
-    )
+    metrics = metrics_of("cells")
+    values = {metric.name: checkpoint_metric(study, metric) for metric in metrics}
     rows = []
     for cell in ordered_cells(study):
         key = (str(cell["run"]), int(cell["step"]))
@@ -207,8 +205,7 @@ def cells_table(analysis: Analysis) -> Table:
                 "step": cell["step"],
                 **accuracy,
                 **gain,
-                "training_cost_usd": costs.get(key),
-                "peak_memory_gib": memory.get(key),
+                **{name: of_key.get(key) for name, of_key in values.items()},
                 "run": cell["run"],
             }
         )
@@ -216,8 +213,7 @@ def cells_table(analysis: Analysis) -> Table:
         *level_columns(study.axes),
         ("seed", "seed", as_text),
         *_ACCURACY_SHOWN,
-        ("training cost", "training_cost_usd", units.dollars),
-        ("peak GiB", "peak_memory_gib", formats.number),
+        *map(metric_column, metrics),
     ]
     notes = ["Mean over benchmarks, each weighing the same. Training cost: steps up to the checkpoint."]
     return make_table("cells", "Cells", pd.DataFrame(rows), shown, left=len(study.axes) + 1, notes=notes)

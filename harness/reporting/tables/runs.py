@@ -10,24 +10,22 @@ from harness import units
 from harness.reporting import formats
 from harness.reporting.analysis.cells import free_axes, ordered_cells
 from harness.reporting.analysis.performance import (
-    COMPLETION_TOKENS,
     EVALUATION_SECONDS,
     EVALUATION_TOKENS,
     MEMORY_KINDS,
     SECONDS,
-    TRAIN_RATE,
-    TRAINED_TOKENS,
+    Price,
     Spending,
     memory_column,
     memory_phases,
     phase_seconds,
     phases,
-    rate,
+    price_of,
     spending,
-    tokens,
 )
 from harness.reporting.frames import column, records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
+from harness.reporting.tables.metrics import metric_column, metrics_of
 from harness.store.records.form import TableRow
 from harness.store.study import STEP, Study
 
@@ -56,16 +54,14 @@ def throughput_table(study: Study) -> Table:
         steps = study.steps[study.steps["run"] == run["run"]]
         made = study.evaluations[study.evaluations["run"] == run["run"]]
         if run["kind"] != "base" and len(steps):
-            rows.append({**_label(study, run), "run": run["run"], **_throughput(steps, made, names)})
+            took = _throughput(steps, made, names, price_of(run))
+            rows.append({**_label(study, run), "run": run["run"], **took})
     frame = pd.DataFrame(rows)
     shown: list[Column] = [
         *level_columns(free_axes(study)),
         ("seed", "seed", as_text),
         ("steps", "steps", as_whole),
-        ("rollout tok/s", "rollout_tokens_per_second", formats.number),
-        ("training tok/s", "train_tokens_per_second", formats.number),
-        ("overall tok/s", "tokens_per_second", formats.number),
-        ("s a step", "step_seconds", formats.number),
+        *map(metric_column, metrics_of("throughput")),
         *((f"{p} s", f"{p}_seconds", formats.number) for p in names),
         ("MFU", "mfu", formats.percent),
         ("evaluation tok/s", "evaluation_tokens_per_second", formats.number),
@@ -85,17 +81,14 @@ def step_phases(steps: pd.DataFrame) -> list[str]:
     return phases(STEP.keys(steps.columns, lambda r: r.timing.seconds))
 
 
-def _throughput(steps: pd.DataFrame, made: pd.DataFrame, names: list[str]) -> TableRow:
+def _throughput(steps: pd.DataFrame, made: pd.DataFrame, names: list[str], price: Price | None) -> TableRow:
     seconds = column(steps, SECONDS)
     total, judged = float(seconds.sum()), float(column(made, EVALUATION_SECONDS).sum())
     flops = column(steps, STEP.name(lambda r: r.timing.flops))
     utilisation = column(steps, STEP.name(lambda r: r.timing.mfu))
     return {
         "steps": len(steps),
-        "rollout_tokens_per_second": rate(steps, COMPLETION_TOKENS, "rollout"),
-        "train_tokens_per_second": rate(steps, TRAINED_TOKENS, "update", TRAIN_RATE),
-        "tokens_per_second": tokens(steps) / total if total > 0 else None,
-        "step_seconds": seconds.mean(),
+        **{metric.name: metric.compute(steps, price) for metric in metrics_of("throughput")},
         "step_seconds_median": seconds.median(),
         **{f"{p}_seconds": column(steps, phase_seconds(p)).mean() for p in names},
         "mfu": (utilisation * seconds).sum() / total if total > 0 and utilisation.notna().all() else None,
