@@ -15,9 +15,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,8 @@ class CoreOptions:
 
     Attributes:
         folder: holds the model's `config.json`; weights come through `load_weights`.
-        dtype: `float32` or `bfloat16`.
-        device: `cpu` or `cuda`.
+        dtype: of weights and computation.
+        device: where it runs.
         context_tokens: longest prompt and completion together.
         max_sequences: sequences decoded together.
         cache_gib: room for keys and values on a CPU, in GiB.
@@ -55,8 +55,8 @@ class CoreOptions:
     """
 
     folder: str
-    dtype: str
-    device: str
+    dtype: Literal["float32", "bfloat16"]
+    device: Literal["cpu", "cuda"]
     context_tokens: int
     max_sequences: int
     cache_gib: float
@@ -65,10 +65,6 @@ class CoreOptions:
     sleep: bool
     end_ids: tuple[int, ...]
     vocabulary: int
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return asdict(self)
 
 
 class VllmCore:
@@ -107,7 +103,7 @@ class VllmCore:
                 load_format="dummy",
                 skip_tokenizer_init=True,
                 generation_config="vllm",
-                dtype=options.dtype,  # type: ignore[arg-type]
+                dtype=options.dtype,
                 max_model_len=options.context_tokens,
                 max_num_seqs=options.max_sequences,
                 enable_prefix_caching=True,

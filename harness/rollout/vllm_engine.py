@@ -84,7 +84,6 @@ class VllmEngine:
         self._policy = model
         self._spec = spec
         self._on_event = on_event or (lambda kind, message: None)
-        device = model.device.type
         self._dtype = compute_dtype(bf16=bf16, device=model.device)
         # A trainer of several processes has a process group that vLLM's would collide with.
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -97,8 +96,8 @@ class VllmEngine:
         config.save_pretrained(self._folder)
         self._options = CoreOptions(
             folder=str(self._folder),
-            dtype=str(self._dtype).removeprefix("torch."),
-            device=device,
+            dtype="bfloat16" if self._dtype == torch.bfloat16 else "float32",
+            device="cpu" if model.device.type == "cpu" else "cuda",
             context_tokens=max(context_tokens, PROBE_TOKENS + 1),
             max_sequences=spec.max_sequences,
             cache_gib=spec.cache_gib,

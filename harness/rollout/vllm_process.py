@@ -7,7 +7,6 @@ They exchange pickled messages over a socket pair; weights go through a file in 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -22,6 +21,7 @@ from multiprocessing.reduction import recv_handle, send_handle
 from typing import IO, Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.utils.serialization import config as serialization_config
 
@@ -30,6 +30,7 @@ from harness.rollout.engine import Completion, Request, Sampling
 from harness.rollout.vllm_core import CoreOptions, VllmCore
 
 _CLOSE_SECONDS = 20.0
+_OPTIONS = TypeAdapter(CoreOptions)
 
 
 class EngineProcessDied(RuntimeError):
@@ -57,7 +58,7 @@ class ProcessCore:
             environment.pop(name, None)
         command = [sys.executable, "-m", "harness.rollout.vllm_process", str(theirs.fileno())]
         self.process = subprocess.Popen(
-            [*command, json.dumps(options.to_json())],
+            [*command, _OPTIONS.dump_json(options).decode()],
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -157,9 +158,8 @@ def main(argv: Sequence[str]) -> int:
     """The child: serves calls from the socket with number `argv[0]` until it closes."""
     die_with_parent(signal.SIGKILL)
     connection = Connection(int(argv[0]))
-    options = json.loads(argv[1])
     try:
-        _serve(connection, CoreOptions(**{**options, "end_ids": tuple(options["end_ids"])}))
+        _serve(connection, _OPTIONS.validate_json(argv[1]))
     except Exception:
         with contextlib.suppress(OSError):
             connection.send(("error", traceback.format_exc()))

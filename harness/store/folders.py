@@ -27,7 +27,7 @@ from harness.store.records import (
     StepRecord,
 )
 from harness.store.records.form import to_data
-from harness.store.schema import current, read_record, written
+from harness.store.schema import read_record, written
 
 if TYPE_CHECKING:  # half a second that a worker's start and a plan do without
     import pandas as pd
@@ -78,7 +78,7 @@ class RunFolder:
 
     def write_job(self, job: RunJob) -> None:
         """Writes `run.json`, unless it says the same already."""
-        data = job.to_json()
+        data = written("run", job)
         path = self.path / "run.json"
         if path.exists() and read_json(path) == data:
             return
@@ -92,7 +92,7 @@ class RunFolder:
             StoreError: there is none, or it is not one that this version can read.
         """
         path = self.path / "run.json"
-        return RunJob.from_json(current(read_json(path), "run", path))
+        return read_record("run", RunJob, read_json(path), path)
 
     def attempts(self) -> list[AttemptFolder]:
         """All attempts, the earliest first."""

@@ -67,7 +67,7 @@ def finish(grid, out):
     from harness.store.checkpoints import OPTIMIZER_FILE
     from harness.store.leases import Owner
     from harness.store.records.form import to_data
-    from harness.store.schema import VERSIONS
+    from harness.store.schema import VERSIONS, written
 
     example = runpy.run_path(str(ROOT / "tests" / "harness" / "examples.py"))
     owner, matrix = to_data(Owner.here()) | {"pid": 1, "process_started": 1.0}, prepare(str(grid), out)
@@ -78,7 +78,7 @@ def finish(grid, out):
         attempt = folder / "attempt-001"
         (folder / "evaluations").mkdir(parents=True)
         attempt.mkdir()
-        (folder / "run.json").write_text(to_json(job.to_json(), indent=1))
+        (folder / "run.json").write_text(to_json(written("run", job), indent=1))
         (attempt / "launched").write_text(to_json(owner))
         started = {"run_id": job.run_id, "attempt": 1, "started_at": WHEN, "worker": owner}
         started["provenance"] = {"device": "x"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -27,8 +29,13 @@ from harness.store.job import Fork, RunJob
 from harness.store.leases import Owner
 from harness.store.records import AttemptError, Provenance
 from harness.store.records.form import to_data
+from harness.store.schema import written
 
 from ..examples import evaluation_record, step_record
+
+SCHEMA_1 = Path(__file__).parent / "assets" / "schema-1"
+SPECS = ("recipe", "evaluate", "hardware")
+"""Sections, in which fields have been added since."""
 
 
 @pytest.fixture
@@ -76,10 +83,35 @@ def test_a_fork_survives_its_file_and_older_files_have_none(run, job):
     forked = dataclasses.replace(job, fork=Fork(run_id="f" * 12, step=3), fork_steps=(1, 3))
     run.write_job(forked)
     assert run.read_job() == forked
-    data = forked.to_json()
+    data = written("run", forked)
     del data["fork"], data["fork_steps"]
     write_json(run.path / "run.json", data)
     assert run.read_job() == job
+
+
+def test_what_does_not_fit_a_job_is_named_with_its_file(run, job):
+    good = written("run", job)
+    for wrong, message in (
+        ({"seed": "3"}, "seed: Input should be a valid integer, got '3'"),
+        ({"kind": "other"}, "kind: Input should be 'train' or 'base', got 'other'"),
+        ({"colour": "red"}, "has colour, which this schema does not know"),
+        ({"recipe": {**good["recipe"], "model": 3}}, "recipe.model"),
+    ):
+        write_json(run.path / "run.json", {**good, **wrong})
+        with pytest.raises(StoreError, match=re.escape(message)) as caught:
+            run.read_job()
+        assert str(run.path / "run.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(SCHEMA_1.rglob("run.json")), ids=lambda p: p.parent.name)
+def test_jobs_of_the_present_schema_are_read_as_they_lie(path):
+    data = json.loads(path.read_text(encoding="utf-8"))
+    job = RunFolder(path.parent).read_job()
+    assert job.run_id == path.parent.name
+    # What a file of an early version lacks has its default; everything else comes back as it was.
+    assert {k: v for k, v in written("run", job).items() if k in data and k not in SPECS} == {
+        k: v for k, v in data.items() if k not in SPECS
+    }
 
 
 def test_an_equal_job_is_not_written_again(run, job):
