@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
@@ -9,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from harness.store.study import load_study
+
+from .reporting.conftest import Toy, make_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -220,3 +225,92 @@ def test_a_rollout_engine(tmp_path):
     assert refused == f"2|error: hot.yaml:7: base.rollout.temperature: {message}|{hint}"
     # It is not exact: a smaller cap is sampled, not cut from the larger one.
     assert evaluated == "0 [('silent', 1.0, None), ('silent', 1.0, None)]"
+
+
+ADDED_METRIC = """\
+    Metric(
+        name="longest_step_seconds",
+        words="longest step",
+        header="longest s",
+        unit="s",
+        better=-1,
+        compute=lambda steps, price: float(column(steps, SECONDS).max()),
+        table="throughput",
+        tile="of any run",
+    ),
+"""
+
+ADDED_BUILDER = """\
+def _longest_figure(drawn: Drawn, theme: Theme) -> Figure | None:
+    from harness.reporting.figures.theme import new_figure
+
+    figure, (axes,) = new_figure(4.6, 2.0)
+    axes.plot(drawn.analysis.study.steps["timing.total_seconds"], color=theme.c1)
+    return figure
+
+
+"""
+
+ADDED_PLOT = """\
+    Plot(
+        name="every-step",
+        group="costs",
+        title="Every step's time",
+        caption="One point a step.",
+        build=_longest_figure,
+    ),
+"""
+
+SMALL = {"benchmarks": {"easy": 12}, "steps": (2, 4), "samples": 2, "seeds": (0, 1)}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A small study and its report, made by a copy of the package with a metric and a plot more."""
+    root = tmp_path_factory.mktemp("package")
+    for package in ("harness", "kernels"):
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    reporting = root / "harness" / "reporting"
+    insert(reporting / "analysis" / "performance.py", "\nPERFORMANCE = (\n", ADDED_METRIC)
+    figures = reporting / "figures" / "all_figures.py"
+    plots = "PLOTS: tuple[Plot | PlotOfEach[Any], ...] = (\n"
+    insert(figures, plots, ADDED_PLOT)
+    figures.write_text(
+        figures.read_text(encoding="utf-8").replace(plots, ADDED_BUILDER + plots), encoding="utf-8"
+    )
+    out = make_study(root / "study", Toy(**SMALL))
+    run_python(
+        f"import harness.reporting as r; assert r.__file__.startswith({str(root)!r}); r.build({str(out)!r})",
+        root,
+    )
+    return out
+
+
+def test_a_performance_metric(reported):
+    """One entry gives its column, its verdicts and its tile."""
+    steps = load_study(reported).steps
+    with (reported / "tables" / "throughput.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16, "8 recipes, 2 seeds"
+    for row in rows:
+        longest = steps.loc[steps["run"] == row["run"], "timing.total_seconds"].max()
+        assert float(row["longest_step_seconds"]) == pytest.approx(longest, rel=1e-5)
+    with (reported / "tables" / "verdicts.csv").open(encoding="utf-8", newline="") as file:
+        verdicts = {r["axis"]: r for r in csv.DictReader(file) if r["metric"] == "longest_step_seconds"}
+    assert set(verdicts) == {"data", "length_cap", "reward"}, "a longer training does not change it"
+    effect = float(verdicts["length_cap"]["effect"])
+    assert effect == pytest.approx(1.52 / 1.40 - 1, abs=0.04), "the planted one"
+    assert "| longest s |" in (reported / "tables" / "throughput.md").read_text(encoding="utf-8")
+    assert "<span>longest step</span>" in (reported / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_plot(reported):
+    """A builder and an entry give the file, and its place in both reports."""
+    page = (reported / "report.html").read_text(encoding="utf-8")
+    costs, _ = page.split("<h2>Cost, time, memory</h2>")[1].split("<h2>Events and failures</h2>")
+    assert "<h3>Every step&#39;s time</h3>" in costs
+    assert "<figcaption>One point a step.</figcaption>" in costs
+    assert "![Every step's time](figures/every-step.svg)" in (reported / "report.md").read_text(
+        encoding="utf-8"
+    )
+    assert "</svg>" in (reported / "figures" / "every-step.svg").read_text(encoding="utf-8")
