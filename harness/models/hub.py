@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,27 +32,35 @@ def is_hub_id(name: str) -> bool:
 
 def cache_folder() -> Path:
     """Where huggingface_hub keeps models."""
-    if named := os.environ.get("HF_HUB_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def cached_models() -> list[str]:
-    """Hub ids of the models in the cache."""
-    folders = sorted(cache_folder().glob("models--*--*"))
-    return [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]
+    """Hub ids of the models in the cache, as far as huggingface_hub can read them."""
+    from huggingface_hub import scan_cache_dir
+
+    if not (cache := cache_folder()).is_dir():
+        return []
+    found = [repo.repo_id for repo in scan_cache_dir(cache).repos if repo.repo_type == "model"]
+    return sorted(name for name in found if is_hub_id(name))
 
 
 def cached_snapshot(name: str, revision: str | None) -> Path | None:
     """The cached snapshot of a model, if it is complete: config, tokenizer and every shard of the weights."""
-    repository = cache_folder() / f"models--{name.replace('/', '--')}"
-    commit = revision or "main"
-    reference = repository / "refs" / commit
-    if reference.is_file():
-        commit = reference.read_text(encoding="utf-8").strip()
-    snapshot = repository / "snapshots" / commit
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, CONFIG, cache_dir=cache_folder(), revision=revision)
+    except HFValidationError:  # an id that the hub admits for no model
+        return None
+    if not isinstance(config, str):  # not cached, or known not to exist
+        return None
+    snapshot = Path(config).parent
     tokenizer = any((snapshot / file).exists() for file in ("tokenizer.json", "tokenizer.model"))
-    complete = (snapshot / CONFIG).exists() and tokenizer and cached_weight_files(snapshot)
+    complete = tokenizer and cached_weight_files(snapshot)
     try:
         return snapshot if complete and missing_shard(snapshot) is None else None
     except ValueError:  # a torn index: it is downloaded again

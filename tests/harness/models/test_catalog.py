@@ -49,7 +49,7 @@ SMALL = {
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     hub.described.cache_clear()
     yield
     hub.described.cache_clear()
@@ -172,6 +172,11 @@ def test_the_hubs_cache(tmp_path):
         resolve("someone/tiny-r1", revision="other")
     with pytest.raises(ModelNotFound, match=re.escape('did you mean "someone/tiny-r1"?')):
         resolve("someone/tiny-r2")
+    (tmp_path / "hub" / "models--someone--torn").mkdir()  # of a download that was cut off
+    (tmp_path / "hub" / "datasets--someone--sums" / "snapshots" / "abc").mkdir(parents=True)
+    assert hub.cached_models() == ["someone/tiny-r1"]
+    assert hub.cached_snapshot("someone/torn", None) is None
+    assert hub.cached_snapshot("someone/ti--ny", None) is None, "no id that the hub admits"
     # Large files of the cache are links to blobs named by their sha256: those are not read.
     blob = repository / "blobs" / ("0" * 64)
     blob.parent.mkdir()
@@ -368,7 +373,7 @@ def test_a_hub_cache_that_cannot_be_written_is_named_with_what_moves_it(
 
     file = SimpleNamespace(rfilename="config.json", lfs=None)
     info = SimpleNamespace(siblings=[file], sha="0" * 40)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: info)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
