@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.cli.run_options import add_run_options
+from harness.matrix.executors.registry import EXECUTORS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,9 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="output folder (default: results/runs/<grid name>)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: what fits)")
-    parser.add_argument(
-        "--executor", choices=("local", "ray", "slurm"), default="local", help="where runs execute"
-    )
+    parser.add_argument("--executor", choices=tuple(EXECUTORS), default="local", help="where runs execute")
     parser.add_argument(
         "--budget-usd",
         type=float,

@@ -314,3 +314,47 @@ def test_a_plot(reported):
         encoding="utf-8"
     )
     assert "</svg>" in (reported / "figures" / "every-step.svg").read_text(encoding="utf-8")
+
+
+NOTED_EXECUTOR = """
+from pathlib import Path
+from harness.matrix.executors.local import LocalExecutor
+
+class NotedExecutor(LocalExecutor):
+    def submit(self, command, env, slot, log):
+        with Path("submitted").open("a") as file:
+            print(command[command.index("-m") + 1], file=file)
+        return super().submit(command, env, slot, log)
+"""
+
+USES_EXECUTOR = """
+import contextlib, io, sys
+from pathlib import Path
+from harness import ablate
+
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    done = ablate.main(["--grid", "grid.yaml", "--out", "out", "--executor", "noted"])
+print(done if done == 0 else said.getvalue())
+print(*Path("submitted").read_text().splitlines())
+"""
+
+
+def test_an_executor(tmp_path):
+    """A class and its row: `--executor` names it, and the runs of a grid are started by it."""
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "harness" / "matrix" / "executors"
+    (folder / "noted.py").write_text(NOTED_EXECUTOR, encoding="utf-8")
+    row = '    "noted": ExecutorEntry("harness.matrix.executors.noted:NotedExecutor"),\n'
+    insert(
+        folder / "registry.py",
+        'ExecutorEntry("harness.matrix.executors.slurm:SlurmExecutor", "submitit"),\n',
+        row,
+    )
+    short = "training: {steps: 1}\n  rollout: {prompts_per_step: 2, completions_per_prompt: 2}"
+    grid = GRID.replace("objective: {loss: grpo}", f"objective: {{loss: grpo}}\n  {short}")
+    grid = grid.replace("objective.gain: [1.0, 3.0]", "objective.beta: [0.0]")
+    (tmp_path / "grid.yaml").write_text(grid, encoding="utf-8")
+    ended, submitted = run_python(USES_EXECUTOR, tmp_path).splitlines()
+    assert ended == "0"
+    assert submitted == "harness.matrix.worker harness.matrix.worker", "the untrained model and the run"
