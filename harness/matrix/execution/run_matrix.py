@@ -195,7 +195,7 @@ def _write_plan(matrix: Matrix) -> None:
         write_json(store.grid_file, grid)
     # A finished matrix is only reprinted: looking at its data again takes seconds.
     if not lint.exists():
-        write_json(lint, lint_json(matrix.plan.grid))
+        write_json(lint, lint_json(matrix.plan.linted))
     if store.plan_file.exists() and _bare(store.plan()) == _bare(matrix.plan.record()):
         return
     record = plan_record(matrix.plan, matrix.estimator, matrix.slots)
@@ -222,7 +222,7 @@ def _run(matrix: Matrix, worker: Sequence[str] | None) -> ScheduleResult:
     to_do = ((job, plan.models[job.run_id]) for job, e in zip(plan.jobs, estimates) if e.evaluations)
     for line in disk_warnings(disk_need(to_do, matrix.slots, matrix.store).peak, plan.out):
         progress.note(f"  warning: {line}")
-    for line in before_spending(plan.grid):
+    for line in before_spending(plan.linted):
         progress.note(line)
     executor = make_executor(matrix.executor)
     scheduler = Scheduler(

@@ -105,18 +105,8 @@ def _unknown_key(error: SpecError) -> Finding:
     )
 
 
-_LAST: list[tuple[Grid, Linted]] = []
-"""The last grid and what was found: a matrix asks twice, and looking at the data takes seconds."""
-
-
 def lint_grid(grid: Grid) -> Linted:
     """A grid under every rule, with its waivers."""
-    if not _LAST or _LAST[0][0] is not grid:
-        _LAST[:] = [(grid, _linted(grid))]
-    return _LAST[0][1]
-
-
-def _linted(grid: Grid) -> Linted:
     notes: list[str] = []
     known = _architectures(grid, notes)
     found = grids.grid_findings(
@@ -132,16 +122,16 @@ def _linted(grid: Grid) -> Linted:
     return Linted(ordered(waived), notes, _rewards(grid))
 
 
-def before_spending(grid: Grid) -> list[str]:
+def before_spending(linted: Linted) -> list[str]:
     """Unwaived lint errors and warnings to print before a run, minus those that the plan itself prints."""
     return [
         str(found)
-        for found in lint_grid(grid).findings
+        for found in linted.findings
         if found.waived is None and found.severity != "info" and found.rule != "same-run"
     ]
 
 
-def lint_json(grid: Grid) -> dict[str, object]:
+def lint_json(linted: Linted) -> dict[str, object]:
     """Every finding, waived ones too, as the report of the study lists them: `lint.json` of an output folder."""
     rows = [
         {
@@ -150,7 +140,7 @@ def lint_json(grid: Grid) -> dict[str, object]:
             "message": f"{f.place.key}: {f.effect}; {f.instead}"
             + (f" (kept: {f.waived})" if f.waived else ""),
         }
-        for f in lint_grid(grid).findings
+        for f in linted.findings
     ]
     return written("output", {"findings": rows})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from harness.matrix.planning.forks import trunk_state
 from harness.matrix.planning.hardware import Hardware
@@ -16,8 +17,44 @@ from harness.spec.evaluation import BenchmarkSpec
 from harness.store.folders import Store
 from harness.store.job import RunJob
 
-Evidence = tuple[RunJob, CostModel, RunMeasurements]
-"""A run with what the model says of it and what was measured."""
+
+@dataclass(frozen=True)
+class Measured:
+    """A run with what the model says of it and what was measured."""
+
+    job: RunJob
+    cost: CostModel
+    seen: RunMeasurements
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What earlier runs teach about the jobs of a plan.
+
+    Attributes:
+        runs: those that measured something: this folder's, or, where none did, probes.
+        probed: whether they are probes.
+        ratios: measured over modelled time and memory, medians over runs; 1 where nothing was measured.
+        startup_seconds: from a worker's start to its first work, with whatever else no step and no evaluation covers;
+            None where not measured.
+    """
+
+    runs: tuple[Measured, ...]
+    probed: bool
+    ratios: Mapping[str, float]
+    startup_seconds: float | None
+
+    @classmethod
+    def of(cls, runs: Sequence[Measured], probes: Sequence[Measured]) -> Evidence:
+        """What runs of the folder teach, or, where there are none, probes."""
+        chosen = runs or probes
+        startup = [s for one in chosen for s in one.seen.startup]
+        return cls(
+            runs=tuple(chosen),
+            probed=not runs,
+            ratios=_learned(chosen),
+            startup_seconds=statistics.median(startup) if startup else None,
+        )
 
 
 def probe_store(store: Store) -> Store:
@@ -61,37 +98,49 @@ class Estimator:
         self._jobs = list(jobs)
         self._hardware = hardware
         self._models = models
-        shared: dict[int, CostModel] = {}  # by recipe object: seeds have theirs in common
-        self._costs = {
-            j.run_id: shared.setdefault(id(j.recipe), CostModel(j.recipe, models[j.run_id], hardware))
-            for j in self._jobs
-        }
-        self._records: dict[str, RunMeasurements] | None = None
+        shared: dict[str, CostModel] = {}  # by the recipe's JSON: seeds have theirs in common
+        self._costs: dict[str, CostModel] = {}
+        for job in self._jobs:
+            text = job.recipe.model_dump_json()
+            if text not in shared:
+                shared[text] = CostModel(job.recipe, models[job.run_id], hardware)
+            self._costs[job.run_id] = shared[text]
+        self._measurements: dict[str, RunMeasurements] | None = None
+        self._evidence: Evidence | None = None
 
-    @property
-    def _seen(self) -> dict[str, RunMeasurements]:
-        """What was observed, by run, whatever the plan asks for now; read when it is first asked for: a finished
+    def measurements(self) -> dict[str, RunMeasurements]:
+        """What was measured, by run, whatever the plan asks for now; read when it is first asked for: a finished
         matrix does without.
         """
-        if self._records is None:
-            self._records = {folder.run_id: read_measurements(folder) for folder in self._store.runs()}
-            self._probes = self._probed()
-            self.refresh()
-        return self._records
+        if self._measurements is None:
+            self._measurements = {folder.run_id: read_measurements(folder) for folder in self._store.runs()}
+        return self._measurements
 
     def refresh(self, *jobs: RunJob) -> None:
         """Reads the records of runs again."""
-        seen = self._seen
+        measurements = self.measurements()
         for job in jobs:
             folder = self._store.run(job.run_id)
             if folder.path.exists():
-                seen[job.run_id] = read_measurements(folder)
-        evidence = self._evidence()
-        self._measured = bool(evidence)
-        self._ratios = self._learned(evidence)
-        self._startup = self._startup_seconds(evidence)
+                measurements[job.run_id] = read_measurements(folder)
+        self._evidence = None
 
-    def _probed(self) -> list[Evidence]:
+    def evidence(self) -> Evidence:
+        """What the measurements up to the last refresh teach."""
+        if self._evidence is None:
+            self._evidence = Evidence.of(self._measured_runs(), self._probes)
+        return self._evidence
+
+    def _measured_runs(self) -> list[Measured]:
+        measurements = self.measurements()
+        return [
+            Measured(job, self._costs[job.run_id], there)
+            for job in self._jobs
+            if (there := measurements.get(job.run_id)) is not None and (there.steps or there.evaluations)
+        ]
+
+    @cached_property
+    def _probes(self) -> list[Measured]:
         """The probes on file of the models and the kind of device of this plan."""
         by_name = {j.recipe.model.name: self._models[j.run_id] for j in self._jobs}
         found = []
@@ -99,47 +148,38 @@ class Estimator:
             job = folder.read_job()
             model, seen = by_name.get(job.recipe.model.name), read_measurements(folder)
             if model is not None and job.hardware.profile == self._hardware.spec.profile and seen.steps:
-                found.append((job, CostModel(job.recipe, model, self._hardware), seen))
+                found.append(Measured(job, CostModel(job.recipe, model, self._hardware), seen))
         return found
-
-    def _evidence(self) -> list[Evidence]:
-        """What this folder's runs measured; where none did, what a probe measured."""
-        seen = self._seen
-        runs = [
-            (job, self._costs[job.run_id], there)
-            for job in self._jobs
-            if (there := seen.get(job.run_id)) is not None and (there.steps or there.evaluations)
-        ]
-        return runs or self._probes
 
     def spent_seconds(self) -> float:
         """Wall-clock seconds that all attempts held their slots, up to their last refresh."""
-        return sum(o.wall_seconds for o in self._seen.values())
+        return sum(o.wall_seconds for o in self.measurements().values())
 
     def spent_usd(self) -> float:
         """Money of all attempts, up to their last refresh."""
-        return sum(o.usd for o in self._seen.values())
+        return sum(o.usd for o in self.measurements().values())
 
     def step_seconds(self, job: RunJob) -> float:
         """Time of a step: as this run measured it, or as the model says, corrected by what other runs measured."""
-        own = self._seen.get(job.run_id)
+        own = self.measurements().get(job.run_id)
         if own and len(own.steps) >= 3:
             return statistics.fmean(own.steps)
-        return self._costs[job.run_id].step_seconds * self._ratios["step"]
+        return self._costs[job.run_id].step_seconds * self.evidence().ratios["step"]
 
     def evaluation_seconds(self, job: RunJob, benchmark: BenchmarkSpec) -> float:
         """Time of one benchmark on one checkpoint."""
-        own = self._seen.get(job.run_id)
+        own = self.measurements().get(job.run_id)
         if own and own.evaluations.get(benchmark.name):
             return statistics.median(own.evaluations[benchmark.name])
-        known = self._ratios.get(f"evaluation.{benchmark.name}", self._ratios["evaluation"])
+        ratios = self.evidence().ratios
+        known = ratios.get(f"evaluation.{benchmark.name}", ratios["evaluation"])
         return _modelled_evaluation(self._costs[job.run_id], job, benchmark) * known
 
-    def _startup_seconds(self, evidence: list[Evidence]) -> float:
-        """From a worker's start to its first work, with whatever else no step and no evaluation covers."""
-        measured = [s for _, _, seen in evidence for s in seen.startup]
-        if measured:
-            return statistics.median(measured)
+    def _startup_seconds(self) -> float:
+        """As measured, or as the model says."""
+        measured = self.evidence().startup_seconds
+        if measured is not None:
+            return measured
         return max((c.rates.startup_seconds for c in self._costs.values()), default=0.0)
 
     def remaining(self, job: RunJob, *, step: int | None = None) -> Estimate:
@@ -151,13 +191,13 @@ class Estimator:
         """
         missing = self._store.run(job.run_id).missing(job)
         gib = self.gib(job)
-        measured = self._measured
+        measured = bool(self.evidence().runs)
         if not missing:
             return Estimate(seconds=0.0, usd=0.0, gib=gib, measured=measured, evaluations=0)
         steps = max(job.steps) - step if step else self.steps_to_train(job)
         by_name = {b.name: b for b in job.evaluate.benchmarks}
         evaluations = sum(self.evaluation_seconds(job, by_name[name]) for _, name in missing)
-        startup = self._startup if not step else 0.0
+        startup = self._startup_seconds() if not step else 0.0
         seconds = startup + steps * self.step_seconds(job) + evaluations
         return Estimate(
             seconds=seconds,
@@ -184,37 +224,22 @@ class Estimator:
 
     def gib(self, job: RunJob) -> float:
         """Peak memory of a device: as this run measured it, or as the model says."""
-        own = self._seen.get(job.run_id)
+        own = self.measurements().get(job.run_id)
         if own and own.gib:
             return max(own.gib)
-        return self._costs[job.run_id].memory.total_gib * self._ratios["gib"]
-
-    def _learned(self, evidence: list[Evidence]) -> dict[str, float]:
-        """Measured over modelled time and memory, medians over runs."""
-        ratios: dict[str, list[float]] = {"step": [], "evaluation": [], "gib": []}
-        for job, cost, seen in evidence:
-            if seen.steps:
-                ratios["step"].append(statistics.fmean(seen.steps) / cost.step_seconds)
-            if seen.gib:
-                ratios["gib"].append(max(seen.gib) / cost.memory.total_gib)
-            for benchmark in job.evaluate.benchmarks:
-                for seconds in seen.evaluations.get(benchmark.name, []):
-                    ratio = seconds / _modelled_evaluation(cost, job, benchmark)
-                    ratios["evaluation"].append(ratio)
-                    ratios.setdefault(f"evaluation.{benchmark.name}", []).append(ratio)
-        return {name: statistics.median(values) if values else 1.0 for name, values in ratios.items()}
+        return self._costs[job.run_id].memory.total_gib * self.evidence().ratios["gib"]
 
     def assumptions(self) -> list[str]:
         """What the figures rest on, in sentences."""
         lines = assumptions(self._hardware, {j.recipe.model.dtype for j in self._jobs})
-        evidence = self._evidence()
-        if evidence and evidence is not self._probes:
+        evidence = self.evidence()
+        if evidence.runs and not evidence.probed:
             return [
                 lines[0],
-                f"times measured in {len(evidence)} runs of this folder, scaled to the others by size",
+                f"times measured in {len(evidence.runs)} runs of this folder, scaled to the others by size",
             ]
-        if evidence:
-            steps = sum(len(seen.steps) for _, _, seen in evidence)
+        if evidence.runs:
+            steps = sum(len(one.seen.steps) for one in evidence.runs)
             return [lines[0], f"times and memory of a probe of {steps} steps on this machine, scaled by size"]
         largest = max((c.memory for c in self._costs.values()), key=lambda m: m.total_gib, default=None)
         return lines if largest is None else [*lines, f"memory: {largest.words()}"]
@@ -223,3 +248,19 @@ class Estimator:
 def _modelled_evaluation(cost: CostModel, job: RunJob, benchmark: BenchmarkSpec) -> float:
     questions = benchmark.questions or EVALUATION_QUESTIONS
     return cost.generation_seconds(questions, job.evaluate.samples, job.evaluate.max_completion_tokens)
+
+
+def _learned(runs: Sequence[Measured]) -> dict[str, float]:
+    """Measured over modelled time and memory, medians over runs."""
+    ratios: dict[str, list[float]] = {"step": [], "evaluation": [], "gib": []}
+    for one in runs:
+        if one.seen.steps:
+            ratios["step"].append(statistics.fmean(one.seen.steps) / one.cost.step_seconds)
+        if one.seen.gib:
+            ratios["gib"].append(max(one.seen.gib) / one.cost.memory.total_gib)
+        for benchmark in one.job.evaluate.benchmarks:
+            for seconds in one.seen.evaluations.get(benchmark.name, []):
+                ratio = seconds / _modelled_evaluation(one.cost, one.job, benchmark)
+                ratios["evaluation"].append(ratio)
+                ratios.setdefault(f"evaluation.{benchmark.name}", []).append(ratio)
+    return {name: statistics.median(values) if values else 1.0 for name, values in ratios.items()}

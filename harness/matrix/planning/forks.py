@@ -25,13 +25,10 @@ other parts is rounded otherwise."""
 
 def with_forks(jobs: Sequence[RunJob]) -> list[RunJob]:
     """The jobs, each with its fork and with the steps from which others fork."""
-    families: dict[tuple[int, tuple[float, str] | None], list[RunJob]] = {}
-    of_recipe: dict[int, tuple[float, str] | None] = {}  # by the recipe object, which seeds have in common
+    families: dict[tuple[int, tuple[float, str]], list[RunJob]] = {}
     for job in jobs:
-        if id(job.recipe) not in of_recipe:
-            of_recipe[id(job.recipe)] = None if _rolls_back(job.recipe) else _family(job.recipe)
-        if job.kind == "train" and of_recipe[id(job.recipe)] is not None:
-            families.setdefault((job.seed, of_recipe[id(job.recipe)]), []).append(job)
+        if job.kind == "train" and not _rolls_back(job.recipe):
+            families.setdefault((job.seed, _family(job.recipe)), []).append(job)
     forks: dict[str, Fork] = {}
     for family in families.values():
         if len(family) > 1:

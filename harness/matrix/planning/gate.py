@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import psutil
 
-from harness.matrix.planning.data_rules import lint_grid
 from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.planner import Plan
 from harness.matrix.planning.preflight import located, reward_error
@@ -30,7 +29,7 @@ def check_gate(plan: Plan) -> None:
     """
     _check_rewards(plan.grid)
     _check_models(plan)
-    if found := errors(lint_grid(plan.grid).findings):
+    if found := errors(plan.linted.findings):
         raise _lint_error(plan.grid, found)
 
 

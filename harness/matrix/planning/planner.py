@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
+from harness.matrix.planning.data_rules import Linted, lint_grid
 from harness.matrix.planning.forks import fork_sentences, with_forks
 from harness.matrix.planning.hardware import Hardware, Machine, resolve_hardware
 from harness.matrix.planning.offline_fallback import assumption
@@ -69,6 +71,11 @@ class Plan:
     def job(self, run_id: str) -> RunJob:
         """The job of this id."""
         return next(job for job in self.jobs if job.run_id == run_id)
+
+    @cached_property
+    def linted(self) -> Linted:
+        """What the linter finds in the grid. Looking at the data takes seconds: it is done when first asked for."""
+        return lint_grid(self.grid)
 
     def record(self) -> PlanRecord:
         """`plan.json` without estimates."""
@@ -156,11 +163,12 @@ def make_plan(
 
 def _cells(grid: Grid, world: ResolvedInputs) -> tuple[list[PlannedCell], dict[str, Identity]]:
     cells, identities = [], {}
-    fields: dict[int, dict[str, Any]] = {}  # by the recipe object, which the seeds of a cell share
+    fields: dict[str, dict[str, Any]] = {}  # by the recipe's JSON: the seeds of a cell have it in common
     for cell in grid.cells:
-        if id(cell.recipe) not in fields:
-            fields[id(cell.recipe)] = experiment_fields(cell.recipe)
-        identity = identity_of(cell, world, fields[id(cell.recipe)])
+        text = cell.recipe.model_dump_json()
+        if text not in fields:
+            fields[text] = experiment_fields(cell.recipe)
+        identity = identity_of(cell, world, fields[text])
         identities[identity.digest] = identity
         cells.append(PlannedCell(cell, identity.digest, cell.recipe.training.steps))
     return cells, identities

@@ -208,11 +208,11 @@ def test_a_waiver_needs_a_rule_and_a_reason(tmp_path):
 def test_a_matrix_is_told_of_errors_and_warnings_but_not_of_what_is_waived(tmp_path):
     small = ("questions: 2000", "questions: 30")
     lint(tmp_path, small, (LEVELS[0], STEPS))
-    told = before_spending(load_grid(tmp_path / "grid.yaml"))
+    told = before_spending(lint_file(tmp_path / "grid.yaml"))
     assert len(told) == 1
     assert "small-benchmark" in told[0]
     lint(tmp_path, small, add="lint: {waive: {small-benchmark: it is a smoke test of the chain}}\n")
-    assert before_spending(load_grid(tmp_path / "grid.yaml")) == []
+    assert before_spending(lint_file(tmp_path / "grid.yaml")) == []
 
 
 def test_a_users_reward_is_asked_too(tmp_path, monkeypatch):
