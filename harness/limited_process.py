@@ -162,12 +162,15 @@ class LimitedProcess:
         """Kills the process and everything that it started, wherever that went."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        for _ in range(20):  # what it starts may start more while it is looked for
-            if not (left := list(self._left())):
-                break
+        # One that forks and ends while they are listed is in the list no more, and its child not yet: hence a look
+        # that finds nothing is followed by another.
+        looks, empty = 0, 0
+        while empty < 2 and looks < 20:
+            left = list(self._left())
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+            looks, empty = looks + 1, 0 if left else empty + 1
         self._process.wait()
         for handle in (self._requests, self._replies):
             os.close(handle)

@@ -28,6 +28,8 @@ def call_reward(
     """
     try:
         given = function(batch, context, **params)
+    except RewardFailed:  # it was called in a process of its own, and has been named there
+        raise
     except Exception as error:
         raise _failed(name, function, batch, context, params, error) from error
     return checked_values(name, given, batch)
