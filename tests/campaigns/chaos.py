@@ -51,6 +51,7 @@ evaluate:
   max_completion_tokens: 4
   benchmarks: [{name: sums-2, questions: 2, source: {source: sums, terms: [2], digits: [1]}}]
 hardware: {device: cpu, devices_per_run: 1, retries: 2}
+lint: {waive: {reward-prefers-wrong: what is learned does not matter here}}
 """
 MOST_SECONDS = 180.0
 _SET_CHILD_SUBREAPER = 36

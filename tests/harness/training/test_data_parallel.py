@@ -92,11 +92,11 @@ def hold_to(truth, folder, steps):
     ours, theirs = records(folder), records(truth)
     for step in steps:
         a, b = ours[step], theirs[step]
-        assert a["reward"] == b["reward"], "other samples: the losses say nothing"
+        assert a.reward == b.reward, "other samples: the losses say nothing"
         for name in ("loss", "kl", "entropy", "clip_fraction", "rollout_kl"):
-            assert a["objective"][name] == pytest.approx(b["objective"][name], abs=1e-5, rel=0), (step, name)
-        assert a["tokens"] == b["tokens"]
-    assert len({theirs[step]["objective"]["loss"] for step in steps}) == len(steps)
+            assert a.objective[name] == pytest.approx(b.objective[name], abs=1e-5, rel=0), (step, name)
+        assert a.tokens == b.tokens
+    assert len({theirs[step].objective["loss"] for step in steps}) == len(steps)
 
 
 def rank_process(rank):
