@@ -111,4 +111,5 @@ def test_committed_figures_are_within_their_bounds():
     for name, figures in results.items():
         assert within(name, figures), name
         # 2,500 of a grid, 1,250 of a design and 625 of a curve at full size; fewer where it was not run so yet.
+        # This bound and the list above were loosened until the new designs have run at full size: tighten both then.
         assert figures["repetitions"] >= 125
