@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -86,12 +85,16 @@ def test_a_child_ends_with_its_killed_parent(refusal):
 
 
 def test_a_parent_that_ended_before_the_kernel_was_asked_is_noticed(monkeypatch):
-    from harness.processes import die_with_parent
+    """Only `harness.processes` sees the stand-ins: the watching threads of other tests ask the real system."""
+    from harness import processes
 
     parents, sent = iter([41, 1]), []
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
-    monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(os, "kill", lambda *call: sent.append(call))
-    die_with_parent(signal.SIGTERM)
+    system = SimpleNamespace(
+        getppid=lambda: next(parents), getpid=os.getpid, kill=lambda *call: sent.append(call)
+    )
+    library = SimpleNamespace(CDLL=lambda _: SimpleNamespace(prctl=lambda *_: 0))
+    monkeypatch.setattr(processes, "os", system)
+    monkeypatch.setattr(processes, "ctypes", library)
+    monkeypatch.setattr(processes, "sys", SimpleNamespace(platform="linux"))
+    processes.die_with_parent(signal.SIGTERM)
     assert sent == [(os.getpid(), signal.SIGTERM)]
