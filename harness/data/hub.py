@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,19 +81,36 @@ def hub_fingerprint(spec: HubSource) -> str:
             reason = "the hub has no such dataset, or it is private"
         except Exception as error:  # whatever the transport raises: its errors share no base
             reason = f"the hub cannot be reached ({type(error).__name__})"
-    if (cached := _cached_revision(spec)) is not None:
-        return f"hub:{spec.dataset}@{cached}"
+    if cached := _cached_commits(spec):
+        return f"hub:{spec.dataset}@{cached[0]}"
     raise SourceNotFound(
         f"hub dataset {spec.dataset!r}: {reason}, and no copy is cached here",
         "check the id and the connection, or give a local copy: `source: file`",
     )
 
 
-def _cached_revision(spec: HubSource) -> str | None:
-    """Commit of the newest cached copy that `datasets` can load offline: <cache>/<owner>___<name>/…/<commit>."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
-    folder = cache / spec.dataset.replace("/", "___")
+def cached_rows(spec: HubSource) -> Stored | None:
+    """All rows of the copy in the local cache; None where the commit that would be loaded isn't there.
+
+    Raises:
+        SourceNotFound: the dataset is neither cached nor reachable.
+        UnusableData: a column is missing.
+    """
+    commit = hub_fingerprint(spec).rpartition("@")[2]
+    if commit not in _cached_commits(spec):
+        return None
+    return load_hub(spec.model_copy(update={"revision": commit}))
+
+
+def _cached_commits(spec: HubSource) -> list[str]:
+    """Commits, the newest copy first, that `datasets` loads offline: <cache>/<owner>___<name>/<config>/…/<commit>."""
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, name = spec.dataset.rpartition("/")
+    folder = Path(config.HF_DATASETS_CACHE) / "___".join(
+        [*filter(None, [owner]), camelcase_to_snakecase(name)]
+    )
     infos = list(folder.glob(f"{spec.config or '*'}/*/*/dataset_info.json"))
     matching = [p for p in infos if spec.revision in (None, p.parent.name)]
-    return max(matching, key=lambda p: p.stat().st_mtime).parent.name if matching else None
+    return [p.parent.name for p in sorted(matching, key=lambda p: p.stat().st_mtime, reverse=True)]

@@ -124,15 +124,22 @@ def _stored(spec: FileSource | HubSource, *, extra: bool = False) -> Stored:
 
 
 def check_rows(spec: SourceSpec) -> Stored | None:
-    """Reads a file in full, so that a row that cannot be used is told before anything runs; None for other sources.
+    """Reads a file or a hub dataset's local copy in full, so that a row that cannot be used is told before anything
+    runs; None for other sources, and for a hub dataset that is yet to be downloaded.
 
     Raises:
-        SourceNotFound: there is no such file.
+        SourceNotFound: there is no such file or dataset.
         UnusableData: it cannot be read, lacks a column, or has a row that cannot be used and is not to be dropped.
     """
-    if not isinstance(spec, FileSource):
-        return None
-    whole = _stored(spec)
+    match spec:
+        case FileSource():
+            whole = stored.load_file(spec)
+        case HubSource():
+            if (copy := hub.cached_rows(spec)) is None:
+                return None
+            whole = copy
+        case _:
+            return None
     whole.check_usable(spec)
     return whole
 

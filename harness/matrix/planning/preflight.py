@@ -21,7 +21,7 @@ from harness.models.errors import ModelNotFound
 from harness.rewards.code import Parts, code_fields
 from harness.rewards.composite import resolved
 from harness.rewards.errors import RewardFailed, UnknownReward
-from harness.spec.data import FileSource, SourceSpec
+from harness.spec.data import FileSource, HubSource, SourceSpec
 from harness.spec.engines import FIRST_ENGINE
 from harness.spec.errors import SpecError
 from harness.spec.evaluation import BenchmarkSpec
@@ -115,8 +115,8 @@ class ResolvedInputs:
         return self._data[key]
 
     def _check_rows(self, source: SourceSpec) -> WholeSolutions | None:
-        """Reads a file in full; references of it that no answer can equal."""
-        if (stored := check_rows(source)) is None or not isinstance(source, FileSource):
+        """Reads a file or a cached hub dataset in full; references of it that no answer can equal."""
+        if (stored := check_rows(source)) is None or not isinstance(source, FileSource | HubSource):
             return None
         if (dropped := stored.dropped()) is not None:
             self.data_warnings.append(dropped)

@@ -13,7 +13,14 @@ import pytest
 
 from harness.data.champ import plain_answer
 from harness.data.generated import UNJUDGED
-from harness.data.sources import SourceNotFound, check_source, load_source, source_fingerprint
+from harness.data.sources import (
+    SourceNotFound,
+    UnusableData,
+    check_rows,
+    check_source,
+    load_source,
+    source_fingerprint,
+)
 from harness.models.tiny.sums import held_out
 from harness.spec.data import ChampSource, FileSource, HubSource, ReasoningGymSource, SumsSource
 
@@ -257,16 +264,65 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path, name, text):
     assert [(p.question, p.answer) for p in load(file(tmp_path / name))] == [("1+1=", "2")]
 
 
-def test_a_hub_dataset_without_a_hub(tmp_path, monkeypatch):
+def cached_copy(cache, rows, *, folder="someone___some_data", commit="abc123"):
+    """A dataset as `datasets` leaves it in its cache."""
+    table = pyarrow.Table.from_pylist(rows)
+    copy = cache / folder / "default" / "0.0.0" / commit
+    copy.mkdir(parents=True)
+    name = folder.partition("___")[2]
+    with (
+        pyarrow.OSFile(str(copy / f"{name}-train.arrow"), "wb") as sink,
+        pyarrow.ipc.new_stream(sink, table.schema) as out,
+    ):
+        out.write_table(table)
+    split = {"name": "train", "num_bytes": 1, "num_examples": len(rows), "dataset_name": name}
+    features = {column: {"dtype": "string", "_type": "Value"} for column in table.column_names}
+    info = {
+        "builder_name": "json",
+        "dataset_name": name,
+        "config_name": "default",
+        "splits": {"train": split},
+    }
+    (copy / "dataset_info.json").write_text(json.dumps({**info, "features": features}))
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache of hub datasets, and no hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    spec = HubSource(source="hub", dataset="someone/some-data")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    return tmp_path
+
+
+# `datasets` writes SomeData as some_data.
+HUB_DATA = HubSource(source="hub", dataset="someone/SomeData")
+
+
+def test_a_hub_dataset_without_a_hub(hub_cache):
     with pytest.raises(SourceNotFound, match="HF_HUB_OFFLINE is set, and no copy is cached"):
-        check_source(spec)
-    cached = tmp_path / "datasets" / "someone___some-data" / "default" / "0.0.0" / "abc123"
-    cached.mkdir(parents=True)
-    (cached / "dataset_info.json").write_text("{}")
-    assert source_fingerprint(spec) == "hub:someone/some-data@abc123"
+        check_source(HUB_DATA)
+    cached_copy(hub_cache, [{"question": "1+1=", "answer": "2"}])
+    assert source_fingerprint(HUB_DATA) == "hub:someone/SomeData@abc123"
+    assert [p.answer for p in load(HUB_DATA)] == ["2"]
+
+
+def test_a_bad_row_of_a_cached_hub_dataset_is_told_without_a_download(hub_cache):
+    rows = [{"question": "1+1=", "answer": "2"}, {"question": "2+1=", "answer": None}]
+    cached_copy(hub_cache, rows)
+    with pytest.raises(
+        UnusableData, match=r"someone/SomeData: row 2: 'answer' must be text or a number, got null"
+    ):
+        check_rows(HUB_DATA)
+    kept = check_rows(HUB_DATA.model_copy(update={"drop_invalid": True}))
+    assert [p.answer for p in kept.problems] == ["2"]
+    assert "1 of 2 rows are dropped" in kept.dropped()
+
+
+def test_a_hub_dataset_whose_commit_is_not_cached_is_not_downloaded_to_check_it(hub_cache, monkeypatch):
+    cached_copy(hub_cache, [{"question": "1+1=", "answer": None}])
+    monkeypatch.setattr("harness.data.hub.hub_fingerprint", lambda spec: f"hub:{spec.dataset}@newer")
+    assert check_rows(HUB_DATA) is None
 
 
 def test_checking_imports_no_torch():
