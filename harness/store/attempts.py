@@ -22,6 +22,7 @@ from harness.store.atomic import (
 )
 from harness.store.errors import Fenced
 from harness.store.leases import Owner
+from harness.store.moments import Moment
 from harness.store.records import (
     AttemptBegin,
     AttemptEnd,
@@ -37,6 +38,13 @@ from harness.store.schema import current, read_record, written
 STARTED = "started"
 """Name of the file in an attempt's folder that says since when its worker has its devices: it may first wait for them
 in a cluster's queue."""
+_BEATS = ("beat", "beat-of-launcher")
+"""Files that change while the worker, and what launched it, are at work."""
+
+
+def note_start(attempt: Path) -> None:
+    """Notes in an attempt's folder that its worker has its devices from now on; called on the worker's machine."""
+    (attempt / STARTED).write_text(f"{Moment.now()}\n")
 
 
 def abandoned(record: StepRecord, last: StepRecord) -> bool:
@@ -75,6 +83,8 @@ class AttemptFolder:
             worker=Owner.here(),
             provenance=provenance,
         )
+        if not (self.path / STARTED).exists():  # nothing launched it: it is the caller's own
+            note_start(self.path)
         write_json(self.path / "attempt.json", written("attempt", record))
 
     def info(self) -> AttemptBegin | None:
@@ -149,13 +159,13 @@ class AttemptFolder:
         diverged_at: int | None = None,
         seconds_by_phase: Mapping[str, float] | None = None,
     ) -> None:
-        """Writes `end.json`; see `AttemptEnd`. The wall-clock time is that until now unless given."""
+        """Writes `end.json`; see `AttemptEnd`. The devices were held until now, unless it is said for how long."""
         if status not in get_args(Ending):
             raise ValueError(f"`status` must be one of {', '.join(get_args(Ending))}, got {status!r}")
         record = AttemptEnd(
             status=status,
             ended_at=utc_now(),
-            wall_seconds=self._wall_until(time.time()) if wall_seconds is None else wall_seconds,
+            wall_seconds=self._held_seconds(at_work=True) if wall_seconds is None else wall_seconds,
             error=error,
             diverged_at=diverged_at,
             seconds_by_phase=seconds_by_phase or {},
@@ -219,15 +229,22 @@ class AttemptFolder:
             self.check()
             raise
 
-    def beat(self) -> None:
-        """Renews the lease: shows other machines that the attempt is at work."""
+    def beat(self, *, by_launcher: bool = False) -> None:
+        """Renews the lease: shows other machines that the attempt is at work.
+
+        Args:
+            by_launcher: it is what launched the worker that renews it, which may be another machine.
+        """
         with contextlib.suppress(OSError):  # a failed renewal counts as a missed one
-            (self.path / "beat").write_text(f"{os.getpid()} {time.monotonic_ns()}")
+            (self.path / _BEATS[by_launcher]).write_text(f"{os.getpid()} {Moment.now()}")
 
     def last_beat(self) -> str:
         """Changes with every beat."""
+        return "\n".join(self._text(name) for name in _BEATS)
+
+    def _text(self, name: str) -> str:
         try:
-            return (self.path / "beat").read_text()
+            return (self.path / name).read_text()
         except OSError:
             return ""
 
@@ -262,24 +279,37 @@ class AttemptFolder:
         end = self.end()
         if end is not None:
             return end.wall_seconds
-        return self._wall_until(time.time() if self.alive() else self._last_trace())
+        return self._held_seconds(at_work=self.alive())
 
     @property
-    def started(self) -> float | None:
-        """When the worker got its devices, seconds since the epoch; None while it waits for them."""
-        with contextlib.suppress(FileNotFoundError):
-            return (self.path / STARTED).stat().st_mtime
-        if (info := self.info()) is None:
-            return None
-        # Without that file, the time of the claim is nearest: a worker holds its devices for seconds of imports.
-        times = [datetime.fromisoformat(info.started_at).timestamp()]
-        with contextlib.suppress(FileNotFoundError):
-            times.append((self.path / "launched").stat().st_mtime)
-        return min(times)
+    def has_devices(self) -> bool:
+        """Whether the worker has had its devices; it may first wait for them."""
+        return (self.path / STARTED).exists() or self.info() is not None
 
-    def _wall_until(self, moment: float) -> float:
-        started = self.started
-        return 0.0 if started is None else max(0.0, moment - started)
+    def _held_seconds(self, *, at_work: bool) -> float:
+        """Seconds since the worker got its devices: until now where it is at work, else until its last beat."""
+        started = Moment.parse(self._text(STARTED))
+        if started is None:
+            return self._held_seconds_by_files(at_work=at_work)
+        beats = [moment for name in _BEATS if (moment := Moment.parse(self._text(name))) is not None]
+        since = [s for moment in beats if (s := moment.since(started)) is not None]
+        if at_work and (now := Moment.now().since(started)) is not None:
+            since.append(now)
+        return max([0.0, *since])
+
+    def _held_seconds_by_files(self, *, at_work: bool) -> float:
+        """The same of attempts of early versions, by the times of their files, which a step of the clock moves."""
+        path = self.path / STARTED
+        if path.exists():
+            started = path.stat().st_mtime
+        elif (info := self.info()) is not None:
+            # The time of the claim is nearest: a worker holds its devices for seconds of imports.
+            started = datetime.fromisoformat(info.started_at).timestamp()
+            with contextlib.suppress(FileNotFoundError):
+                started = min(started, (self.path / "launched").stat().st_mtime)
+        else:
+            return 0.0
+        return max(0.0, (time.time() if at_work else self._last_trace()) - started)
 
     def _last_trace(self) -> float:
         return max(

@@ -63,6 +63,16 @@ def _boot() -> str:
         return str(int(psutil.boot_time()))
 
 
+def _started_ticks(pid: int) -> int | None:
+    """Clock ticks from the boot to the start of a process (proc(5), field 22); None elsewhere than on Linux."""
+    try:
+        # The second field, the program's name, may hold spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 @cache
 def machine_digest() -> str:
     """A short form of `machine()` for file names."""
@@ -77,19 +87,25 @@ class Owner:
         machine: `machine()` of the process; None in records written before it was recorded.
         host: host name, for messages.
         pid: process id.
-        process_started: seconds since the epoch by that machine's clock; distinguishes a reused process id.
+        process_started: seconds since the epoch by that machine's clock; distinguishes a reused process id where
+            nothing better is known.
+        started_ticks: clock ticks from the boot to the start of the process, which setting the clock does not move;
+            None where the system does not tell them, and in early records.
     """
 
     machine: str | None
     host: str
     pid: int
     process_started: float
+    started_ticks: int | None = None
 
     @classmethod
     def here(cls) -> Owner:
         """This process."""
         process = psutil.Process()
-        return cls(machine(), socket.gethostname(), process.pid, process.create_time())
+        return cls(
+            machine(), socket.gethostname(), process.pid, process.create_time(), _started_ticks(process.pid)
+        )
 
     def alive(self) -> bool | None:
         """Whether the process runs; None where that cannot be seen from here."""
@@ -98,10 +114,15 @@ class Owner:
             return None
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.process_started) < 2
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return self._is(process) and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+    def _is(self, process: psutil.Process) -> bool:
+        if self.started_ticks is not None and (ticks := _started_ticks(process.pid)) is not None:
+            return ticks == self.started_ticks
+        # On Linux this is the time of boot, which moves with the clock, and the ticks; elsewhere it stays.
+        return abs(process.create_time() - self.process_started) < 2
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"

@@ -15,7 +15,7 @@ Kind = Literal["run", "attempt", "end", "line", "evaluation", "checkpoint", "out
 
 VERSIONS: dict[Kind, int] = {
     "run": 1,  # run.json
-    "attempt": 2,  # attempt.json
+    "attempt": 3,  # attempt.json
     "end": 1,  # end.json
     "line": 1,  # lines of steps.jsonl and events.jsonl
     "evaluation": 1,  # evaluations/*.json
@@ -36,8 +36,14 @@ def _attempt_from_1(record: JsonObject) -> JsonObject:
     return {**record, "worker": worker}
 
 
+def _attempt_from_2(record: JsonObject) -> JsonObject:
+    """Version 3 has the ticks at which the worker's process started."""
+    return {**record, "worker": {**record["worker"], "started_ticks": None}}
+
+
 _MIGRATIONS: dict[tuple[Kind, int], Callable[[JsonObject], JsonObject]] = {
     ("attempt", 1): _attempt_from_1,
+    ("attempt", 2): _attempt_from_2,
 }
 
 

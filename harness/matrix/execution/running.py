@@ -58,7 +58,7 @@ class RunningAttempt:
     def seconds(self) -> float:
         """How long its worker has been seen to have its devices; 0 while it waits for them."""
         if self._started is None:
-            if self.attempt.started is None:
+            if not self.attempt.has_devices:
                 return 0.0
             self._started = time.monotonic()
         return time.monotonic() - self._started
@@ -68,7 +68,7 @@ class RunningAttempt:
         now = time.monotonic()
         if now - self._beat >= BEAT_SECONDS:
             self._beat = now
-            self.attempt.beat()
+            self.attempt.beat(by_launcher=True)
 
     def follow(self) -> None:
         """Reads the step records that came since."""
@@ -106,13 +106,18 @@ class RunningAttempt:
             why: see `stopped`.
         """
         self.stopped = why
-        if self.attempt.started is None:
+        if not self.attempt.has_devices:
             # It has nothing to save, and may wait in a cluster's queue for days.
             executor.kill(self.handle)
             return
         if why != "signal":  # whoever pressed Ctrl-C decides how long to wait
             self.kill_at = time.monotonic() + STOP_SECONDS
         executor.stop(self.handle)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a later attempt has taken the run over: that this one ended is no failure then."""
+        return self.run.attempts()[-1].number > self.attempt.number
 
     def error(self, end: AttemptEnd | None, missing: tuple[int, str]) -> AttemptError:
         """What its end says went wrong; or that it ran out of time, or ended without what it was to make."""

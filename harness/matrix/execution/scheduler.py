@@ -289,7 +289,7 @@ class Scheduler:
             diverged = end.diverged_at if end else None
             how = f"diverged at step {diverged}, a result" if diverged else "done"
             self._progress.note(f"{how:7} [{whole.label}] {cost}")
-        elif not missing:
+        elif not missing or active.superseded:
             self._queue.insert(0, _Waiting(whole))
         elif active.stopped in _WORK_SAVED:
             how = "cancelled" if active.stopped == "cancel" else "stopped"

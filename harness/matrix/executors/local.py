@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from harness.matrix.executors.base import Handle, Slot
-from harness.store.attempts import STARTED
+from harness.store.attempts import note_start
 
 PARENT_VARIABLE = "HARNESS_PARENT_PID"
 """Environment variable that names the process whose death ends a worker."""
@@ -30,7 +30,7 @@ class LocalExecutor:
     def submit(self, command: Sequence[str], env: Mapping[str, str], slot: Slot, log: Path) -> Handle:
         """Starts `command` in its own session: a Ctrl-C at the terminal reaches the scheduler alone."""
         own = {**os.environ, **env, **slot_environment(slot), PARENT_VARIABLE: str(os.getpid())}
-        log.with_name(STARTED).touch()
+        note_start(log.parent)
         with log.open("ab") as file:
             process = subprocess.Popen(
                 list(command),

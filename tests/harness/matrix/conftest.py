@@ -19,7 +19,7 @@ from harness.matrix.execution import run_matrix as matrix
 from harness.matrix.execution import scheduler
 from harness.matrix.executors.base import Handle
 from harness.meters import provenance
-from harness.store.attempts import STARTED
+from harness.store.attempts import note_start
 from harness.store.records import Provenance
 from tests.harness.matrix import fake_worker
 
@@ -130,7 +130,7 @@ class ForkExecutor:
             os.dup2(output, 2)
             os.environ.update(env)
             time.sleep(self.queue_seconds)
-            log.with_name(STARTED).touch()
+            note_start(log.parent)
             code = worker.main(list(command), fake_worker.execute)
         finally:
             os._exit(code)

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +19,8 @@ from harness.store import atomic, leases
 from harness.store.atomic import append_line, read_lines, write_json
 from harness.store.errors import Fenced, StoreError
 from harness.store.folders import RunFolder, Store
-from harness.store.leases import LeaseWatch, Owner, machine_digest
+from harness.store.leases import LeaseWatch, Owner, machine, machine_digest
+from harness.store.records import Provenance
 from harness.store.records.form import to_data
 from harness.store.study import load_study
 
@@ -92,6 +95,42 @@ def test_a_holder_on_another_machine_is_watched_by_the_own_clock(run):
     assert run.claim(watch) is None
     clock.now += 2
     assert run.claim(watch).number == 2
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_step_of_the_wall_clock_steals_no_run_and_books_no_time(run, monkeypatch, step):
+    attempt = run.new_attempt(Provenance())
+    attempt.beat()
+    real, started = time.time, psutil.Process.create_time
+    # The time of boot is what the wall clock and the ticks since then make it.
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: started(process) + step)
+    assert attempt.owners()[0].alive()
+    assert run.claim(LeaseWatch()) is None
+    assert attempt.status == "running"
+    assert 0 <= attempt.wall_seconds < 60
+    attempt.finish("finished")
+    assert 0 <= attempt.end().wall_seconds < 60
+
+
+def test_a_killed_attempt_held_its_devices_until_its_last_beat(run):
+    attempt = owned(run.new_attempt(Provenance()), GONE)
+    (attempt.path / "attempt.json").unlink()
+    here = machine()
+    (attempt.path / "started").write_text(f"100.0 {here}")
+    (attempt.path / "beat").write_text(f"7 160.5 {here}")
+    (attempt.path / "beat-of-launcher").write_text("8 99999.0 another/boot/namespace")
+    assert attempt.status == "killed"
+    assert attempt.wall_seconds == 60.5
+
+
+def test_a_process_is_known_by_its_ticks(monkeypatch):
+    here = Owner.here()
+    assert here.alive()
+    if sys.platform == "linux":
+        assert here.started_ticks > 0
+        assert not replace(here, started_ticks=here.started_ticks + 1).alive(), "the id was used again"
+    assert replace(here, started_ticks=None).alive(), "an early record"
 
 
 def test_a_late_writer_with_an_old_token_is_rejected(run):

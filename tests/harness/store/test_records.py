@@ -194,7 +194,7 @@ def test_an_event_keeps_figures_of_its_own_kind(tmp_path):
         ("end.json", {"wall_seconds": None}, "wall_seconds"),
         ("end.json", {"schema": 2}, "has schema 2"),
         ("attempt.json", {"worker": {"pid": 1}}, r"lacks worker\.machine"),
-        ("attempt.json", {"schema": 3}, "has schema 3"),
+        ("attempt.json", {"schema": 4}, "has schema 4"),
     ],
 )
 def test_a_file_of_an_attempt_that_does_not_fit_is_named(tmp_path, name, changes, message):

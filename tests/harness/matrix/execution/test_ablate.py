@@ -263,7 +263,10 @@ def test_what_died_before_it_wrote_its_end_is_tidied(grid, tmp_path, ablate):
     out = tmp_path / "out"
     grid.write_text(grid.read_text().replace("  prompt:", "  training: {keep: nothing}\n  prompt:"))
     assert ablate("--grid", grid, "--out", out).returncode == 0
-    (job, *_), gone = prepare(str(grid), out).plan.jobs[1:], to_data(Owner.here()) | {"process_started": 1.0}
+    (job, *_), gone = (
+        prepare(str(grid), out).plan.jobs[1:],
+        to_data(Owner.here()) | {"process_started": 1.0, "started_ticks": 1},
+    )
     folder = Store(out).run(job.run_id)
     (attempt,) = folder.attempts()
     (attempt.path / "end.json").unlink()
