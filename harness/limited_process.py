@@ -16,13 +16,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from harness.processes import die_with_parent
+from harness.processes import die_with_parent, end_marked
 
 MARK_VARIABLE = "HARNESS_TRIAL"
 """Environment variable that every process inherits which was started by a limited one."""
@@ -162,23 +162,7 @@ class LimitedProcess:
         """Kills the process and everything that it started, wherever that went."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        # One that forks and ends while they are listed is in the list no more, and its child not yet: hence a look
-        # that finds nothing is followed by another.
-        looks, empty = 0, 0
-        while empty < 2 and looks < 20:
-            left = list(self._left())
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            looks, empty = looks + 1, 0 if left else empty + 1
+        end_marked(MARK_VARIABLE, self._mark)
         self._process.wait()
         for handle in (self._requests, self._replies):
             os.close(handle)
-
-    def _left(self) -> Iterator[psutil.Process]:
-        """Living processes that carry the mark of this one."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                marked = process.environ().get(MARK_VARIABLE) == self._mark
-                if marked and process.status() != psutil.STATUS_ZOMBIE:
-                    yield process

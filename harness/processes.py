@@ -1,4 +1,4 @@
-"""Ending with a parent, stopping on signals, temporary signal handlers."""
+"""Ending with a parent, ending what was started, stopping on signals, temporary signal handlers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _POLL_SECONDS = 1.0
@@ -71,6 +73,31 @@ def _watch_parent(parent: int, number: signal.Signals) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_SECONDS)
     os.kill(os.getpid(), number)
+
+
+def end_marked(variable: str, mark: str) -> None:
+    """Kills every other process whose environment holds this mark, whatever session it went to.
+
+    Processes inherit their environment, so a mark that is given to one is on all that it starts.
+    """
+    # One that forks and ends while they are listed is in the list no more, and its child not yet: hence a look
+    # that finds nothing is followed by another.
+    looks, empty = 0, 0
+    while empty < 2 and looks < 20:
+        left = list(_marked(variable, mark))
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        looks, empty = looks + 1, 0 if left else empty + 1
+
+
+def _marked(variable: str, mark: str) -> Iterator[psutil.Process]:
+    """Living processes that carry the mark, without this one."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            marked = process.pid != os.getpid() and process.environ().get(variable) == mark
+            if marked and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
 
 
 @contextlib.contextmanager

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.cli.run_options import RunOptions, add_run_options
-from harness.matrix.executors.local import PARENT_VARIABLE
+from harness.matrix.executors.local import MARK_VARIABLE, PARENT_VARIABLE
 from harness.matrix.failure import is_deterministic, kind_of
-from harness.processes import StopFlag, die_with_parent, stop_on
+from harness.processes import StopFlag, die_with_parent, end_marked, stop_on
 from harness.rewards.code import CODE_FIELD, changed_parts, code_fields
 from harness.spec.errors import SpecError
 from harness.store.attempts import AttemptFolder
@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     with contextlib.suppress(StoreError):  # a record that cannot be read has ended the work already
         seconds = seconds_by_phase(run, attempt)
     attempt.finish(status, error=error, diverged_at=at, seconds_by_phase=seconds)
+    if (mark := os.environ.get(MARK_VARIABLE)) is not None and os.getppid() != _launcher():
+        end_marked(MARK_VARIABLE, mark)  # the launcher is gone, which would do it
     return {"failed": FAILED, "interrupted": INTERRUPTED}.get(status, FINISHED)
 
 
@@ -195,10 +197,15 @@ def seconds_by_phase(run: RunFolder, attempt: AttemptFolder) -> dict[str, float]
 def _stop_flag() -> StopFlag:
     """A flag that SIGTERM, SIGINT and the parent's death set."""
     stop = stop_on((signal.SIGTERM, signal.SIGINT))
-    parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
+    parent = _launcher()
     die_with_parent(signal.SIGTERM)
     threading.Thread(target=_watch_parent, args=(parent, stop), daemon=True).start()
     return stop
+
+
+def _launcher() -> int:
+    """Process id of what started this worker."""
+    return int(os.environ.get(PARENT_VARIABLE, os.getppid()))
 
 
 def _watch_parent(parent: int, stop: StopFlag) -> None:

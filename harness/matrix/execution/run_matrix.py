@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,10 +31,13 @@ from harness.matrix.planning.render import plan_record
 from harness.matrix.planning.start_order import start_order
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
-from harness.store.atomic import make_folder, read_json, write_json
+from harness.spec.identity import flattened
+from harness.store.atomic import make_folder, read_json, to_json, write_json
 from harness.store.cancellations import Cancellations
 from harness.store.folders import Store
+from harness.store.leases import Owner
 from harness.store.records import CellEntry, JobEntry, PlanRecord
+from harness.store.runners import Runners
 from harness.store.schema import written
 from harness.units import dollars, duration
 
@@ -152,7 +156,7 @@ def execute(matrix: Matrix, worker: Sequence[str] | None = None, *, force: bool 
         force: start runs that are estimated to take more memory than there is.
 
     Raises:
-        SpecError: what is missing is known to fail.
+        SpecError: what is missing is known to fail, or another grid is at work in the folder.
         StoreError: the folder cannot be written.
     """
     cancelled = Cancellations(matrix.store.root).run_ids()
@@ -163,6 +167,14 @@ def execute(matrix: Matrix, worker: Sequence[str] | None = None, *, force: bool 
         if short and not force:
             raise SpecError(short[0], hint="--force starts it all the same")
     make_folder(matrix.store.root)
+    digest = hashlib.sha256(to_json(grid_json(matrix.plan.grid)).encode()).hexdigest()
+    with Runners(matrix.store.root).one_of(digest) as other:
+        if other is not None:
+            raise _another_grid(matrix, other)
+        return _execute(matrix, worker)
+
+
+def _execute(matrix: Matrix, worker: Sequence[str] | None) -> int:
     _write_plan(matrix)
     finished = [job for job in matrix.plan.jobs if matrix.store.run(job.run_id).finished(job)]
     cleaner = CheckpointCleaner(matrix.store, matrix.plan.jobs)
@@ -178,6 +190,18 @@ def execute(matrix: Matrix, worker: Sequence[str] | None = None, *, force: bool 
     if outcome.interrupted:
         return INTERRUPTED
     return FAILED if outcome.failures else DONE
+
+
+def _another_grid(matrix: Matrix, other: Owner) -> SpecError:
+    """Why this grid cannot run in the folder now."""
+    there = flattened(read_json(matrix.store.grid_file)) if matrix.store.grid_file.exists() else {}
+    here = flattened(grid_json(matrix.plan.grid))
+    differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    what = f"; it differs in {differ[0]}" if differ else ""
+    return SpecError(
+        f"{matrix.store.root}: {other} is at work here on another grid of this name{what}",
+        hint="wait until it ends, or choose another folder with --out",
+    )
 
 
 def _write_plan(matrix: Matrix) -> None:

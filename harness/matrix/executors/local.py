@@ -6,14 +6,16 @@ import contextlib
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
 from harness.matrix.executors.base import Handle, Slot
+from harness.processes import end_marked
 from harness.store.attempts import note_start
 
+MARK_VARIABLE = "HARNESS_WORKER"
+"""Environment variable that a worker and everything that it starts has, with a value of its own."""
 PARENT_VARIABLE = "HARNESS_PARENT_PID"
 """Environment variable that names the process whose death ends a worker."""
 
@@ -23,6 +25,7 @@ class LocalExecutor:
 
     def __init__(self) -> None:
         self._processes: dict[Handle, subprocess.Popen[bytes]] = {}
+        self._marks: dict[Handle, str] = {}
 
     def slots(self, devices_per_run: int, on_gpu: bool, workers: int | None) -> None:
         """Those of this machine."""
@@ -30,6 +33,7 @@ class LocalExecutor:
     def submit(self, command: Sequence[str], env: Mapping[str, str], slot: Slot, log: Path) -> Handle:
         """Starts `command` in its own session: a Ctrl-C at the terminal reaches the scheduler alone."""
         own = {**os.environ, **env, **slot_environment(slot), PARENT_VARIABLE: str(os.getpid())}
+        own[MARK_VARIABLE] = uuid.uuid4().hex
         note_start(log.parent)
         with log.open("ab") as file:
             process = subprocess.Popen(
@@ -41,7 +45,7 @@ class LocalExecutor:
                 start_new_session=True,
             )
         handle = Handle(str(process.pid))
-        self._processes[handle] = process
+        self._processes[handle], self._marks[handle] = process, own[MARK_VARIABLE]
         return handle
 
     def poll(self, handle: Handle) -> int | None:
@@ -50,7 +54,7 @@ class LocalExecutor:
         running = process.returncode is None
         code = process.poll()
         if running and code is not None:
-            _kill_session(process.pid)
+            self._kill_all(handle)
         return code
 
     def stop(self, handle: Handle) -> None:
@@ -58,11 +62,16 @@ class LocalExecutor:
         self._processes[handle].send_signal(signal.SIGTERM)
 
     def kill(self, handle: Handle) -> None:
-        """SIGKILL to the worker's process group and session."""
+        """SIGKILL to the worker's process group and everything that it started."""
         process = self._processes[handle]
         if process.poll() is None:
-            _kill_session(process.pid)
+            self._kill_all(handle)
             process.wait()
+
+    def _kill_all(self, handle: Handle) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._processes[handle].pid, signal.SIGKILL)
+        end_marked(MARK_VARIABLE, self._marks[handle])
 
     def close(self) -> None:
         """Kills what still runs."""
@@ -76,13 +85,3 @@ def slot_environment(slot: Slot) -> dict[str, str]:
     if slot.gpu_ids:
         return {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpu_ids)}
     return {"CUDA_VISIBLE_DEVICES": "", **threads}
-
-
-def _kill_session(session: int) -> None:
-    """Kills every process of the session: helpers may have made groups of their own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(session, signal.SIGKILL)
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
-            if os.getsid(process.pid) == session:
-                process.kill()

@@ -363,6 +363,15 @@ def check_output(grid: Grid, out: Path, *, given: bool) -> None:
         raise error(
             f"holds the results of grid {there!r}, not {grid.head.name!r}", "choose another with --out"
         )
+    axes = (
+        {axis for cell in store.plan().cells for axis in cell.levels} if store.plan_file.exists() else set()
+    )
+    # An edited grid has kept an axis at least.
+    if axes and grid.axes and not axes & set(grid.axes):
+        raise error(
+            f"holds the results of another grid of this name, over {', '.join(sorted(axes))}",
+            "choose another with --out, or give this grid a name of its own",
+        )
 
 
 def _read_only(folder: Path) -> bool:

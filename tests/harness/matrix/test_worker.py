@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -149,8 +150,11 @@ def test_seconds_by_phase(run):
 
 
 HELPER = (
-    "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
+    "import subprocess, sys, time\n"
+    "helper = [sys.executable, '-c', 'import time; time.sleep(99)']\n"
+    "print(subprocess.Popen(helper, start_new_session=True).pid, flush=True)\n"
 )
+"""A helper in a session of its own, which no signal to the worker's group reaches."""
 
 
 def test_the_local_executor_ends_what_a_worker_started(tmp_path):
@@ -176,22 +180,18 @@ def test_the_local_executor_ends_what_a_worker_started(tmp_path):
 def test_helpers_of_an_ended_worker_end_too(tmp_path):
     executor = LocalExecutor()
     command = [sys.executable, "-c", HELPER + "sys.exit(7)"]
-    handle = executor.submit(command, {}, Slot(0, (), 1), tmp_path / "log.txt")
+    log = tmp_path / "log.txt"
+    handle = executor.submit(command, {}, Slot(0, (), 1), log)
     end = time.monotonic() + 30
     while (code := executor.poll(handle)) is None:
         assert time.monotonic() < end
         time.sleep(0.02)
     assert code == 7
-    left = [p for p in psutil.process_iter() if _session(p.pid) == int(handle.name)]
-    _, alive = psutil.wait_procs(left, timeout=10)
-    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
-
-
-def _session(pid):
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return None
+    helper = int(log.read_text())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(helper)
+        _, alive = psutil.wait_procs([process], timeout=10)
+        assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_slots_say_which_devices():

@@ -279,6 +279,49 @@ def test_what_died_before_it_wrote_its_end_is_tidied(grid, tmp_path, ablate):
     assert folder.checkpoint_steps() == []
 
 
+OTHER_GRID = r"""
+import sys, time
+from pathlib import Path
+from harness.store.runners import Runners
+with Runners(Path(sys.argv[1])).one_of(sys.argv[2]):
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_another_grid_is_refused_while_a_runner_is_at_work_on_the_folder(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    before = {p: p.read_bytes() for p in out.rglob("*.json")}
+    command = [sys.executable, "-c", OTHER_GRID, str(out), "0" * 64]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            other.stdout.readline()
+            edited = tmp_path / "edited.yaml"
+            edited.write_text(grid.read_text().replace("[32, 16]", "[32, 8]"))
+            refused = ablate("--grid", edited, "--out", out)
+        finally:
+            other.kill()
+    assert refused.returncode == 2
+    assert "is at work here on another grid of this name; it differs in axes.cap" in refused.stderr
+    assert "wait until it ends, or choose another folder with --out" in refused.stderr
+    assert {p: p.read_bytes() for p in out.rglob("*.json") if ".runners" not in p.parts} == before
+    assert ablate("--grid", edited, "--out", out).returncode == 0, "what was killed keeps nobody out"
+    assert list((out / ".runners").glob("*.json")) == []
+
+
+def test_a_grid_that_shares_only_the_name_is_refused(grid, tmp_path, ablate):
+    out = tmp_path / "out"
+    assert ablate("--grid", grid, "--out", out).returncode == 0
+    other = tmp_path / "other.yaml"
+    text = grid.read_text()
+    axes = "axes:\n  group: {rollout.completions_per_prompt: [2, 4]}\nseeds"
+    other.write_text(text[: text.index("axes:")] + axes + text[text.index("seeds") + 5 :])
+    refused = ablate("--grid", other, "--out", out)
+    assert refused.returncode == 2
+    assert "holds the results of another grid of this name, over cap, steps" in refused.stderr
+
+
 def test_a_full_disk_ends_in_two_lines_and_leaves_nothing_half_written(grid, tmp_path, ablate, monkeypatch):
     out = tmp_path / "out"
 
