@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    {"units", "processes", "limited_process"},
+    {"units", "safe_text", "processes", "limited_process"},
     {"spec", "stats", "rewards", "kernels"},
     {"store", "meters", "models"},
     {"rollout", "data", "reporting", "cli"},

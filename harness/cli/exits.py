@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.safe_text import redacted, visible
 from harness.spec.errors import SpecError
 from harness.store.errors import StoreError
 
@@ -32,14 +33,14 @@ def guarded(work: Callable[[], int], log: Path | None = None) -> int:
     try:
         return work()
     except (SpecError, StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(redacted(str(error)))}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        first = (str(error).strip() or repr(error)).splitlines()[0]
-        where = _written(traceback.format_exc(), log)
+        first = visible(redacted((str(error).strip() or repr(error)).splitlines()[0]))
+        where = _written(redacted(traceback.format_exc()), log)
         print(f"error: the harness failed: {type(error).__name__}: {first}\n  see {where}", file=sys.stderr)
         return BROKEN
 

@@ -22,6 +22,7 @@ from harness.matrix.executors.local import MARK_VARIABLE, PARENT_VARIABLE
 from harness.matrix.failure import is_deterministic, kind_of
 from harness.processes import StopFlag, die_with_parent, end_marked, stop_on
 from harness.rewards.code import CODE_FIELD, changed_parts, code_fields
+from harness.safe_text import redact_file, redacted
 from harness.spec.errors import SpecError
 from harness.store.attempts import AttemptFolder
 from harness.store.errors import Fenced, StoreError
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     with contextlib.suppress(StoreError):  # a record that cannot be read has ended the work already
         seconds = seconds_by_phase(run, attempt)
     attempt.finish(status, error=error, diverged_at=at, seconds_by_phase=seconds)
+    redact_file(attempt.log)
     if (mark := os.environ.get(MARK_VARIABLE)) is not None and os.getppid() != _launcher():
         end_marked(MARK_VARIABLE, mark)  # the launcher is gone, which would do it
     return {"failed": FAILED, "interrupted": INTERRUPTED}.get(status, FINISHED)
@@ -78,8 +80,9 @@ def _ending(
     """How an attempt ends that an exception ended, why, and the step that it could not make if it diverged."""
     if isinstance(raised, Fenced) or (stop.is_set() and isinstance(raised, Interrupted)):
         return "interrupted", None, None
-    traceback.print_exc()
-    error = _error(raised, traceback.format_exc())
+    text = redacted(traceback.format_exc())
+    print(text, file=sys.stderr, flush=True)
+    error = _error(raised, text)
     if isinstance(raised, Diverged):
         return "diverged", error, diverged_at(attempt)
     return "failed", error, None
@@ -172,7 +175,7 @@ def _training(options: RunOptions) -> Execute:
 
 def _error(raised: BaseException, text: str) -> AttemptError:
     """What `end.json` says about a failure."""
-    message = str(raised) or repr(raised)
+    message = redacted(str(raised) or repr(raised))
     return AttemptError(
         type=type(raised).__name__,
         message=message[:2000],

@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.safe_text import visible
+
 DASH = "–"
 """Stands in tables for people where nothing was measured."""
 
@@ -18,6 +20,13 @@ DASH = "–"
 def is_empty(value: Any) -> bool:
     """Whether a cell has nothing to say: None, NaN, NA or an empty text."""
     return value is None or value is pd.NA or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def level_name(value: Any) -> str:
+    """A level's name: 48.0 of a column that a missing value made floating is 48; what has no level is –."""
+    if is_empty(value):
+        return DASH
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else visible(str(value))
 
 
 def plain(value: Any) -> str:
@@ -30,14 +39,36 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         text = f"{value:.6g}"
         return "0" if text == "-0" else text
-    return str(value)
+    return no_formula(str(value))
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How a text begins that a spreadsheet takes for a formula (OWASP, CSV injection), quoted before or not."""
+
+
+def no_formula(text: str) -> str:
+    """A text that a spreadsheet shows and does not compute: an apostrophe before what would be a formula."""
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+def with_formula(text: str) -> str:
+    """What `no_formula` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text and text == text.strip()
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """The frame as CSV with a header row and \\n line ends."""
+    """The frame as CSV with a header row and \\n line ends; see `with_formula` for what to undo on reading."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(frame.columns)
+    writer.writerow([no_formula(str(column)) for column in frame.columns])
     writer.writerows([plain(v) for v in row] for row in frame.itertuples(index=False, name=None))
     return buffer.getvalue()
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from harness.safe_text import visible
 from harness.spec.evaluation import EvaluateSpec
 from harness.spec.hardware import BudgetSpec, HardwareSpec, LintSpec, VerdictSpec
 from harness.spec.identity import RECIPE
@@ -224,7 +225,7 @@ def _value_levels(located: Located, axis: str, path: Path_, field: str, values: 
 
 def _level_name(value: Any) -> str:
     """The level's name as YAML writes the value: `true`, `null`, `0.5`, `easy`."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else visible(str(value))
 
 
 def _distinct(located: Located, axis: str, levels: list[Level]) -> list[Level]:

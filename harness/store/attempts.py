@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, get_args
 
+from harness.safe_text import redacted
 from harness.store.atomic import (
     append_line,
     make_folder,
@@ -138,7 +139,7 @@ class AttemptFolder:
             message: in words.
             **figures: whatever else is to be known of it, such as `step`.
         """
-        record = EventRecord(time=utc_now(), kind=kind, message=message, figures=figures)
+        record = EventRecord(time=utc_now(), kind=kind, message=redacted(message), figures=figures)
         append_line(self.path / "events.jsonl", written("line", record.line()))
 
     def events(self) -> list[EventRecord]:

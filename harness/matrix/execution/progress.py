@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness.safe_text import visible
 from harness.units import dollars, duration
 
 LINE_SECONDS = 15.0
@@ -103,7 +104,7 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         """Prints the line."""
-        print(text, file=self._stream, flush=True)
+        print(visible(text), file=self._stream, flush=True)
 
     def update(self, view: View) -> None:
         """Prints a line if the last one is old enough."""
@@ -127,7 +128,7 @@ class LiveProgress:
 
     def note(self, text: str) -> None:
         """Prints the line above the table."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(visible(text), markup=False, highlight=False)
 
     def update(self, view: View) -> None:
         """Redraws the table."""

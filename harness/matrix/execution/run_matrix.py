@@ -29,6 +29,7 @@ from harness.matrix.planning.hardware import Machine, detect, slot_count
 from harness.matrix.planning.planner import Plan, grid_json, make_plan
 from harness.matrix.planning.render import plan_record
 from harness.matrix.planning.start_order import start_order
+from harness.safe_text import visible
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
 from harness.spec.identity import flattened
@@ -302,7 +303,7 @@ def _tell(matrix: Matrix, outcome: ScheduleResult) -> None:
     for failure in outcome.failures:
         tried = f"{failure.attempts} attempts" if failure.attempts > 1 else "1 attempt"
         print(
-            f"failed after {tried}: [{failure.job.label}] {failure.message}\n  log: {failure.log}",
+            visible(f"failed after {tried}: [{failure.job.label}] {failure.message}\n  log: {failure.log}"),
             file=sys.stderr,
         )
     if outcome.failures:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.matrix.execution.progress import RunView
 from harness.matrix.executors.base import Executor, Handle, Slot
 from harness.matrix.worker import seconds_by_phase
+from harness.safe_text import redact_file
 from harness.store.attempts import AttemptFolder
 from harness.store.errors import StoreError
 from harness.store.folders import RunFolder
@@ -144,6 +145,7 @@ class RunningAttempt:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             tail = ""
             with contextlib.suppress(OSError):
+                redact_file(self.attempt.log)
                 tail = self.attempt.log.read_bytes()[-4000:].decode(errors="replace")
             error = AttemptError(type="WorkerDied", message=f"the worker {how}", traceback_tail=tail)
         phases: dict[str, float] = {}

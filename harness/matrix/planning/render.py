@@ -16,6 +16,7 @@ from harness.matrix.planning.disk_model import disk_need, disk_warnings
 from harness.matrix.planning.estimator import Estimate, Estimator
 from harness.matrix.planning.gate import memory_shortages
 from harness.matrix.planning.planner import Plan
+from harness.safe_text import visible
 from harness.store.folders import Store
 from harness.store.records import (
     DetectableEntry,
@@ -107,7 +108,7 @@ def print_plan(plan: Plan, record: PlanRecord, console: Console | None = None) -
         highlight=False,
     )
     for sentence in plan.sharing:
-        console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(f"  {sentence}"), markup=False, highlight=False, soft_wrap=True)
     console.print(_run_table(plan, record))
     estimate = totals.estimate
     console.print(
@@ -128,7 +129,7 @@ def print_plan(plan: Plan, record: PlanRecord, console: Console | None = None) -
             soft_wrap=True,
         )
     for line in record.assumptions or ():
-        console.print(f"  assumes: {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(f"  assumes: {line}"), markup=False, highlight=False, soft_wrap=True)
     if record.detectable:
         console.print(_detectable_table(record.detectable, head.verdict.delta))
     _print_warnings(plan, record, console)
@@ -187,7 +188,9 @@ def _print_warnings(plan: Plan, record: PlanRecord, console: Console) -> None:
             )
     warnings = [*(record.memory_warnings or ()), *warnings, *limit_warnings(plan, record.totals.estimate)]
     for warning in warnings[:_MOST_WARNINGS]:
-        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
+        console.print(
+            visible(f"warning: {warning}"), markup=False, highlight=False, soft_wrap=True, style="yellow"
+        )
     if len(warnings) > _MOST_WARNINGS:
         console.print(f"warning: and {len(warnings) - _MOST_WARNINGS} more", highlight=False, style="yellow")
 

@@ -197,6 +197,7 @@ def _read_table(file: Path) -> pd.DataFrame:
             frame = pd.read_csv(
                 file, skipinitialspace=True, encoding="utf-8-sig", dtype=str, keep_default_na=False
             )
+            frame = frame.map(formats.with_formula).rename(columns=formats.with_formula)
     # Whatever pandas and the readers behind it raise: the file is what they fail on.
     except Exception as error:
         what = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
@@ -235,7 +236,7 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
         raise SpecError(f"`{clash[0]}` cannot be an axis: that name is a column of its own", file=file)
     frame = frame.copy()
     for name in marked:
-        frame[name] = [_level(v) for v in frame[name]]
+        frame[name] = [formats.level_name(v) for v in frame[name]]
     frame["step"] = _whole(frame, "step", file) if "step" in frame.columns else 1
     for name in frame.columns.intersection(["seed", "eval_seed"]):
         frame[name] = _whole(frame, name, file)
@@ -269,13 +270,6 @@ def _placed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
         number = firsts.groupby(marked).cumcount() if marked else pd.Series(range(len(firsts)), firsts.index)
         frame["seed"] = frame["run"].map(dict(zip(firsts["run"], number))).astype(int)
     return frame
-
-
-def _level(value: Any) -> str:
-    """A level's name: 48.0 of a column that a missing value made floating is 48; what has no level is –."""
-    if formats.is_empty(value):
-        return formats.DASH
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _numbers(frame: pd.DataFrame, name: str, file: Path) -> pd.Series[Any]:
