@@ -6,6 +6,7 @@ the two splits are disjoint whatever the seeds, and the embedded model's warm st
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -85,12 +86,7 @@ def _sums_of_kind(terms: int, digits: int, *, split: Split, seed: int) -> Iterat
     """Distinct questions of one number of terms and digits, in seeded order, until there are no more."""
     rng = seeded_rng("sums", terms, digits, split, seed)
     if _space(terms, digits) <= ENUMERABLE:
-        every = (
-            sum_question(numbers)
-            for numbers in itertools.product(range(10**digits), repeat=terms)
-            if len(str(max(numbers))) == digits
-        )
-        questions = [q for q in every if held_out(q) == (split == "test")]
+        questions = list(_listed(terms, digits, split))
         rng.shuffle(questions)
         yield from questions
         return
@@ -104,6 +100,17 @@ def _sums_of_kind(terms: int, digits: int, *, split: Split, seed: int) -> Iterat
         seen.add(question)
         fruitless = 0
         yield question
+
+
+@functools.cache
+def _listed(terms: int, digits: int, split: Split) -> tuple[str, ...]:
+    """All questions of a space that is small enough, in order; a plan asks for the same ones again and again."""
+    every = (
+        sum_question(numbers)
+        for numbers in itertools.product(range(10**digits), repeat=terms)
+        if len(str(max(numbers))) == digits
+    )
+    return tuple(q for q in every if held_out(q) == (split == "test"))
 
 
 def _sum_problem(question: str, terms: int, digits: int) -> Problem:
