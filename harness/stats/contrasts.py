@@ -135,6 +135,9 @@ def reference_of(
         level = means[m // per_response]
         spread = (parts.members @ level**2) / np.maximum(parts.df, NO_DF)
         own_df = parts.degrees_of_freedom(m % per_response, spread) or design_df
+        if method == "both":
+            # Of too few runs the spread itself is too uncertain to say how certain it is.
+            own_df = min(own_df, design_df)
         one = slice(m, m + 1)
         error, own_t = fiducial_t(
             own_run[one], question[one], own_both[one], own_df, df_questions, known[one]

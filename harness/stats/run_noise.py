@@ -16,7 +16,8 @@ FloatArray = npt.NDArray[np.float64]
 
 NoiseMethod = Literal["pooled", "by level", "both"]
 """`pooled`: one spread for all runs. `by level`: each level's own, degrees of freedom after Satterthwaite. `both`:
-there are too few runs for that, and the wider of the two intervals is used."""
+there are too few runs for that, and the wider of the two intervals is used, the own one with at most the degrees of
+freedom that the design alone gives."""
 
 POOLED: NoiseMethod = "pooled"
 _MOST_IMBALANCE = 2.0

@@ -50,6 +50,7 @@ def _slack(rate, repetitions):
         ("two checkpoints, 10 evaluations, 30 questions", 200),
         ("one unstable level among six, 3 seeds", 50),
         ("7 topics, 100 questions", 100),
+        ("unequal seeds: 2 and 8, the few unstable", 150),
         ("totals, a base measured once against 8 runs", 200),
         ("best of 8, nothing but the seed, 2.5 points", 40),
     ],
@@ -107,9 +108,7 @@ def test_planted_effect_is_what_was_asked_for():
 
 def test_committed_figures_are_within_their_bounds():
     results = json.loads(RESULTS.read_text())
-    assert list(results) == [name for name in SCENARIOS if name in results]
+    assert list(results) == list(SCENARIOS)
     for name, figures in results.items():
         assert within(name, figures), name
-        # 2,500 of a grid, 1,250 of a design and 625 of a curve at full size; fewer where it was not run so yet.
-        # This bound and the list above were loosened until the new designs have run at full size: tighten both then.
-        assert figures["repetitions"] >= 125
+        assert figures["repetitions"] >= (625 if "curve" in name else 2500)
