@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from itertools import product
+from string import ascii_lowercase
 
 from harness.rewards.builtin import REWARDS
 from harness.rewards.composite import Composite
@@ -113,14 +115,18 @@ def _filler(characters: int) -> str:
     return _prose(1 << max(12, characters.bit_length()))[:characters]
 
 
-@lru_cache(maxsize=4)
+@cache  # asked for powers of two: all of them together are twice the longest
 def _prose(characters: int) -> str:
-    return " ".join(_letters(number) for number in range(characters // 4 + 1))
+    """Words of which none comes twice: `aaa`, `baa`, …, and of five letters where those of three are used up."""
+    count = characters // 4 + 1
+    short, endings = _words(3), _words(2)
+    long = (short[number % 26**3] + endings[number // 26**3 % 26**2] for number in range(26**3, count))
+    return " ".join([*short[:count], *long])
 
 
-def _letters(number: int) -> str:
-    """A word for every number, each another one: `aaa`, `baa`, …"""
-    return "".join(chr(97 + number // 26**place % 26) for place in range(3 if number < 26**3 else 5))
+def _words(length: int) -> list[str]:
+    """All of so many letters, in the order of numbers whose first digit is the lowest."""
+    return ["".join(reversed(letters)) for letters in product(ascii_lowercase, repeat=length)]
 
 
 def findings(runs: Sequence[RunSettings]) -> list[Finding]:
