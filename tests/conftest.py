@@ -1,6 +1,7 @@
-"""What all tests share: Triton's interpreter where there is no GPU, property tests that repeat, and Ctrl-C."""
+"""What all tests share: Triton's interpreter where there is no GPU, no hub, property tests that repeat, and Ctrl-C."""
 
 import contextlib
+import gc
 import os
 import signal
 
@@ -12,6 +13,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if not torch.cuda.is_available():
     # Triton reads this once, when it is first imported, whichever test imports it.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Without a network every request is tried again for a second. Tests of what a hub says bring their own.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_finish():
+    """The libraries and all the tests stay to the end: a collection that looks through them takes half a second."""
+    gc.collect()
+    gc.freeze()
+
 
 with contextlib.suppress(ImportError):  # a GPU machine need not have it
     from hypothesis import settings
