@@ -11,10 +11,11 @@ from harness.models.errors import ModelNotFound
 
 def main(requests: int, replies: int) -> None:
     """Answers requests to load a folder."""
-    serve(requests, replies, _answer)
+    serve(requests, replies, answer)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Message and hint of what is wrong with the config or tokenizer in a folder; empty where both can be loaded."""
     from harness.models.loading import load_config, load_tokenizer
 
     name, folder = request["name"], Path(request["folder"])

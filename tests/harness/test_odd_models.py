@@ -6,6 +6,7 @@ import pytest
 
 from harness import evaluate, lint, plan
 from tests.harness.models import folders
+from tests.harness.models.trial_here import TrialHere
 
 GRID = """
 name: odd
@@ -28,8 +29,9 @@ evaluate:
 @pytest.fixture
 def commands(tmp_path, monkeypatch, capfd):
     """Runs plan, lint and evaluate on a folder; gives exit codes and what each wrote to stderr."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
+    # In this process, which has transformers imported: the trial in its own is tested with the gate.
+    monkeypatch.setattr("harness.models.trial.LimitedProcess", TrialHere)
     # Looking at answers takes a process of its own, and has nothing to do with models.
     monkeypatch.setattr("harness.matrix.planning.data_rules.unreadable_references", lambda grid, notes: [])
 

@@ -20,6 +20,7 @@ from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.recipe import ModelSpec
 from harness.store.folders import Store
+from tests.harness.models.trial_here import TrialHere
 
 from .conftest import ROOT
 
@@ -101,11 +102,13 @@ def test_a_lint_error_stops_everything_unless_waived(grid, tmp_path, ablate, cap
     ],
 )
 def test_a_model_that_transformers_cannot_load_stops_everything(
-    grid, model, tmp_path, ablate, capsys, file, change, words
+    grid, model, tmp_path, ablate, capsys, monkeypatch, file, change, words
 ):
     data = json.loads((model / file).read_text())
     (model / file).write_text(json.dumps({**data, **change}))
     for code, error in commands(grid, tmp_path / "out", ablate, capsys):
+        # The first command asked a process of its own; the others are told the same without it.
+        monkeypatch.setattr("harness.models.trial.LimitedProcess", TrialHere)
         assert code == 2
         assert ": base.model.name: " in error
         assert [word for word in words if word not in error] == []
