@@ -1,4 +1,4 @@
-"""What all tests share: Triton's interpreter where there is no GPU, no hub, property tests that repeat, and Ctrl-C."""
+"""What all tests share: Triton's interpreter where there is no GPU, no hub, repeatable property tests, and Ctrl-C."""
 
 import contextlib
 import gc
