@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness import ablate as ablate_command
 from harness.data.mix import build_mix
 from harness.models.catalog import resolve_model
 from harness.models.loading import load_model
@@ -47,6 +48,14 @@ def ablate(grid, out, **environment):
         text=True,
         env={**os.environ, **environment},
     )
+
+
+def ablate_here(grid, out, capsys):
+    """The command in this process, which has everything imported; its workers are processes all the same."""
+    code = ablate_command.main(["--grid", str(grid), "--out", str(out)])
+    said = capsys.readouterr()
+    assert code == 0, said.err + said.out
+    return said.out
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +147,14 @@ def test_tokens_per_second_in_the_table_are_tokens_counted_in_the_samples_over_t
     assert row["rollout_tokens_per_second"] == pytest.approx(rollout, rel=1e-4)
 
 
-def test_the_same_command_only_reprints_what_is_done(study):
+def test_the_same_command_only_reprints_what_is_done(study, capsys):
     folder, _ = study
     before = sorted(p for p in (folder / "out").glob("runs/*/attempt-*"))
-    done = ablate(folder / "grid.yaml", folder / "out")
-    assert done.returncode == 0
-    assert "sums-2" in done.stdout
+    assert "sums-2" in ablate_here(folder / "grid.yaml", folder / "out", capsys)
     assert sorted(p for p in (folder / "out").glob("runs/*/attempt-*")) == before
 
 
-def test_a_damaged_checkpoint_without_its_evaluation_is_trained_again_to_the_same_result(study):
+def test_a_damaged_checkpoint_without_its_evaluation_is_trained_again_to_the_same_result(study, capsys):
     folder, _ = study
     copy = folder / "damaged"
     shutil.copytree(folder / "out", copy)
@@ -155,8 +162,7 @@ def test_a_damaged_checkpoint_without_its_evaluation_is_trained_again_to_the_sam
         evaluation.unlink()
     (weights,) = copy.glob("runs/*/checkpoints/step-000003/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    done = ablate(folder / "grid.yaml", copy)
-    assert done.returncode == 0, done.stderr + done.stdout
+    ablate_here(folder / "grid.yaml", copy, capsys)
     first, second = (f / "tables" / "accuracy.csv" for f in (folder / "out", copy))
     assert first.read_bytes() == second.read_bytes()
     events = "".join(f.read_text() for f in copy.glob("runs/*/attempt-002/events.jsonl"))

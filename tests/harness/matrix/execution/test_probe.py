@@ -38,7 +38,7 @@ def planned(tmp_path, capsys, monkeypatch):
     return run
 
 
-def test_a_plan_reckons_with_what_a_probe_took(planned):
+def test_a_plan_reckons_with_what_a_probe_took_until_a_knob_changes(planned):
     code, text, err, probes = planned(FORKING)
     assert code == 0, err
     data = json.loads(text)
@@ -57,10 +57,9 @@ def test_a_plan_reckons_with_what_a_probe_took(planned):
     assert fork["fork"]["step"] == 320
     assert fork["estimate"]["seconds"] == pytest.approx(80 * sum(seen.steps) / 2 + seen.startup[0], rel=0.2)
 
-
-def test_a_probe_after_a_change_of_a_knob_measures_anew_and_leaves_no_weights(planned):
-    assert planned()[0] == 0
-    code, text, err, probes = planned(("  prompt:", "  training: {microbatch_tokens: 64}\n  prompt:"))
+    # A probe after a change of a knob measures anew, and leaves no weights.
+    changed = (FORKING[0], f"  training: {{microbatch_tokens: 64}}\n{FORKING[1]}")
+    code, text, err, probes = planned(changed)
     assert code == 0, err
     (folder,) = probes.runs()
     assert folder.read_job().recipe.training.microbatch_tokens == 64
