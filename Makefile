@@ -14,7 +14,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadscope --durations 30 --durations-min 0.5 --junitxml build/test/junit.xml
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 30 --durations-min 0.5 --junitxml build/test/junit.xml
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format .
