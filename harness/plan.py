@@ -6,6 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.matrix.planning.planner import Plan
+    from harness.simulation.jobs import SimulatedJobs
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +38,11 @@ def _parser() -> argparse.ArgumentParser:
         "--probe",
         action="store_true",
         help="first train a few steps on this machine (kept in DIR/.probes) and reckon with what they take",
+    )
+    parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="also run a step of every recipe without weights or device, and print the memory it allocates",
     )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     return parser
@@ -69,11 +79,23 @@ def _plan(arguments: argparse.Namespace) -> int:
         return DONE
     check_gate(matrix.plan)
     record = plan_record(matrix.plan, matrix.estimator, matrix.slots)
+    simulated = _simulated(matrix.plan) if arguments.simulate else []
     if arguments.json:
-        print(to_json(written("output", record), indent=1))
+        memory = {"simulated": [jobs.record() for jobs in simulated]} if arguments.simulate else {}
+        print(to_json({**written("output", record), **memory}, indent=1))
     else:
         print_plan(matrix.plan, record)
+        if simulated:
+            from harness.simulation.jobs import LEFT_OUT
+
+            print("\n".join([*(line for jobs in simulated for line in jobs.words()), LEFT_OUT]))
     return DONE
+
+
+def _simulated(plan: Plan) -> list[SimulatedJobs]:
+    from harness.simulation.jobs import simulate_jobs
+
+    return simulate_jobs(plan.jobs, plan.models, plan.hardware.spec)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ FLOORS = (
     {"store", "meters", "models"},
     {"rollout", "data", "reporting", "cli"},
     {"training", "evaluation", "curation"},
+    {"simulation"},
     {"matrix", "regression"},
     {"commands"},
 )

@@ -237,9 +237,12 @@ class DataParallel:
 
     def shard(self, model: PreTrainedModel) -> PreTrainedModel:
         """A copy sharded by FSDP2, layer by layer."""
+        return self.shard_in_place(copy.deepcopy(model))
+
+    def shard_in_place(self, sharded: PreTrainedModel) -> PreTrainedModel:
+        """The model itself, sharded."""
         from torch.distributed.fsdp import fully_shard
 
-        sharded = copy.deepcopy(model)
         wrapped = _BodyAndHead(sharded)
         for layer in _layers(sharded):
             fully_shard(layer, mesh=self._mesh)

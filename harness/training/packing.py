@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from harness.models.architecture import packing_pays
+from kernels.device_choice import device_type
 
 Mode = Literal["padded", "shared", "varlen"]
 _ATTENTION = "harness_shared_prompts"
@@ -110,7 +111,7 @@ def choose_packing(model: PreTrainedModel, wanted: Literal["auto", "padded", "pa
         if reason:
             raise ValueError(f"`training.packing` must be auto or padded for this model: {reason}")
         return "shared"
-    pays = packing_pays(config.hidden_size, on_cpu=model.device.type == "cpu")
+    pays = packing_pays(config.hidden_size, on_cpu=device_type(model.device) == "cpu")
     return "shared" if pays and not reason else "padded"
 
 

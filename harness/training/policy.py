@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from harness.spec.errors import SpecError
 from harness.training.batch import MicroBatch
 from harness.training.packing import packed_attention
+from kernels.device_choice import device_type
 from kernels.token_logprob import token_logprob
 
 
@@ -56,7 +57,7 @@ def _large_leaf(weight: Tensor) -> bool:
         weight.is_leaf
         and weight.requires_grad
         and torch.is_grad_enabled()
-        and weight.device.type == "cpu"  # untested on a GPU
+        and device_type(weight.device) == "cpu"  # untested on a GPU
         and weight.numel() >= IN_PLACE_FROM
     )
 

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from kernels.device_choice import device_type
 from kernels.triton_installed import require_triton, triton_installed
 
 from .objective import Objective
@@ -166,7 +167,7 @@ def _with_threshold(x: Inputs, objective: Objective, threshold: float | Tensor |
 def _dispatch(
     x: Inputs, objective: Objective, weights: Tensor, entropy_weight: Tensor, implementation: Implementation
 ) -> tuple[Tensor, Partials]:
-    on_device = x.logprob.is_cuda and x.logprob.dtype in _FUSED_DTYPES
+    on_device = device_type(x.logprob.device) == "cuda" and x.logprob.dtype in _FUSED_DTYPES
     if implementation == "fused" or (implementation == "auto" and on_device and triton_installed()):
         require_triton("torch")
         from .autograd import fused_loss

@@ -12,6 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
+from kernels.device_choice import device_type, is_simulated
+
 from .fused import grpo_loss_kernel
 from .objective import Objective
 from .reference import FAR, K3_FAR, VESPO_FLOOR, VESPO_LOG_MAX, VESPO_LOG_MIN, Inputs
@@ -76,7 +78,7 @@ def launch_kernel(
     Raises:
         ValueError: without a CUDA device, unless Triton interprets.
     """
-    if not x.mask.is_cuda and isinstance(grpo_loss_kernel, triton.JITFunction):
+    if device_type(x.mask.device) != "cuda" and isinstance(grpo_loss_kernel, triton.JITFunction):
         raise ValueError(
             f"`implementation` must be torch on this device, got fused on {x.mask.device.type}: Triton needs "
             "CUDA tensors, or TRITON_INTERPRET=1 set before it is imported"
@@ -85,7 +87,7 @@ def launch_kernel(
     grad = torch.empty(rows, positions if with_grad else 0, dtype=torch.float32, device=x.mask.device)
     sums = torch.zeros(rows, COLUMNS, dtype=torch.float32, device=x.mask.device)
     per_token = x.advantage.shape[1] == positions
-    if rows > 0:
+    if rows > 0 and not is_simulated():
         config = launch_config(rows, positions)
         grpo_loss_kernel[(triton.cdiv(rows, config["ROWS"]),)](
             *(None if v is None else v.contiguous() for v in (x.logprob, x.old, x.reference, x.rollout)),

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from kernels.device_choice import device_type
 from kernels.token_logprob.autograd import SlabBackend, slabbed_token_logprob
 from kernels.token_logprob.plan import SlabPlan, plan_fused, plan_slabs
 from kernels.token_logprob.reference import reference_token_logprob
@@ -92,7 +93,7 @@ def token_logprob(
     if implementation == "reference":
         return reference_token_logprob(hidden, weight, targets, **options)
     if implementation == "fused" or (
-        implementation == "auto" and hidden.is_cuda and hidden.dtype != torch.float64 and triton_installed()
+        implementation == "auto" and _on_gpu(hidden) and hidden.dtype != torch.float64 and triton_installed()
     ):
         backend, plan = _fused(hidden, tokens, logit_bytes)
     else:
@@ -101,6 +102,10 @@ def token_logprob(
     return slabbed_token_logprob(
         hidden, weight, targets, backend=backend, plan=plan, in_place=accumulate_in_place, **options
     )
+
+
+def _on_gpu(tensor: Tensor) -> bool:
+    return device_type(tensor.device) == "cuda"
 
 
 def _fused(hidden: Tensor, vocab: int, logit_bytes: int | None) -> tuple[SlabBackend, SlabPlan]:
@@ -174,7 +179,7 @@ def _check_values(
         )
     if logit_bytes is not None and logit_bytes < 0:
         raise ValueError(f"`logit_bytes` must be >= 0, got {logit_bytes}")
-    if targets.device.type == "cpu" and targets.numel():
+    if device_type(targets.device) == "cpu" and targets.numel():
         low, high = (int(bound) for bound in targets.aminmax())
         if high >= vocab_size or (low < 0 and bool(((targets < 0) & (targets != IGNORE_INDEX)).any())):
             bad = targets[(targets >= vocab_size) | ((targets < 0) & (targets != IGNORE_INDEX))][0]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.device_choice import device_type, is_simulated
 from kernels.token_logprob.dtypes import accumulate_dtype
 from kernels.token_logprob.epilogue import RowGradient
 from kernels.token_logprob.head import Head
@@ -106,6 +107,15 @@ def rows_with_gradient(
     )
 
 
+def _wide_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left @ right, in `dtype` where the device's library writes what it has summed."""
+    if device_type(left.device) != "cuda":
+        return left @ right
+    if is_simulated():  # a CPU has no such product, fake or not
+        return left.new_empty(left.shape[0], right.shape[1], dtype=dtype)
+    return torch.mm(left, right, out_dtype=dtype)
+
+
 def add_product(
     total: Tensor, left: Tensor, right: Tensor, factor: float = 1.0, overwrite: bool = False
 ) -> None:
@@ -113,7 +123,7 @@ def add_product(
     if left.dtype == total.dtype:
         total.addmm_(left, right, beta=0.0 if overwrite else 1.0, alpha=factor)
         return
-    product = torch.mm(left, right, out_dtype=total.dtype) if left.is_cuda else left @ right
+    product = _wide_product(left, right, total.dtype)
     if overwrite:
         total.zero_()
     total.add_(product, alpha=factor)

@@ -16,6 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
+from kernels.device_choice import device_type, is_simulated
 from kernels.token_logprob.autograd import ForwardResult, SlabBackend
 from kernels.token_logprob.configs import launch_config
 from kernels.token_logprob.epilogue import RowGradient, TileStats, merge_stats
@@ -28,7 +29,7 @@ from kernels.token_logprob.slabs import finish_forward, gradients_over_slabs
 
 def fused_available(device: torch.device) -> bool:
     """Whether Triton kernels run on `device`: a GPU, or any under its interpreter."""
-    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    return device_type(device) == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _head_constants(head: Head, dtype: torch.dtype) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def fused_forward(
     config = launch_config(rows, vocab, x.dtype)
     u = head.lora_hidden(valid, rows)
     b = None if head.lora is None else _rows_contiguous(head.lora.b)
-    if rows:
+    if rows and not is_simulated():
         forward_kernel[(triton.cdiv(rows, config.rows) * splits,)](
             x, w, u, b, None if head.bias is None else head.bias.contiguous(), valid, targets,
             maximum, sum_exp, moment, target_logit, kept,
@@ -108,12 +109,13 @@ def _gradient_tile(
     sums = x.new_empty(row_tiles, columns, dtype=torch.float32) if column_sums else None
     z = None if kept is None else _rows_contiguous(kept)
     inputs = (None,) * 5 if z is not None else _product_inputs(head, x, slab, lora_hidden, span)
-    gradient_kernel[(row_tiles * triton.cdiv(columns, config.columns),)](
-        *inputs, target, row.log_sum_exp, row.target_coef, row.softmax_coef, row.entropy_coef, z, dz, sums,
-        rows, columns, *(_row_stride(tensor) for tensor in (*inputs[:4], z, dz)),
-        GROUP=config.group, BM=config.rows, BN=config.columns, BK=config.depth,
-        num_warps=config.num_warps, num_stages=config.num_stages, **_head_constants(head, x.dtype),
-    )  # fmt: skip
+    if not is_simulated():
+        gradient_kernel[(row_tiles * triton.cdiv(columns, config.columns),)](
+            *inputs, target, row.log_sum_exp, row.target_coef, row.softmax_coef, row.entropy_coef, z, dz, sums,
+            rows, columns, *(_row_stride(tensor) for tensor in (*inputs[:4], z, dz)),
+            GROUP=config.group, BM=config.rows, BN=config.columns, BK=config.depth,
+            num_warps=config.num_warps, num_stages=config.num_stages, **_head_constants(head, x.dtype),
+        )  # fmt: skip
     return dz, None if sums is None else sums.sum(0)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kernels.device_choice import device_type, is_simulated
 from kernels.token_logprob.dtypes import product_dtype
 
 Span = tuple[int, int]
@@ -71,8 +72,8 @@ def plan_slabs(
         slab_columns=columns,
         tile_rows=rows,
         kept_slabs=_kept_slabs(tokens, vocab, columns, dtype, logit_bytes),
-        compute=product_dtype(dtype, device.type),
-        compile_epilogue=device.type == "cpu" and tokens * vocab >= COMPILE_ELEMENTS,
+        compute=product_dtype(dtype, device_type(device)),
+        compile_epilogue=device.type == "cpu" and not is_simulated() and tokens * vocab >= COMPILE_ELEMENTS,
     )
 
 
