@@ -29,7 +29,7 @@ footprint: $(VENV)/.dev
 
 # Long measurements, resumable, with their figures under results/campaigns: make campaign-kills, campaign-chaos,
 # campaign-scale, campaign-monte_carlo, campaign-report_scale, campaign-gate, campaign-ray_nodes, campaign-answers,
-# campaign-curation_kills, campaign-meter_overhead, campaign-versus_trl.
+# campaign-curation_kills, campaign-meter_overhead, campaign-versus_trl, campaign-damage.
 campaign-%: $(VENV)/.dev
 	$(BIN)/python -m tests.campaigns.$*
 

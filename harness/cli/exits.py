@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.safe_text import redacted, visible
 from harness.spec.errors import SpecError
-from harness.store.errors import StoreError
+from harness.store.errors import Damaged, StoreError
 
 DONE, FAILED, WRONG_INPUT, AMBIGUOUS, BROKEN = 0, 1, 2, 3, 4
 """Done; finished with failed runs or a regression; the input is wrong; ambiguous; the harness itself failed."""
@@ -34,6 +34,8 @@ def guarded(work: Callable[[], int], log: Path | None = None) -> int:
         return work()
     except (SpecError, StoreError) as error:
         print(f"error: {visible(redacted(str(error)))}", file=sys.stderr)
+        if isinstance(error, Damaged) and "\n" not in str(error):
+            print(f"  {error.MENDS}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -7,7 +7,9 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from harness.curation.items import (
     KEEP,
@@ -39,12 +41,15 @@ from harness.spec.curation import (
     StageSpec,
 )
 from harness.spec.evaluation import BenchmarkSpec
-from harness.store.atomic import make_folder, read_json, write_json
+from harness.store.atomic import make_folder, read_json
+from harness.store.errors import StoreError
 from harness.store.records.form import JsonObject
+from harness.store.schema import load, write_record
 
 VERSION = 2
 """Raised when a stage would decide otherwise than before from the same input and settings."""
 
+T = TypeVar("T")
 Log = Callable[[str], None]
 
 INVALID, REPEATED = POOL_STAGES
@@ -142,9 +147,9 @@ def _pool(recipe: CurationRecipe, folder: Path, log: Log) -> tuple[list[JsonObje
     ]
     identity = _identity({"pool": described, "seed": recipe.seed})
     path, mark = folder / "00-pool.jsonl", folder / "00-pool.json"
-    if mark.exists() and (known := read_json(mark))["identity"] == identity:
-        items = read_items(path)
-        if content_sha256(items) == known["sha256"]:
+    if (known := _known(mark, identity)) is not None:
+        items = _sound(read_items, path)
+        if items is not None and content_sha256(items) == known["sha256"]:
             untaken = {
                 stage: {id_: Decision(*decision) for id_, decision in decisions.items()}
                 for stage, decisions in known["untaken"].items()
@@ -164,16 +169,33 @@ def _pool(recipe: CurationRecipe, folder: Path, log: Log) -> tuple[list[JsonObje
         for stage, decisions in untaken.items()
     }
     # The mark comes last: while it is there, so are the items.
-    write_json(
-        mark,
-        {
-            "identity": identity,
-            "sha256": content_sha256(items),
-            "sources": described,
-            "untaken": decided,
-        },
-    )
+    known = {
+        "identity": identity,
+        "sha256": content_sha256(items),
+        "sources": described,
+        "untaken": decided,
+    }
+    write_record("output", known, mark)
     return described, items, untaken
+
+
+def _known(mark: Path, identity: str) -> JsonObject | None:
+    """What a stage's mark says; None where the stage is to be done: its mark is damaged, or of other settings."""
+    if not mark.exists():
+        return None
+    known = _sound(partial(load, "output"), mark)
+    if known is None:  # an early version's has neither schema nor checksum
+        raw = _sound(read_json, mark)
+        known = raw if isinstance(raw, dict) and not {"schema", "seal"} & raw.keys() else None
+    return known if known is not None and known.get("identity") == identity else None
+
+
+def _sound(read: Callable[[Path], T], path: Path) -> T | None:
+    """What a file of a stage holds; None where it is damaged, and the stage is done again."""
+    try:
+        return read(path)
+    except (StoreError, TypeError, KeyError):
+        return None
 
 
 def _untaken_items(loaded: Loaded, untaken: _Untaken) -> list[Item]:
@@ -202,14 +224,18 @@ def _stage(
     settings = _settings(spec)
     identity = _identity({"stage": settings, "input": content_sha256(items)})
     path, mark = stem.with_suffix(".jsonl"), stem.with_suffix(".json")
-    if mark.exists() and (known := read_json(mark))["identity"] == identity:
-        decisions = read_decisions(path)
-        if _sha(decision_lines(items, decisions)) == known["sha256"]:
+    if (known := _known(mark, identity)) is not None:
+        decisions = _sound(read_decisions, path)
+        if (
+            decisions is not None
+            and len(decisions) == len(items)
+            and (_sha(decision_lines(items, decisions)) == known["sha256"])
+        ):
             return StageResult(name, settings, identity, items, decisions)
     decisions = _decide(spec, items, stem, checker, lambda done, total: log(f"{name}: {done:,} of {total:,}"))
     lines = decision_lines(items, decisions)
     write_lines(path, lines)
-    write_json(mark, {"identity": identity, "sha256": _sha(lines)})
+    write_record("output", {"identity": identity, "sha256": _sha(lines)}, mark)
     return StageResult(name, settings, identity, items, decisions)
 
 

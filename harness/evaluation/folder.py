@@ -85,8 +85,9 @@ def evaluate_into(
     longer = longer_evaluation(folder, step, benchmark, spec, prompt)
     if longer is not None:
         return save(*evaluator.shortened(benchmark, *longer))
-    unfinished = folder.path / "evaluations" / ".parts" / f"step-{step:06d}.{benchmark.name}.{identity}"
-    with parts_for(unfinished) as parts:
+    name = f"step-{step:06d}.{benchmark.name}.{identity}"
+    unfinished = folder.path / "evaluations" / ".parts" / name
+    with parts_for(unfinished, f"{folder.run_id}/{name}") as parts:
         questions = problems or build_benchmark(benchmark)
         return save(*evaluator.run(benchmark, questions, parts=parts, stop=stop, progress=progress))
 

@@ -26,6 +26,7 @@ from harness.store.atomic import make_folder, to_json
 from harness.store.folders import RunFolder, Store
 from harness.store.records import MadeBy
 from harness.store.records.form import to_data
+from harness.store.repair import damages, repair_run
 
 Log = Callable[[str], None]
 
@@ -146,6 +147,8 @@ def evaluate(session: Session, source: ModelSource, log: Log) -> None:
         SpecError: another process evaluates this model in the same folder.
     """
     folder = run_folder(session, source)
+    if found := damages(folder):
+        repair_run(folder, found, log)
     todo = missing(session, folder)
     if not todo:
         log("nothing to sample: every evaluation is on file")

@@ -85,6 +85,12 @@ def provenance(analysis: Analysis) -> list[tuple[str, str]]:
         ("versions", each(lambda p: ", ".join(f"{k} {v}" for k, v in (p.versions or {}).items()))),
         ("started", f"{started[0][:19]} to {started[-1][:19]} UTC" if started else ""),
         ("price", price_words(study) if study.runs["usd_per_hour"].notna().any() else ""),
+        (
+            "checksums",
+            "an earlier version wrote some records without: whether they were changed since cannot be told"
+            if study.unverified
+            else "",
+        ),
         ("results of others, read from", ", ".join(study.sources)),
         ("seeds", ", ".join(str(s) for s in study.grid.get("seeds", []))),
         ("samples per question", str(study.grid.get("evaluate", {}).get("samples", ""))),

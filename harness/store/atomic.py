@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
@@ -12,7 +14,8 @@ from typing import IO, Any, TypeVar
 
 from pydantic_core import from_json
 
-from harness.store.errors import StoreError, unwritable
+from harness.store.errors import Damaged, unreadable, unwritable
+from harness.store.sealing import line_holds, line_seal, seal_line
 
 T = TypeVar("T")
 
@@ -100,6 +103,23 @@ def sync_path(path: Path) -> None:
         os.close(handle)
 
 
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file or folder to `….damaged-N`; returns its new path.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    number = 1
+    while (target := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        path.rename(target)
+        sync_path(path.parent)
+    except OSError as error:
+        raise unwritable(error, path) from error
+    return target
+
+
 def write_json(path: Path, data: Any) -> None:
     """Writes a JSON file atomically."""
     text = to_json(data, indent=1) + "\n"
@@ -115,29 +135,40 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        StoreError: it is missing, unreadable or not JSON.
+        Damaged: it is missing or not JSON.
+        StoreError: it cannot be read at the moment.
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise StoreError("no such record", path) from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot be read: {error}", path) from None
+    except OSError as error:
+        raise unreadable(error, path) from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"cannot be read: {error}", path) from None
 
 
-def append_line(path: Path, data: Any) -> None:
-    """Appends one JSON line, so that it is on file whole as soon as this returns.
+def append_line(path: Path, data: Any, place: str) -> None:
+    """Appends one sealed JSON line, so that it is on file whole as soon as this returns.
 
     A last line that a crash tore is cut off first. A line that does not fit on the disk is taken back.
+
+    Args:
+        path: the file.
+        data: what the line holds.
+        place: of the file, which the first line's seal covers.
 
     Raises:
         StoreError: the disk is full, or the file cannot be written.
     """
-    line = (to_json(data) + "\n").encode()
+    text = to_json(data)
     try:
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            with contextlib.suppress(
+                OSError
+            ):  # not every file system has locks; ranks of one run share its events
+                fcntl.flock(handle, fcntl.LOCK_EX)
             end = _truncate_torn_line(handle)
+            line = seal_line(text, _last_seal(handle, end, place)) + b"\n"
             try:
                 written = os.write(handle, line)
                 while written < len(line):  # a nearly full disk writes in parts, then raises
@@ -167,31 +198,54 @@ def _truncate_torn_line(handle: int) -> int:
     return start
 
 
-def read_lines(path: Path, read: Callable[[Any, int], T], offset: int = 0) -> tuple[list[T], int]:
+def _last_seal(handle: int, end: int, place: str) -> str:
+    """The seal that the next line's covers: of the last line, if it has one; the place in an empty file."""
+    if end == 0:
+        return place
+    tail = os.pread(handle, min(end, 64), max(0, end - 64))
+    return line_seal(tail.removesuffix(b"\n")) or ""
+
+
+def read_lines(
+    path: Path, read: Callable[[Any, int, bool], T], offset: int = 0, *, place: str
+) -> tuple[list[T], int]:
     """The JSON lines of `path` from byte `offset` on, and the offset after the last whole one.
 
     A last line without its newline is still being written, or was torn by a crash: it is left for later.
 
     Args:
         path: the file; none is an empty one.
-        read: makes a record of a line's JSON data and its 1-based number.
+        read: makes a record of a line's JSON data, its 1-based number, and whether it has a seal.
         offset: of a line's first byte.
+        place: of the file, which the first line's seal covers.
 
     Raises:
-        StoreError: a line that is not the last one is not JSON, or `read` refuses it.
+        Damaged: a line that is not the last one is not JSON, is not what was written, or does not follow the one
+            before it.
+        StoreError: `read` refuses a line.
     """
     try:
         with path.open("rb") as file:
-            first = 1 + file.read(offset).count(b"\n")
+            earlier = file.read(offset)
             data = file.read()
     except FileNotFoundError:
         return [], offset
+    except OSError as error:
+        raise unreadable(error, path) from error
+    before = (line_seal(earlier[-64:].removesuffix(b"\n")) or "") if earlier else place
     whole = data[: data.rfind(b"\n") + 1]
     records = []
-    for number, line in enumerate(whole.splitlines(), start=first):
+    for number, line in enumerate(whole.split(b"\n")[:-1], start=1 + earlier.count(b"\n")):
         try:
             known = from_json(line)  # takes two thirds of the time of json.loads
         except ValueError as error:
-            raise StoreError(f"line {number}: not JSON: {error}", path) from None
-        records.append(read(known, number))
+            raise Damaged(f"line {number}: not JSON: {error}", path) from None
+        seal = line_seal(line)
+        if seal is not None and not line_holds(line, seal, before):
+            words = (
+                "was changed since it was written, is of another run, or does not follow the line before it"
+            )
+            raise Damaged(f"line {number}: {words}", path)
+        before = seal or ""
+        records.append(read(known, number, seal is not None))
     return records, offset + len(whole)

@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import IO, Any, get_args
 
 from harness.safe_text import redacted
-from harness.store.atomic import (
-    append_line,
-    make_folder,
-    read_json,
-    read_lines,
-    utc_now,
-    write_atomic,
-    write_json,
-)
-from harness.store.errors import Fenced
+from harness.store.atomic import make_folder, read_json, utc_now, write_atomic
+from harness.store.contents import write_contents
+from harness.store.errors import Fenced, StoreError
 from harness.store.leases import Owner
 from harness.store.moments import Moment
 from harness.store.records import (
@@ -33,8 +26,8 @@ from harness.store.records import (
     Provenance,
     StepRecord,
 )
-from harness.store.records.form import parse
-from harness.store.schema import current, read_record, written
+from harness.store.records.form import JsonObject, parse
+from harness.store.schema import append_record, read_line_records, read_record, write_record
 
 STARTED = "started"
 """Name of the file in an attempt's folder that says since when its worker has its devices: it may first wait for them
@@ -75,6 +68,11 @@ class AttemptFolder:
         """The step records."""
         return self.path / "steps.jsonl"
 
+    @property
+    def events_file(self) -> Path:
+        """The events."""
+        return self.path / "events.jsonl"
+
     def begin(self, provenance: Provenance) -> None:
         """Writes `attempt.json`: who executes this attempt, where, and with what."""
         record = AttemptBegin(
@@ -86,12 +84,12 @@ class AttemptFolder:
         )
         if not (self.path / STARTED).exists():  # nothing launched it: it is the caller's own
             note_start(self.path)
-        write_json(self.path / "attempt.json", written("attempt", record))
+        write_record("attempt", record, self.path / "attempt.json")
 
     def info(self) -> AttemptBegin | None:
         """`attempt.json`; None if the process died before it began."""
         path = self.path / "attempt.json"
-        return read_record("attempt", AttemptBegin, read_json(path), path) if path.exists() else None
+        return read_record("attempt", AttemptBegin, path) if path.exists() else None
 
     def append_step(self, record: StepRecord) -> None:
         """Appends a step record.
@@ -101,15 +99,16 @@ class AttemptFolder:
             StoreError: the disk is full.
         """
         self.check()
-        append_line(self.steps_file, written("line", record))
+        append_record(record, self.steps_file)
 
     def step_lines(self, offset: int = 0) -> tuple[list[StepRecord], int]:
         """Every line of the step records from byte `offset` on, and the offset after the last whole one."""
-        return read_lines(self.steps_file, self._step, offset)
+        return read_line_records(self.steps_file, self._step, offset)
 
-    def _step(self, data: Any, line: int) -> StepRecord:
-        known = {"run_id": self.run_id, "attempt": self.number}
-        return read_record("line", StepRecord, data, self.steps_file, line, **known)
+    def _step(self, data: JsonObject, line: int) -> StepRecord:
+        # Early records lack whose they are, which their place tells.
+        known = {"run_id": self.run_id, "attempt": self.number, **data}
+        return parse(StepRecord, known, self.steps_file, line)
 
     def steps(self) -> list[StepRecord]:
         """The latest record of every step, in the order written, without a torn last line.
@@ -140,16 +139,15 @@ class AttemptFolder:
             **figures: whatever else is to be known of it, such as `step`.
         """
         record = EventRecord(time=utc_now(), kind=kind, message=redacted(message), figures=figures)
-        append_line(self.path / "events.jsonl", written("line", record.line()))
+        append_record(record.line(), self.events_file)
 
     def events(self) -> list[EventRecord]:
         """The events, without a torn last one."""
-        path = self.path / "events.jsonl"
 
-        def event(data: Any, line: int) -> EventRecord:
-            return EventRecord.from_line(current(data, "line", path, line), path, line)
+        def event(data: JsonObject, line: int) -> EventRecord:
+            return EventRecord.from_line(data, self.events_file, line)
 
-        return read_lines(path, event)[0]
+        return read_line_records(self.events_file, event)[0]
 
     def finish(
         self,
@@ -166,18 +164,19 @@ class AttemptFolder:
         record = AttemptEnd(
             status=status,
             ended_at=utc_now(),
-            wall_seconds=self._held_seconds(at_work=True) if wall_seconds is None else wall_seconds,
+            wall_seconds=self.held_seconds(at_work=True) if wall_seconds is None else wall_seconds,
             error=error,
             diverged_at=diverged_at,
             seconds_by_phase=seconds_by_phase or {},
         )
-        write_json(self.path / "end.json", written("end", record))
+        write_record("end", record, self.path / "end.json")
+        write_contents(self.path.parent)
         shutil.rmtree(self.stage, ignore_errors=True)
 
     def end(self) -> AttemptEnd | None:
         """`end.json`; None while the attempt runs, and when it was killed."""
         path = self.path / "end.json"
-        return read_record("end", AttemptEnd, read_json(path), path) if path.exists() else None
+        return read_record("end", AttemptEnd, path) if path.exists() else None
 
     @property
     def ended(self) -> bool:
@@ -253,9 +252,11 @@ class AttemptFolder:
         """The processes that hold this attempt: what launched it, and its worker once that has begun."""
         owners, launched = [], self.path / "launched"
         if launched.exists() and launched.stat().st_size:
-            owners.append(parse(Owner, read_json(launched), launched))
-        if (info := self.info()) is not None:
-            owners.append(info.worker)
+            with contextlib.suppress(StoreError):  # damaged: its other owner, and its beats, tell
+                owners.append(parse(Owner, read_json(launched), launched))
+        with contextlib.suppress(StoreError):
+            if (info := self.info()) is not None:
+                owners.append(info.worker)
         return owners
 
     def process_alive(self) -> bool | None:
@@ -280,14 +281,14 @@ class AttemptFolder:
         end = self.end()
         if end is not None:
             return end.wall_seconds
-        return self._held_seconds(at_work=self.alive())
+        return self.held_seconds(at_work=self.alive())
 
     @property
     def has_devices(self) -> bool:
         """Whether the worker has had its devices; it may first wait for them."""
         return (self.path / STARTED).exists() or self.info() is not None
 
-    def _held_seconds(self, *, at_work: bool) -> float:
+    def held_seconds(self, *, at_work: bool) -> float:
         """Seconds since the worker got its devices: until now where it is at work, else until its last beat."""
         started = Moment.parse(self._text(STARTED))
         if started is None:

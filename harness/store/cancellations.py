@@ -7,9 +7,10 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.store.atomic import make_folder, read_json, utc_now, write_json
+from harness.store.atomic import make_folder, utc_now
+from harness.store.listing import Listing
 from harness.store.records.form import Record
-from harness.store.schema import read_record, written
+from harness.store.schema import read_record, write_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Cancellations:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "cancelled"
+        self._listing = Listing(root)
 
     def request(self, run_id: str, label: str) -> None:
         """Asks for a run to be cancelled.
@@ -47,30 +49,37 @@ class Cancellations:
         """
         record = Cancellation(run_id=run_id, label=label, requested_at=utc_now(), host=socket.gethostname())
         make_folder(self._folder)
-        write_json(self._file(run_id), written("output", record))
+        write_record("output", record, self._file(run_id))
+        self._withdrawn(run_id).unlink(missing_ok=True)
+        self._listing.add("request", run_id)
 
     def withdraw(self, run_id: str) -> bool:
         """Takes a request back; False if there was none."""
-        try:
-            self._file(run_id).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        there = run_id in self.run_ids()
+        if there:
+            make_folder(self._folder)
+            self._withdrawn(run_id).touch()
+            self._file(run_id).unlink(missing_ok=True)
+        return there
 
     def run_ids(self) -> frozenset[str]:
         """The runs that are to be left alone."""
         try:
             names = os.listdir(self._folder)
         except FileNotFoundError:
-            return frozenset()
-        return frozenset(
-            name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != "."
-        )
+            names = []
+        files = (name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != ".")
+        # A request whose file is gone holds until it is withdrawn.
+        listed = self._listing.names("request")
+        return frozenset(files).union(run for run in listed if not self._withdrawn(run).exists())
 
     def read(self, run_id: str) -> Cancellation:
         """A request; raises `StoreError` where it cannot be read."""
-        path = self._file(run_id)
-        return read_record("output", Cancellation, read_json(path), path)
+        return read_record("output", Cancellation, self._file(run_id))
 
     def _file(self, run_id: str) -> Path:
         return self._folder / f"{run_id}.json"
+
+    def _withdrawn(self, run_id: str) -> Path:
+        """A file that says that a request was taken back, which is more than that its file is gone."""
+        return self._folder / f"{run_id}.withdrawn"

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from harness.spec.recipe import Keep
-from harness.store.atomic import sync_path
+from harness.store.atomic import set_aside, sync_path
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 """The optimiser's state. A checkpoint without it can be evaluated but training cannot resume from it."""
@@ -96,10 +96,14 @@ class CheckpointFolder:
 
     def discard(self, step: int) -> None:
         """Removes the checkpoint of `step`, so that the step is trained again."""
-        self._set_aside(step)
+        self._hide(step)
         self.remove_stale()
 
-    def _set_aside(self, step: int) -> None:
+    def keep_damaged(self, step: int) -> None:
+        """Takes the checkpoint of `step`, which is damaged, out of the run and keeps it under another name."""
+        set_aside(self.path(step))
+
+    def _hide(self, step: int) -> None:
         """Hides a checkpoint in one rename, so that nobody reads it while its files are removed."""
         final = self.path(step)
         final.rename(self._folder / f".{final.name}.gone.{os.getpid()}")

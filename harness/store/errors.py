@@ -21,6 +21,13 @@ class StoreError(Exception):
         super().__init__(f"{path}: {message}")
 
 
+class Damaged(StoreError):
+    """A record is not what was written: changed, cut, moved from another place, or gone."""
+
+    MENDS = "the command that made the folder, given again, sets it aside and makes that part again"
+    """What to do about it, in an output folder."""
+
+
 class Fenced(RuntimeError):
     """A later attempt holds the run's lease, so this one may publish nothing any more."""
 
@@ -32,6 +39,13 @@ _HINTS = {
     errno.EACCES: "change its permissions, or choose another folder with --out",
     errno.EPERM: "change its permissions, or choose another folder with --out",
 }
+
+
+def unreadable(error: OSError, path: Path) -> StoreError:
+    """What to tell of a file that cannot be read: one that is not there is damage, others may be readable later."""
+    if isinstance(error, FileNotFoundError):
+        return Damaged("no such record", path)
+    return StoreError(f"cannot be read: {error}", path)
 
 
 def unwritable(error: OSError, path: Path) -> StoreError:

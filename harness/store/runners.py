@@ -15,11 +15,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.store.atomic import make_folder, read_json, write_json
+from harness.store.atomic import make_folder
 from harness.store.errors import StoreError
 from harness.store.leases import Owner, machine_digest
 from harness.store.records.form import Record
-from harness.store.schema import read_record, written
+from harness.store.schema import read_record, write_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Runners:
         with FileLock(self._folder / ".lock"):
             other = self._another(grid_digest)
             if other is None:
-                write_json(own, written("output", Runner(owner=Owner.here(), grid_digest=grid_digest)))
+                write_record("output", Runner(owner=Owner.here(), grid_digest=grid_digest), own)
         try:
             yield other
         finally:
@@ -74,7 +74,7 @@ class Runners:
         """A runner of another grid; files of runners that are gone are removed."""
         for path in sorted(self._folder.glob("[!.]*.json")):
             try:
-                runner = read_record("output", Runner, read_json(path), path)
+                runner = read_record("output", Runner, path)
             except StoreError:  # it has just ended, or its machine lost power
                 continue
             if runner.owner == Owner.here():  # an earlier matrix of this process

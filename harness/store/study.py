@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.store.atomic import read_json
 from harness.store.attempts import AttemptFolder
 from harness.store.cancellations import Cancellations
+from harness.store.contents import check_contents, is_sealed
+from harness.store.errors import Damaged
 from harness.store.folders import RunFolder, Store
 from harness.store.records import (
     EvaluationRecord,
@@ -24,7 +25,7 @@ from harness.store.records import (
     StepRecord,
 )
 from harness.store.records.form import Columns, JsonObject, TableRow, to_row
-from harness.store.schema import current, read_record, written
+from harness.store.schema import written
 
 STEP = Columns(StepRecord)
 """Columns of `Study.steps`."""
@@ -59,8 +60,8 @@ class Study:
         cells: a row per cell: a column per axis, `seed`, `run`, `step`.
         runs: a row per planned run: `run`, `kind`, `label`, a column per axis but the steps axes (empty for base
             runs), `seed`, `status` (`finished`, `diverged`, `failed`, `running`, `interrupted`, `killed`,
-            `pending`, `cancelled`), `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`, `usd_per_hour`,
-            `devices`, `cost_usd`, `device`, `error`. All attempts count, failed ones too.
+            `pending`, `cancelled`, `damaged`), `attempts`, `failed_attempts`, `wall_seconds`, `device_seconds`,
+            `usd_per_hour`, `devices`, `cost_usd`, `device`, `error`. All attempts count, failed ones too.
         steps: step records, `run`, `attempt`, `step` first, under the names of `STEP`; superseded ones dropped.
             `attempt` is 0 where another run made the step, named in `forked_from`: this one's attempts did not pay.
         evaluations: the evaluations that the plan asks for, `run` and `kind` first, under the names of `EVALUATION`.
@@ -69,6 +70,8 @@ class Study:
         events: a row per event: `run`, `attempt`, `step`, `kind`, `message`, …
         invocations: a row per call of the runner: `started_at`, `wall_seconds`, `slots`, `devices_per_slot`,
             `usd_per_hour`, `device_seconds` (held), `busy_device_seconds`; the difference is idle time.
+        damaged: damaged records, each of which keeps its run, or its call of the runner, out of all tables.
+        unverified: whether it has records of versions that gave them no checksum.
         sources: files of external results or other folders that this was made from; empty for a folder of ours.
         notes: how external results were read: titles, each with its sentences.
         looks: reports that could give verdicts before now.
@@ -87,6 +90,8 @@ class Study:
     attempts: pd.DataFrame
     events: pd.DataFrame
     invocations: pd.DataFrame
+    damaged: tuple[Damaged, ...] = ()
+    unverified: bool = False
     sources: tuple[str, ...] = ()
     notes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     looks: tuple[LookRecord, ...] = ()
@@ -109,37 +114,43 @@ def load_study(out: Path | str) -> Study:
     """Reads an output folder.
 
     Raises:
-        StoreError: it is none, or a record in it cannot be read by this version.
+        Damaged: it is none, or its grid, its plan or its looks are damaged. A run with a damaged record is left out.
+        StoreError: a record in it cannot be read by this version.
     """
     store = Store(out)
-    grid = current(read_json(store.grid_file), "output", store.grid_file)
+    grid = store.grid()
     plan = store.plan()
     axes, steps_axes = list(grid["axes"]), list(grid["steps_axes"])
     cells = pd.DataFrame(
         [{**c.levels, "seed": c.seed, "run": c.run, "step": c.step} for c in plan.cells],
         columns=[*axes, "seed", "run", "step"],
     )
+    begun = store.begun_runs()
+    calls, not_called = store.invocation_records()
     cancelled = Cancellations(store.root).run_ids()
+    free = [axis for axis in axes if axis not in steps_axes]
     tables: dict[str, list[TableRow]] = {
         k: [] for k in ("runs", "steps", "evaluations", "attempts", "events")
     }
+    damaged = []
     for entry in plan.jobs:
-        folder = store.run(entry.run)
-        ended = [_ended(a) for a in folder.attempts()]
-        tables["attempts"] += [{"run": folder.run_id, **vars(a)} for a in ended]
-        tables["evaluations"] += _evaluation_rows(folder, entry)
-        tables["steps"] += _step_rows(folder)
-        tables["events"] += [
-            {"run": folder.run_id, "attempt": a.number, "step": None, **written("line", e.line())}
-            for a in folder.attempts()
-            for e in a.events()
-        ]
-        levels = {axis: entry.levels.get(axis) for axis in axes if axis not in steps_axes}
-        tables["runs"].append(_run_row(folder, entry, levels, ended, cancelled=folder.run_id in cancelled))
-    free = [axis for axis in axes if axis not in steps_axes]
+        levels = {axis: entry.levels.get(axis) for axis in free}
+        try:
+            if entry.run in begun and not store.run(entry.run).path.exists():
+                raise Damaged("is gone", store.run(entry.run).path)
+            rows = _rows(store.run(entry.run), entry, levels, cancelled=entry.run in cancelled)
+        except Damaged as error:
+            damaged.append(error)
+            rows = {"runs": [_damaged_row(entry, levels, error)]}
+        for name, found in rows.items():
+            tables[name] += found
     return Study(
         out=store.root,
         looks=store.looks(),
+        damaged=(*damaged, *not_called),
+        unverified=any(
+            not is_sealed(a.path / "attempt.json") for e in plan.jobs for a in store.run(e.run).attempts()
+        ),
         grid=grid,
         plan=plan,
         axes=axes,
@@ -165,8 +176,34 @@ def load_study(out: Path | str) -> Study:
             ],
         ),
         events=_frame(tables["events"], ["run", "attempt", "step", "kind", "message"]),
-        invocations=_invocations(store),
+        invocations=_invocations(calls),
     )
+
+
+def _rows(
+    folder: RunFolder, entry: JobEntry, levels: Mapping[str, str | None], *, cancelled: bool
+) -> dict[str, list[TableRow]]:
+    """A run's rows of each table.
+
+    Raises:
+        Damaged: something that must be there is gone, or is not what was written.
+    """
+    if gone := check_contents(folder.path):
+        raise gone[0]
+    attempts = folder.attempts()
+    ended = [_ended(a) for a in attempts]
+    steps = folder.sound_steps()
+    return {
+        "attempts": [{"run": folder.run_id, **vars(a)} for a in ended],
+        "evaluations": _evaluation_rows(folder, entry),
+        "steps": [_step_row(folder.run_id, record) for record in steps],
+        "events": [
+            {"run": folder.run_id, "attempt": a.number, "step": None, **written("line", e.line())}
+            for a in attempts
+            for e in a.events()
+        ],
+        "runs": [_run_row(folder, entry, levels, ended, cancelled=cancelled)],
+    }
 
 
 def _frame(rows: Sequence[TableRow], first: list[str]) -> pd.DataFrame:
@@ -206,19 +243,17 @@ def _evaluation_rows(folder: RunFolder, entry: JobEntry) -> list[TableRow]:
         for benchmark, identity in entry.evaluation_ids.items():
             record = folder.evaluation(step, benchmark, identity)
             if record is not None:
+                folder.samples_content(step, benchmark, identity)  # verified, though they are read later
                 rows.append({"run": folder.run_id, "kind": entry.kind, **to_row(record)})
     return rows
 
 
-def _step_rows(folder: RunFolder) -> list[TableRow]:
-    rows = []
-    for record in folder.steps():
-        row = {"run": folder.run_id, **to_row(record)}
-        del row["run_id"]
-        if record.forked_from is not None:
-            row["attempt"] = 0
-        rows.append(row)
-    return rows
+def _step_row(run_id: str, record: StepRecord) -> TableRow:
+    row = {"run": run_id, **to_row(record)}
+    del row["run_id"]
+    if record.forked_from is not None:
+        row["attempt"] = 0
+    return row
 
 
 def run_status(missing: bool, attempts: Sequence[EndedAttempt], *, diverged: bool = False) -> str:
@@ -265,12 +300,29 @@ def _run_row(
     }
 
 
-def _invocations(store: Store) -> pd.DataFrame:
-    folder = store.invocations
-    rows = [
-        to_row(read_record("output", InvocationRecord, read_json(path), path))
-        for path in sorted(folder.glob("*.json"))
-    ]
+def _damaged_row(entry: JobEntry, levels: Mapping[str, str | None], error: Damaged) -> TableRow:
+    """The row of a run that is left out: what the plan says of it, and nothing measured."""
+    return {
+        "run": entry.run,
+        "kind": entry.kind,
+        "label": entry.label,
+        **levels,
+        "seed": entry.seed,
+        "status": "damaged",
+        "attempts": 0,
+        "failed_attempts": 0,
+        "wall_seconds": 0.0,
+        "device_seconds": 0.0,
+        "usd_per_hour": entry.usd_per_hour,
+        "devices": entry.devices,
+        "cost_usd": 0.0,
+        "device": None,
+        "error": str(error),
+    }
+
+
+def _invocations(calls: Sequence[InvocationRecord]) -> pd.DataFrame:
+    rows = [to_row(record) for record in calls]
     columns = ["started_at", "wall_seconds", "slots", "devices_per_slot", "usd_per_hour"]
     return _frame(rows, [*columns, "device_seconds", "busy_device_seconds"])
 

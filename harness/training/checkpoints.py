@@ -8,7 +8,6 @@ they derive from seed and step.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -23,9 +22,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.models.lora import ADAPTER_FILE, load_adapters, save_weights
 from harness.store.atomic import sync_path
 from harness.store.checkpoints import OPTIMIZER_FILE, CheckpointFolder
-from harness.store.schema import current, written
+from harness.store.errors import Damaged, StoreError
+from harness.store.records.form import JsonObject
+from harness.store.schema import load, place_of, sealed_text
 from harness.training.data_parallel import distribute_like, full_tensor
 from harness.training.errors import DamagedCheckpoint
+
+STATE_FILE = "state.json"
+"""What a checkpoint is of, with a checksum of each of its other files."""
 
 
 class Checkpoints(CheckpointFolder):
@@ -72,8 +76,32 @@ class Checkpoints(CheckpointFolder):
             "sha256": {name: _sha256(temporary / name) for name in files},
             **({"position": dict(position)} if position else {}),
         }
-        (temporary / "state.json").write_text(json.dumps(written("checkpoint", state), indent=1))
+        self._write_state(temporary, step, state)
         self._publish(temporary, step)
+
+    def _state_file(self, step: int) -> Path:
+        return self.path(step) / STATE_FILE
+
+    def _write_state(self, temporary: Path, step: int, state: JsonObject) -> None:
+        place = place_of("checkpoint", self._state_file(step))
+        (temporary / STATE_FILE).write_bytes(sealed_text("checkpoint", state, place))
+
+    def _state(self, step: int) -> JsonObject:
+        """What `state.json` holds.
+
+        Raises:
+            DamagedCheckpoint: it is not there, was changed, or is of another run.
+            StoreError: a newer version of the harness wrote it.
+            OSError: it cannot be read at the moment.
+        """
+        try:
+            return load("checkpoint", self._state_file(step))
+        except Damaged as error:
+            raise DamagedCheckpoint(str(error)) from None
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
 
     def take_over(self, other: Checkpoints, step: int, *, first: Callable[[], None]) -> None:
         """Copies another run's checkpoint of `step` into this run, by hard links where the file system has them.
@@ -92,7 +120,10 @@ class Checkpoints(CheckpointFolder):
         other.verify(step)
         first()
         temporary = self._staged(step)
+        self._write_state(temporary, step, other._state(step))
         for path in source.iterdir():
+            if path.name == STATE_FILE:  # which names its run
+                continue
             try:
                 os.link(path, temporary / path.name)
             except OSError:  # another file system, or one without links
@@ -115,7 +146,7 @@ class Checkpoints(CheckpointFolder):
             sync_path(path)
         sync_path(temporary)
         if self.path(step).exists():
-            self._set_aside(step)
+            self._hide(step)
         temporary.rename(self.path(step))
         sync_path(self._folder)
         self.remove_stale()
@@ -129,12 +160,9 @@ class Checkpoints(CheckpointFolder):
             OSError: a file cannot be read at the moment, which does not prove that it is damaged.
         """
         folder = self.path(step)
-        try:
-            state = json.loads((folder / "state.json").read_text())
-            checksums: dict[str, str] = state["sha256"]
-        except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
-            raise DamagedCheckpoint(f"{folder}: state.json cannot be read ({error})") from None
-        current(state, "checkpoint", folder / "state.json")
+        checksums = self._state(step).get("sha256")
+        if not isinstance(checksums, dict):
+            raise DamagedCheckpoint(f"{self._state_file(step)}: lacks the checksums of the other files")
         for name, expected in checksums.items():
             path = folder / name
             if name == OPTIMIZER_FILE and not path.exists():
@@ -144,8 +172,7 @@ class Checkpoints(CheckpointFolder):
 
     def position(self, step: int) -> dict[str, Any]:
         """The `position` that the checkpoint of `step` was saved with; empty if there was none."""
-        state = json.loads((self.path(step) / "state.json").read_text())
-        return dict(state.get("position") or {})
+        return dict(self._state(step).get("position") or {})
 
     def load_weights(self, step: int, model: PreTrainedModel) -> None:
         """Loads the weights of the checkpoint of `step` into `model`.

@@ -12,7 +12,9 @@ from dataclasses import replace
 from functools import partial
 
 from harness.store.atomic import sync_path
-from harness.store.folders import AttemptFolder, RunFolder
+from harness.store.attempts import AttemptFolder
+from harness.store.errors import Damaged
+from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 from harness.training.checkpoints import Checkpoints
 from harness.training.errors import DamagedCheckpoint
@@ -44,7 +46,7 @@ def fork(
         # Records first: every step up to a checkpoint must have its record, also after a crash between the two.
         records = partial(_take_over_records, trunk, attempt, step)
         checkpoints.take_over(Checkpoints(trunk.checkpoints), step, first=records)
-    except DamagedCheckpoint as error:
+    except (DamagedCheckpoint, Damaged) as error:
         words = f"{error}; the run trains from step 0"
         event("fork_failed", words, step=step, trunk=trunk.run_id)
         return

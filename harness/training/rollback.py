@@ -87,7 +87,7 @@ def _rollback(
             trainer.restore(checkpoints, step)
         except DamagedCheckpoint as error:
             event("checkpoint_damaged", f"{error}; an earlier one is used", step=step)
-            parallel.on_rank0(partial(checkpoints.discard, step))
+            parallel.on_rank0(partial(checkpoints.keep_damaged, step))
             continue
         return step
     trainer.reset(untrained())

@@ -30,7 +30,8 @@ from harness.rollout.build import build_engine
 from harness.rollout.engine import Engine
 from harness.spec.device_profiles import PROFILES
 from harness.store.atomic import sync_path, utc_now
-from harness.store.folders import AttemptFolder, RunFolder
+from harness.store.attempts import AttemptFolder
+from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 from harness.store.records import MadeBy, StepFigures, StepRecord
 from harness.training.checkpoints import Checkpoints
@@ -278,7 +279,7 @@ def _evaluate_earlier(
             checkpoints.load_weights(step, loaded.model)
         except DamagedCheckpoint as error:
             state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
-            state.parallel.on_rank0(partial(checkpoints.discard, step))
+            state.parallel.on_rank0(partial(checkpoints.keep_damaged, step))
             continue
         engine.update_weights()
         _evaluate(state, evaluator, step)
@@ -291,7 +292,7 @@ def _restored(state: _Run, trainer: Trainer, checkpoints: Checkpoints, *, before
             trainer.restore(checkpoints, step)
         except DamagedCheckpoint as error:
             state.event("checkpoint_damaged", f"{error}; its step is trained again", step=step)
-            state.parallel.on_rank0(partial(checkpoints.discard, step))
+            state.parallel.on_rank0(partial(checkpoints.keep_damaged, step))
             continue
         state.event("resumed", f"from step {step}", step=step)
         return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from filelock import FileLock
@@ -33,14 +35,18 @@ from harness.safe_text import visible
 from harness.spec.errors import SpecError
 from harness.spec.grid import Grid, load_grid
 from harness.spec.identity import flattened
-from harness.store.atomic import make_folder, read_json, to_json, write_json
+from harness.store.atomic import make_folder, set_aside, to_json
 from harness.store.cancellations import Cancellations
+from harness.store.errors import Damaged
 from harness.store.folders import Store
 from harness.store.leases import Owner
 from harness.store.records import CellEntry, JobEntry, PlanRecord
+from harness.store.repair import repair
 from harness.store.runners import Runners
-from harness.store.schema import written
+from harness.store.schema import load, write_record
 from harness.units import dollars, duration
+
+T = TypeVar("T")
 
 RESULTS = Path("results/runs")
 """Where outputs go that are given no folder."""
@@ -84,7 +90,7 @@ def prepare(
     budget_hours: float | None = None,
     planning: bool = False,
 ) -> Matrix:
-    """Reads and checks a grid and plans it. Writes nothing.
+    """Reads and checks a grid and plans it. Writes nothing, but sets aside what is damaged in the folder.
 
     Args:
         file: the grid.
@@ -93,7 +99,7 @@ def prepare(
         executor: name of the executor.
         budget_usd: overrides the grid's budget.
         budget_hours: overrides the grid's budget.
-        planning: nothing is to be run here, so devices need not be there.
+        planning: nothing is to be run here, so devices need not be there, and damaged files stay where they are.
 
     Raises:
         SpecError: the input is wrong.
@@ -104,6 +110,8 @@ def prepare(
     grid = load_grid(file)
     machine = detect()
     folder = _folder(grid, out)
+    if not planning:
+        repair(Store(folder), _say)
     plan = make_plan(grid, folder, machine, out_given=out is not None, planning=planning)
     if not planning:
         if executor == "local":
@@ -180,6 +188,8 @@ def _execute(matrix: Matrix, worker: Sequence[str] | None) -> int:
     finished = [job for job in matrix.plan.jobs if matrix.store.run(job.run_id).finished(job)]
     cleaner = CheckpointCleaner(matrix.store, matrix.plan.jobs)
     for job in finished:
+        if not (folder := matrix.store.run(job.run_id)).job_file.exists():  # it was damaged
+            folder.write_job(job)
         cleaner.on_finished(job)
     if len(finished) == len(matrix.plan.jobs):
         print(f"all {len(matrix.plan.jobs)} runs are done")
@@ -195,7 +205,9 @@ def _execute(matrix: Matrix, worker: Sequence[str] | None) -> int:
 
 def _another_grid(matrix: Matrix, other: Owner) -> SpecError:
     """Why this grid cannot run in the folder now."""
-    there = flattened(read_json(matrix.store.grid_file)) if matrix.store.grid_file.exists() else {}
+    there: dict[str, object] = {}
+    with contextlib.suppress(Damaged):
+        there = flattened(matrix.store.grid())
     here = flattened(grid_json(matrix.plan.grid))
     differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     what = f"; it differs in {differ[0]}" if differ else ""
@@ -212,19 +224,37 @@ def _write_plan(matrix: Matrix) -> None:
     """
     store, grid = matrix.store, grid_json(matrix.plan.grid)
     lint = store.root / "lint.json"
-    changed = not store.grid_file.exists() or read_json(store.grid_file) != grid
-    if changed:
+    if _sound(store.grid, store.grid_file) != grid:
         if lint.exists():
             lint.unlink()  # which would be of another grid, were this process killed in between
         # First of all: by this file a folder is known to hold results.
-        write_json(store.grid_file, grid)
+        write_record("output", grid, store.grid_file)
     # A finished matrix is only reprinted: looking at its data again takes seconds.
-    if not lint.exists():
-        write_json(lint, lint_json(matrix.plan.linted))
-    if store.plan_file.exists() and _bare(store.plan()) == _bare(matrix.plan.record()):
-        return
-    record = plan_record(matrix.plan, matrix.estimator, matrix.slots)
-    write_json(store.plan_file, written("output", record))
+    if _sound(lambda: load("output", lint), lint) is None:
+        write_record("output", lint_json(matrix.plan.linted), lint)
+    for file in store.mend_looks():
+        _say(f"damaged or gone: {file}; written anew from its copy")
+    for file in store.mend_invocations():
+        _say(f"damaged or gone: {file}; set aside: the cost table goes without that call's idle time")
+    known = _sound(store.plan, store.plan_file)
+    if known is None or _bare(known) != _bare(matrix.plan.record()):
+        record = plan_record(matrix.plan, matrix.estimator, matrix.slots)
+        write_record("output", record, store.plan_file)
+
+
+def _sound(read: Callable[[], T], path: Path) -> T | None:
+    """What a file of the folder holds; None where it is not there, or damaged and set aside."""
+    if not path.exists():
+        return None
+    try:
+        return read()
+    except Damaged as damage:
+        _say(f"damaged: {damage}; set aside as {set_aside(path).name}, and written anew")
+        return None
+
+
+def _say(line: str) -> None:
+    print(visible(line), file=sys.stderr)
 
 
 def _bare(plan: PlanRecord) -> tuple[tuple[CellEntry, ...], tuple[JobEntry, ...]]:

@@ -253,6 +253,7 @@ class Scheduler:
         self, part: RunJob, whole: RunJob, folder: RunFolder, attempt: AttemptFolder, slot: Slot
     ) -> None:
         folder.write_job(part)
+        self._store.note_run(whole.run_id)
         hours = whole.hardware.run_timeout_hours
         slot = dataclasses.replace(
             slot,

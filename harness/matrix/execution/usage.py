@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 
 from harness.matrix.executors.base import Slot
-from harness.store.atomic import utc_now, write_json
+from harness.store.atomic import utc_now
 from harness.store.folders import Store
 from harness.store.records import InvocationRecord
-from harness.store.schema import written
 
 
 class DeviceUsageLog:
@@ -23,7 +22,7 @@ class DeviceUsageLog:
     """
 
     def __init__(self, store: Store, slots: Sequence[Slot], usd_per_hour: float) -> None:
-        self._folder = store.invocations
+        self._store = store
         self._slots = len(slots)
         self._devices = slots[0].devices if slots else 0
         self._usd_per_hour = usd_per_hour
@@ -44,7 +43,6 @@ class DeviceUsageLog:
         """Writes the record as it is now: a killed call leaves its last one."""
         if self._began is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         seconds = time.monotonic() - self._began
         record = InvocationRecord(
             started_at=self._started_at,
@@ -56,4 +54,4 @@ class DeviceUsageLog:
             busy_device_seconds=self._busy,
         )
         name = f"{self._started_at.replace(':', '').replace('+0000', 'Z')}-{os.getpid()}.json"
-        write_json(self._folder / name, written("output", record))
+        self._store.write_invocation(name, record)

@@ -29,7 +29,6 @@ from harness.store.folders import Store
 from harness.store.job import RunJob
 from harness.store.records import CellEntry, JobEntry, JobFork, PlanRecord
 from harness.store.records.form import JsonObject
-from harness.store.schema import written
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Plan:
 def grid_json(grid: Grid) -> JsonObject:
     """`grid.resolved.json`: every default written out, and the baseline level of every axis."""
     baselines = {axis: grid.baseline(axis) for axis in grid.axes}
-    return written("output", {**grid.resolved(), "baselines": baselines})
+    return {**grid.resolved(), "baselines": baselines}
 
 
 def make_plan(

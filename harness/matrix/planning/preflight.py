@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -30,10 +31,9 @@ from harness.spec.identity import Identity
 from harness.spec.prompt import PromptSpec
 from harness.spec.recipe import ModelSpec, RewardSpec
 from harness.spec.source import Path_, dotted
-from harness.store.atomic import read_json
-from harness.store.errors import StoreError
+from harness.store.errors import Damaged, StoreError
 from harness.store.folders import Store
-from harness.store.schema import current
+from harness.store.schema import load
 
 SOLUTION_RULE = "gold-solution"
 """The linter's rule about references that are whole solutions."""
@@ -351,21 +351,28 @@ def check_output(grid: Grid, out: Path, *, given: bool) -> None:
     if not out.exists() or not any(p for p in out.iterdir() if not p.name.startswith(".")):
         return
     store = Store(out)
-    if not store.grid_file.exists():
-        raise error("holds something else than results", "choose an empty or new folder with --out")
     # Both have the name; the plan is much the smaller file, and written second.
-    record = store.plan_file if store.plan_file.exists() else store.grid_file
-    try:
-        there = current(read_json(record), "output", record).get("name")
-    except StoreError as unreadable:
-        raise error(str(unreadable), "choose another with --out") from None
+    records = [record for record in (store.plan_file, store.grid_file) if record.exists()]
+    if not records:
+        raise error("holds something else than results", "choose an empty or new folder with --out")
+    for record in records:
+        try:
+            there = load("output", record).get("name")
+            break
+        except Damaged as damaged:  # either can be written anew from the grid
+            unreadable: StoreError = damaged
+        except StoreError as newer:
+            raise error(str(newer), "choose another with --out") from None
+    else:
+        raise error(str(unreadable), "choose another with --out")
     if there != grid.head.name:
         raise error(
             f"holds the results of grid {there!r}, not {grid.head.name!r}", "choose another with --out"
         )
-    axes = (
-        {axis for cell in store.plan().cells for axis in cell.levels} if store.plan_file.exists() else set()
-    )
+    axes: set[str] = set()
+    if store.plan_file.exists():
+        with contextlib.suppress(Damaged):
+            axes = {axis for cell in store.plan().cells for axis in cell.levels}
     # An edited grid has kept an axis at least.
     if axes and grid.axes and not axes & set(grid.axes):
         raise error(

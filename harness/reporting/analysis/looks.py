@@ -10,7 +10,7 @@ from harness.stats.verdicts import Judgement
 from harness.store.records import LookRecord
 from harness.store.study import Study
 
-UNFINISHED = ("pending", "running", "interrupted", "killed")
+UNFINISHED = ("pending", "running", "interrupted", "killed", "damaged")
 
 
 def looks_of(study: Study) -> Looks:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.store.atomic import read_json
+from harness.store.errors import Damaged
+from harness.store.schema import load
 from harness.store.study import Study
 
 
@@ -14,5 +15,14 @@ def findings(study: Study) -> list[dict[str, str]]:
     file = study.out / "lint.json"
     if study.sources or not file.exists():
         return []
-    found = read_json(file).get("findings", [])
+    try:
+        found = load("output", file).get("findings", [])
+    except Damaged as error:
+        return [
+            {
+                "severity": "warning",
+                "rule": "damaged-file",
+                "message": f"{error}; harness.ablate writes it anew",
+            }
+        ]
     return [{k: str(f.get(k) or "") for k in ("severity", "rule", "message")} for f in found]

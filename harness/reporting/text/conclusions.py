@@ -11,6 +11,7 @@ from harness.reporting.analysis.best_of import BestOfCheck
 from harness.reporting.analysis.performance import PERFORMANCE
 from harness.reporting.analysis.trajectories import AccuracyCurve
 from harness.reporting.analysis.verdict_rows import ALL, Row
+from harness.reporting.frames import records
 from harness.reporting.tables.accuracy import effect_text, verdict_record
 from harness.reporting.tables.training_length import ABOVE_CHANCE, WITHIN_CHANCE
 from harness.stats.intervals import Interval
@@ -327,7 +328,9 @@ def _decline(curve: AccuracyCurve) -> str:
 
 
 def _incomplete(analysis: Analysis) -> str:
-    return " ".join(filter(None, (_unfinished(analysis), _left_out(analysis), _looks(analysis))))
+    return " ".join(
+        filter(None, (_unfinished(analysis), _damaged(analysis), _left_out(analysis), _looks(analysis)))
+    )
 
 
 def _looks(analysis: Analysis) -> str:
@@ -370,4 +373,20 @@ def _unfinished(analysis: Analysis) -> str:
     named = f" Cancelled: {', '.join(f'[{label}]' for label in cancelled)}." if len(cancelled) else ""
     return (
         f"{len(other)} of {len(runs)} runs are not finished ({counts}); verdicts rest on the others.{named}"
+    )
+
+
+def _damaged(analysis: Analysis) -> str:
+    """What a damaged record keeps out of the report, and how to heal it."""
+    study = analysis.study
+    if not study.damaged:
+        return ""
+    labels = {
+        str(run["error"]): f"[{run['label']}]"
+        for run in records(study.runs[study.runs["status"] == "damaged"])
+    }
+    shown = "; ".join(f"{labels.get(str(e), 'a call of harness.ablate')} ({e})" for e in study.damaged)
+    return (
+        f"Left out of every table, costs included, for a damaged record: {shown}. "
+        f"`python -m harness.ablate --grid GRID --out {study.out}` makes again what was damaged."
     )

@@ -212,7 +212,9 @@ class EvaluationRecord(MadeBy, _Checkpoint, EvaluationFigures):
     Attributes:
         invalid_rows: rows of the benchmark's source that were dropped as invalid, in a sentence.
         created_at: when, ISO 8601.
+        samples_digest: of the file of its samples; None in records of schema 1.
     """
 
     invalid_rows: str | None = absent()
     created_at: str
+    samples_digest: str | None = absent()

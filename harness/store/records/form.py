@@ -27,7 +27,7 @@ from typing import (
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.store.errors import StoreError
+from harness.store.errors import Damaged
 
 R = TypeVar("R")
 
@@ -75,7 +75,7 @@ def parse(kind: type[R], data: object, path: Path, line: int | None = None) -> R
         line: 1-based line of the file, if it has several records.
 
     Raises:
-        StoreError: a key is missing, unknown, or holds something of another type.
+        Damaged: a key is missing, unknown, or holds something of another type.
     """
     try:
         return cast(R, _adapter(cast(Hashable, kind)).validate_python(data))
@@ -86,7 +86,7 @@ def parse(kind: type[R], data: object, path: Path, line: int | None = None) -> R
             "missing": f"lacks {where}",
             "unexpected_keyword_argument": f"has {where}, which this schema does not know",
         }.get(first["type"], f"{where}: {first['msg']}, got {str(first['input'])[:80]!r}")
-        raise StoreError(located(what, line), path) from None
+        raise Damaged(located(what, line), path) from None
 
 
 def located(message: str, line: int | None) -> str:

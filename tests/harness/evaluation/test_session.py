@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def out(tmp_path_factory):
 
 def comparable(record):
     """What does not depend on how a cap was served."""
-    times = ("timing", "memory", "created_at", "truncated_from", "repeats", "provenance")
+    times = ("timing", "memory", "created_at", "truncated_from", "repeats", "provenance", "samples_digest")
     return {k: v for k, v in vars(record).items() if k not in times}
 
 
@@ -88,8 +89,6 @@ def test_512_tokens_cut_short_are_a_short_evaluation_under_greedy_decoding(cap, 
 
 
 def test_a_smaller_cap_is_served_by_what_is_on_file(out, tmp_path, monkeypatch):
-    import shutil
-
     shutil.copytree(out, tmp_path / "copy")
     monkeypatch.setattr(Evaluator, "complete", None)
     run(*SAMPLED, "--max-tokens", 20, "--out", tmp_path / "copy")
@@ -113,15 +112,28 @@ def test_scoring_again_from_parquet_gives_the_same_tables(out, monkeypatch, caps
 
 def test_scoring_again_sees_another_reference(out, tmp_path, capsys):
     """The figures come from the completions on file: with the references changed they change too."""
-    import shutil
-
     shutil.copytree(out, tmp_path / "copy")
-    for path in (tmp_path / "copy").rglob("*.sums-2x2.*.parquet"):
-        frame = pd.read_parquet(path)
-        frame.assign(gold="-1").to_parquet(path, index=False)
+    for folder, record in evaluations_in(tmp_path / "copy"):
+        if record.benchmark == "sums-2x2":
+            frame = folder.samples(record.step, record.benchmark, record.evaluation_id, None)
+            folder.save_evaluation(record, frame.assign(gold="-1"))
     run("--rescore", tmp_path / "copy")
     assert "verdicts changed" in capsys.readouterr().out
     assert record_of(tmp_path / "copy", "sums-2x2", 48).accuracy == 0
+
+
+def test_a_damaged_evaluation_is_set_aside_and_made_again(out, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (path,) = copy.rglob(f"*.sums-2x2.{record_of(copy, 'sums-2x2', 48).evaluation_id}.parquet")
+    content, before = bytearray(path.read_bytes()), record_of(copy, "sums-2x2", 48)
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert evaluate.main(["--rescore", str(copy)]) == 2
+    run(*SAMPLED, "--max-tokens", "48", "--out", copy)
+    assert comparable(record_of(copy, "sums-2x2", 48)) == comparable(before)
+    assert samples_of(copy, "sums-2x2", 48)[COLUMNS].equals(samples_of(out, "sums-2x2", 48)[COLUMNS])
+    assert path.with_name(f"{path.name}.damaged-1").read_bytes() == content
 
 
 def test_an_interrupted_evaluation_continues_with_the_next_part(out, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pyarrow
 import pyarrow.parquet
@@ -48,6 +49,9 @@ def execute(job, run, attempt, stop):
     if job.fork and not run.checkpoint_steps():
         trunk = RunFolder(run.path.parent / job.fork.run_id)
         for step in {job.fork.step} & {*trunk.checkpoint_steps()}:
+            for taken in (r for r in trunk.steps() if r.step <= step):
+                own = replace(taken, run_id=run.run_id, attempt=attempt.number, forked_from=trunk.run_id)
+                attempt.append_step(own)
             checkpoint(run, step)
     start = max(run.checkpoint_steps(), default=0)
     for step in sorted({s for s, _ in run.missing(job)} & {0, *range(start + 1)}):

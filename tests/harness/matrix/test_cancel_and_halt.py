@@ -19,6 +19,7 @@ from harness.spec.errors import SpecError
 from harness.store.cancellations import Cancellations
 from harness.store.folders import Store
 from harness.store.records import AttemptError
+from harness.store.schema import VERSIONS
 from harness.store.study import load_study
 
 
@@ -206,7 +207,7 @@ def test_a_cancellation_is_a_record(tmp_path):
     assert requests.run_ids() == frozenset()
     requests.request("0" * 12, "cap=16 seed=0")
     record = json.loads((tmp_path / "cancelled" / f"{'0' * 12}.json").read_text())
-    assert record["schema"] == 1
+    assert record["schema"] == VERSIONS["output"]
     assert record["label"] == "cap=16 seed=0"
     assert requests.withdraw("0" * 12)
     assert not requests.withdraw("0" * 12)

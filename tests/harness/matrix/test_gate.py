@@ -20,6 +20,8 @@ from harness.spec.errors import SpecError
 from harness.spec.grid import load_grid
 from harness.spec.recipe import ModelSpec
 from harness.store.folders import Store
+from harness.store.run_folder import RunFolder
+from harness.store.schema import load, write_record
 from tests.harness.models.trial_here import TrialHere
 
 from .conftest import ROOT
@@ -165,11 +167,12 @@ def test_of_a_run_without_its_rewards_code_it_is_said_that_nobody_can_tell(own, 
     grid = own("good")
     assert ablate("--grid", grid, "--out", tmp_path / "out").returncode == 0
     for folder in Store(tmp_path / "out").runs():
-        record = json.loads((folder.path / "run.json").read_text())
+        record = load("run", folder.job_file)
         record["identity"] = {k: v for k, v in record["identity"].items() if not k.startswith(CODE_FIELD)}
         del record["model_files"]
-        (folder.path / "run.json").write_text(json.dumps({**record, "run_id": "0" * 12}))
-        shutil.move(folder.path, folder.path.with_name(folder.run_id[::-1]))
+        other = RunFolder(folder.path.with_name(folder.run_id[::-1]))
+        shutil.move(folder.path, other.path)
+        write_record("run", {**record, "run_id": "0" * 12}, other.job_file)
     told = why(grid, tmp_path)
     assert "this run was recorded without the reward's code: cannot tell whether it changed" in told
     assert "was edited" not in told

@@ -77,7 +77,7 @@ def test_sigterm_asks_the_run_to_stop(run):
 def test_a_job_that_cannot_be_read_is_a_failure_with_an_end(run, capsys):
     (run.path / "run.json").write_text("{")
     code, attempt = work(run, lambda *_: None)
-    assert (code, attempt.end().error.type) == (1, "StoreError")
+    assert (code, attempt.end().error.type) == (1, "Damaged")
 
 
 def test_a_worker_that_lost_its_run_does_nothing(run):

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from scipy import optimize, special
 
-from harness.store.atomic import write_json
 from harness.store.folders import Store
 from harness.store.records import AttemptError, EvaluationRecord, Provenance, StepRecord
 from harness.store.records.form import parse
+from harness.store.schema import write_record
 
 PROVENANCE = Provenance(
     commit="0123456789abcdef0123456789abcdef01234567",
@@ -189,7 +189,6 @@ def make_study(out: Path, toy: Toy) -> Path:
     for number, job in enumerate(jobs):
         _run(toy, store, job, number, easiness)
     grid = {
-        "schema": 1,
         "name": out.name,
         "question": "Which choices matter?",
         "seeds": list(toy.seeds),
@@ -200,8 +199,8 @@ def make_study(out: Path, toy: Toy) -> Path:
         "hardware": {"profile": "auto"},
         "verdict": {"delta": toy.delta, "alpha": 0.05, "power": 0.8, "baseline": {}, "interactions": []},
     }
-    write_json(store.grid_file, grid)
-    write_json(store.plan_file, {"schema": 1, "cells": cells, "jobs": jobs})
+    write_record("output", grid, store.grid_file)
+    write_record("output", {"cells": cells, "jobs": jobs}, store.plan_file)
     return out
 
 

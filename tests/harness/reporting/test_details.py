@@ -18,7 +18,11 @@ from harness.reporting.sources.lint_findings import findings
 from harness.reporting.text.conclusions import conclude
 from harness.reporting.text.exports import latex_cell
 from harness.spec.errors import SpecError
+from harness.store.contents import write_contents
+from harness.store.schema import append_record, write_record
 from harness.store.study import load_study
+
+from ..examples import OWN
 
 SMALL = {"benchmarks": {"easy": 60, "hard": 40}, "steps": (4, 8), "samples": 2}
 
@@ -146,9 +150,12 @@ def test_events_of_steps_and_lint_of_the_grid(pair, tmp_path):
         line["completion"]["truncated_share"] = 1.0
     for line in lines:
         line["completion"]["truncated_share"] = 0.9
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file.unlink()
+    for line in lines:
+        append_record({k: v for k, v in line.items() if k not in OWN}, file)
+    write_contents(file.parents[1])
     finding = {"severity": "warning", "rule": "no-effect", "message": "reward.weight: <u>nothing</u> changes"}
-    (out / "lint.json").write_text(json.dumps({"schema": 1, "findings": [finding]}))
+    write_record("output", {"findings": [finding]}, out / "lint.json")
     study = load_study(out)
     found = {e["kind"]: e for e in step_events(study)}
     assert found["language_drift"]["step"] == 4

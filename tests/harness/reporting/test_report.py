@@ -1,5 +1,4 @@
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -12,7 +11,10 @@ import pytest
 from harness.report import main
 from harness.reporting import build
 from harness.reporting.analysis.analysis import analyse
+from harness.store.schema import load
 from harness.store.study import load_study
+
+from ..examples import rewrite
 
 SMALL = {"benchmarks": {"easy": 60, "hard": 40}, "steps": (4, 8), "samples": 2}
 EFFECTS = {("length_cap", "32"): 0.12, ("reward", "cosine"): -0.12}
@@ -198,9 +200,12 @@ def test_before_anything_ran(study_at, tmp_path, capsys):
 def test_interactions_that_were_declared(study_at, tmp_path):
     out = study_at(tmp_path / "interactions", **SMALL)
     file = out / "grid.resolved.json"
-    grid = json.loads(file.read_text())
-    grid["verdict"]["interactions"] = [["data", "reward"], ["length_cap", "steps"]]
-    file.write_text(json.dumps(grid))
+    verdict = load("output", file)["verdict"]
+    rewrite(
+        "output",
+        file,
+        {"verdict": {**verdict, "interactions": [["data", "reward"], ["length_cap", "steps"]]}},
+    )
     analysis = analyse(load_study(out))
     found = {(j.axis, j.level): j for j in analysis.primary()}
     assert found["data×reward", "mixed×cosine"].df == 3
@@ -223,14 +228,19 @@ def test_command(planted, tmp_path, capsys):
     assert "nowhere" in said[0]
 
 
-def test_samples_that_cannot_be_read_are_wrong_input(study_at, tmp_path, capsys):
+def test_samples_that_cannot_be_read_cost_their_own_run(study_at, tmp_path, capsys):
     out = study_at(tmp_path / "study", **SMALL)
-    next(out.glob("runs/*/evaluations/*.parquet")).write_bytes(b"PAR1xx")
-    assert main([str(out)]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert ".parquet: cannot be read: " in said[0]
-    assert "remove it and " in said[1]
-    assert len(said) == 2
+    calm = _read(out, "accuracy") if build(out, echo=False) is None else []
+    damaged = sorted(out.glob("runs/*/evaluations/*.parquet"))[0]
+    damaged.write_bytes(b"PAR1xx")
+    run = damaged.parts[-3]
+    assert main([str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{damaged.name}: was changed since it was written: its checksum differs" in said
+    assert f"`python -m harness.ablate --grid GRID --out {out}` makes again what was damaged" in said
+    there = [row for row in _read(out, "accuracy") if row["run"] != run]
+    assert there == [row for row in calm if row["run"] != run]
+    assert not any(row["accuracy"] for row in _read(out, "accuracy") if row["run"] == run)
 
 
 def test_the_harness_failing_is_no_failed_run(tmp_path, capsys, monkeypatch):

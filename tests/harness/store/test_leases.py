@@ -197,19 +197,20 @@ def test_a_record_that_lacks_what_its_schema_has_is_named(run):
 
 def test_appending_after_a_torn_line_cuts_it_off(tmp_path):
     path = tmp_path / "steps.jsonl"
-    append_line(path, {"step": 1})
+    append_line(path, {"step": 1}, "a/b")
     with path.open("ab") as file:
         file.write(b'{"step": 2, "te')
-    append_line(path, {"step": 2})
-    assert read_lines(path, lambda data, line: data["step"])[0] == [1, 2]
+    append_line(path, {"step": 2}, "a/b")
+    assert read_lines(path, lambda data, *_: data["step"], place="a/b")[0] == [1, 2]
     path.write_bytes(b'{"torn')
-    append_line(path, {"step": 1})
-    assert read_lines(path, lambda data, line: data["step"])[0] == [1]
+    append_line(path, {"step": 1}, "a/b")
+    assert read_lines(path, lambda data, *_: data["step"], place="a/b")[0] == [1]
 
 
 def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path, monkeypatch):
     path = tmp_path / "steps.jsonl"
-    append_line(path, {"step": 1})
+    append_line(path, {"step": 1}, "a/b")
+    before = path.read_bytes()
     real = os.write
 
     def nearly_full(handle, data):
@@ -219,9 +220,9 @@ def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path, monkeypatc
 
     monkeypatch.setattr(atomic.os, "write", nearly_full)
     with pytest.raises(StoreError, match="no space left on device\n  make room"):
-        append_line(path, {"step": 2, "text": "x" * 50})
+        append_line(path, {"step": 2, "text": "x" * 50}, "a/b")
     monkeypatch.undo()
-    assert path.read_bytes() == b'{"step": 1}\n'
+    assert path.read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

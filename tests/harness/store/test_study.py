@@ -6,16 +6,15 @@ import pandas as pd
 import pytest
 
 from harness.spec.grid import RESERVED_AXES
-from harness.store.atomic import write_json
 from harness.store.errors import StoreError
 from harness.store.folders import SAMPLE_COLUMNS, Store
 from harness.store.records import AttemptError, Provenance
+from harness.store.schema import write_record
 from harness.store.study import _RUN_COLUMNS, EVALUATION, STEP, EndedAttempt, load_study, run_status
 
 from ..examples import evaluation_record, step_record
 
 GRID = {
-    "schema": 1,
     "name": "g",
     "axes": {"cap": ["8", "16"], "steps": ["2", "4"]},
     "steps_axes": ["steps"],
@@ -42,7 +41,7 @@ def entry(run, kind, steps, levels):
 @pytest.fixture
 def store(tmp_path):
     store = Store(tmp_path)
-    write_json(store.grid_file, GRID)
+    write_record("output", GRID, store.grid_file)
     cells = [
         {"levels": {"cap": cap, "steps": str(step)}, "seed": 0, "run": run, "step": step}
         for cap, run in RUNS.items()
@@ -50,7 +49,7 @@ def store(tmp_path):
     ]
     jobs = [entry(BASE, "base", [0], {})]
     jobs += [entry(run, "train", [2, 4], {"cap": cap}) for cap, run in RUNS.items()]
-    write_json(store.plan_file, {"schema": 1, "cells": cells, "jobs": jobs})
+    write_record("output", {"cells": cells, "jobs": jobs}, store.plan_file)
     return store
 
 
@@ -118,6 +117,9 @@ def test_later_attempts_supersede_steps(store):
 
 
 def test_questions_come_from_the_samples_of_planned_evaluations(store):
+    attempt = store.run(RUNS["8"]).new_attempt(Provenance())
+    for step in (1, 2, 3, 4):
+        attempt.append_step(step_record(step))
     evaluate(store, RUNS["8"], 2, [[True, False], [True, True]])
     evaluate(store, RUNS["8"], 4, [[True, True]], evaluation_id="0" * 12)
     evaluate(store, RUNS["8"], 3, [[True, True]])

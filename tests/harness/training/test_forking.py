@@ -14,10 +14,9 @@ from harness.matrix.planning.measurements import read_measurements
 from harness.matrix.planning.planner import grid_json, make_plan
 from harness.reporting.analysis.performance import PERFORMANCE, checkpoint_metric, spending
 from harness.spec.grid import load_grid
-from harness.store.atomic import write_json
 from harness.store.folders import Store
 from harness.store.records import Provenance
-from harness.store.schema import written
+from harness.store.schema import write_record
 from harness.store.study import load_study
 from harness.training.errors import Interrupted
 from harness.training.run import execute
@@ -54,8 +53,8 @@ class Planned:
         self.plan = make_plan(load_grid(file), folder / "out", Machine(cores=2))
         self.out = self.plan.out
         self.out.mkdir()
-        write_json(self.out / "grid.resolved.json", grid_json(self.plan.grid))
-        write_json(self.out / "plan.json", written("output", self.plan.record()))
+        write_record("output", grid_json(self.plan.grid), self.out / "grid.resolved.json")
+        write_record("output", self.plan.record(), self.out / "plan.json")
         self.fork, self.trunk = self.plan.jobs
         assert (self.fork.steps, self.fork.fork.step) == ((4,), FORK)
         assert self.fork.fork.run_id == self.trunk.run_id

@@ -19,7 +19,7 @@ from harness.store.checkpoints import OPTIMIZER_FILE
 from harness.store.folders import Store
 from harness.store.job import RunJob
 from harness.store.records import Provenance
-from harness.store.study import _step_rows
+from harness.store.study import _step_row
 from harness.training import run as run_module
 from harness.training.detectors import Detectors, Figures, foreign_share, loop_share, scripts_of
 from harness.training.errors import Diverged
@@ -31,6 +31,10 @@ from ..examples import step_record
 STEPS = 5
 FAULTY = 4
 """The step at which something goes wrong."""
+
+
+def step_rows(folder):
+    return [_step_row(folder.run_id, record) for record in folder.steps()]
 
 
 def make_job(stability, steps=(2, STEPS), **sections):
@@ -234,9 +238,9 @@ def test_steps_behind_a_rollback_are_no_part_of_the_run(tmp_path):
     assert [(r.step, r.rollbacks) for r in attempt.steps()] == [(1, 0), (2, 1), (3, 1)]
     resumed = folder.reserve_attempt()
     resumed.append_step(step_record(2, rollbacks=2, attempt=2))
-    assert [(r["step"], r["attempt"]) for r in _step_rows(folder)] == [(1, 1), (2, 2)]
+    assert [(r["step"], r["attempt"]) for r in step_rows(folder)] == [(1, 1), (2, 2)]
     resumed.append_step(step_record(3, rollbacks=2, attempt=2))
-    assert [(r["step"], r["attempt"]) for r in _step_rows(folder)] == [(1, 1), (2, 2), (3, 2)]
+    assert [(r["step"], r["attempt"]) for r in step_rows(folder)] == [(1, 1), (2, 2), (3, 2)]
 
 
 def test_rollbacks_are_bounded(start):
@@ -327,7 +331,7 @@ def test_a_run_killed_after_a_rollback_goes_on_bit_for_bit(start, killed_after):
     last = "step-000007/model.safetensors"
     one, other = load_file(whole.checkpoints / last), load_file(folder.checkpoints / last)
     assert all(torch.equal(one[k], other[k]) for k in one)
-    assert list(map(without_time, _step_rows(whole))) == list(map(without_time, _step_rows(folder)))
+    assert list(map(without_time, step_rows(whole))) == list(map(without_time, step_rows(folder)))
 
 
 def figures(**changes):

@@ -214,7 +214,7 @@ def test_what_a_worker_waits_for_its_devices_is_neither_paid_nor_limited(grid, t
     done = ablate("--grid", grid, "--out", out)
     assert done.returncode == 0, done.stderr
     assert max(load_study(out).attempts["wall_seconds"]) < 2
-    (invocation,) = Store(out).invocations.iterdir()
+    (invocation,) = Store(out).invocations.glob("*.json")
     assert json.loads(invocation.read_text())["busy_device_seconds"] < 6
 
 

@@ -316,20 +316,20 @@ def test_a_container_s_quota_counts(tmp_path, text, most):
 def test_a_kill_between_the_first_files_leaves_a_folder_that_the_same_command_takes(
     grid, tmp_path, monkeypatch, last
 ):
-    out, write = tmp_path / "out", matrix_module.write_json
+    out, write = tmp_path / "out", matrix_module.write_record
 
-    def killed_after(path, data):
-        write(path, data)
+    def killed_after(kind, record, path):
+        write(kind, record, path)
         if path.name == last:
             raise KeyboardInterrupt
 
     for text in (grid.read_text(), grid.read_text().replace("seeds: [0]", "seeds: [0, 1]")):
         grid.write_text(text)
-        monkeypatch.setattr(matrix_module, "write_json", killed_after)
+        monkeypatch.setattr(matrix_module, "write_record", killed_after)
         out.mkdir(exist_ok=True)
         with pytest.raises(KeyboardInterrupt):
             _write_plan(prepare(str(grid), out))
-        monkeypatch.setattr(matrix_module, "write_json", write)
+        monkeypatch.setattr(matrix_module, "write_record", write)
         _write_plan(prepare(str(grid), out))
         cells = [
             json.loads((out / name).read_text())["cells"] for name in ("grid.resolved.json", "plan.json")

@@ -1,8 +1,7 @@
-import json
-
 import pytest
 
 from harness.reporting.tables.plan import plan_table
+from harness.store.schema import load, write_record
 from harness.store.study import load_study
 
 SMALL = {"benchmarks": {"easy": 20}, "steps": (2,), "samples": 1, "axes": {"reward": ("accuracy", "cosine")}}
@@ -13,7 +12,7 @@ def planned(study_at, tmp_path):
     """A finished study of three jobs whose plan said 80 s and half a GiB of each, and its plan file."""
     out = study_at(tmp_path / "study", **SMALL)
     file = out / "plan.json"
-    plan = json.loads(file.read_text())
+    plan = load("output", file)
     trained = sum(job["kind"] == "train" for job in plan["jobs"])
     for number, job in enumerate(plan["jobs"]):
         job.setdefault("label", f"job {number}")
@@ -25,7 +24,7 @@ def planned(study_at, tmp_path):
         "estimate": {"wall_hours": 0.07, "device_hours": 0.07, "usd": 0.003, "gib_per_device": 0.5},
     }  # fmt: skip
     plan["assumptions"] = ["one thing", "another"]
-    file.write_text(json.dumps(plan))
+    write_record("output", plan, file)
     return out, file, plan
 
 
@@ -51,8 +50,8 @@ def test_a_plan_of_what_was_left_is_not_compared(planned):
     """Its estimates are of the rest, the measurements of all."""
     out, file, plan = planned
     plan["totals"]["runs_to_do"] -= 1
-    file.write_text(json.dumps(plan))
+    write_record("output", plan, file)
     assert plan_table(load_study(out)) is None
     del plan["totals"]
-    file.write_text(json.dumps(plan))
+    write_record("output", plan, file)
     assert plan_table(load_study(out)) is None
