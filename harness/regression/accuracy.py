@@ -129,6 +129,8 @@ def compare_folders(
         first = load_study(baseline)
     except StoreError as error:
         raise MissingBaseline(f"--baseline {baseline}: {error}") from None
+    if first.damaged:
+        raise MissingBaseline(f"--baseline {baseline}: {first.damaged[0]}")
     try:
         second = load_study(candidate)
     except StoreError as error:

@@ -88,6 +88,8 @@ def merged_study(folders: Sequence[Path], out: Path) -> Study:
         sources=tuple(str(f) for f in folders),
         parts=parts,
         known_questions=questions_of_parts(parts),
+        damaged=tuple(error for s in parts.values() for error in s.damaged),
+        unverified=any(s.unverified for s in parts.values()),
         **frames,
     )
 

@@ -388,5 +388,6 @@ def _damaged(analysis: Analysis) -> str:
     shown = "; ".join(f"{labels.get(str(e), 'a call of harness.ablate')} ({e})" for e in study.damaged)
     return (
         f"Left out of every table, costs included, for a damaged record: {shown}. "
-        f"`python -m harness.ablate --grid GRID --out {study.out}` makes again what was damaged."
+        f"`python -m harness.ablate --grid GRID --out {'FOLDER' if study.sources else study.out}` makes again what was "
+        "damaged."
     )
