@@ -29,6 +29,7 @@ from harness.matrix.planning.estimator import Estimator
 from harness.matrix.planning.gate import check_gate, memory_shortages
 from harness.matrix.planning.hardware import Machine, detect, slot_count
 from harness.matrix.planning.planner import Plan, grid_json, make_plan
+from harness.matrix.planning.preflight import check_output
 from harness.matrix.planning.render import plan_record
 from harness.matrix.planning.start_order import start_order
 from harness.safe_text import visible
@@ -111,6 +112,7 @@ def prepare(
     machine = detect()
     folder = _folder(grid, out)
     if not planning:
+        check_output(grid, folder, given=out is not None)  # whose it is, before anything in it is touched
         repair(Store(folder), _say)
     plan = make_plan(grid, folder, machine, out_given=out is not None, planning=planning)
     if not planning:

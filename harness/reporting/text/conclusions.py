@@ -386,8 +386,8 @@ def _damaged(analysis: Analysis) -> str:
         for run in records(study.runs[study.runs["status"] == "damaged"])
     }
     shown = "; ".join(f"{labels.get(str(e), 'a call of harness.ablate')} ({e})" for e in study.damaged)
+    out = "FOLDER" if study.sources else study.out
     return (
         f"Left out of every table, costs included, for a damaged record: {shown}. "
-        f"`python -m harness.ablate --grid GRID --out {'FOLDER' if study.sources else study.out}` makes again what was "
-        "damaged."
+        f"`python -m harness.ablate --grid GRID --out {out}` makes again what was damaged."
     )
