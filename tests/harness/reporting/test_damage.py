@@ -6,8 +6,7 @@ import shutil
 from harness.report import main
 from harness.reporting import build
 from harness.reporting import report as writing
-
-from ...campaigns.damage import FAULTS, census, inflict, judged, report, tables
+from tests.campaigns.damage import FAULTS, census, inflict, judged, report, tables
 
 SMALL = {
     "benchmarks": {"easy": 12},
