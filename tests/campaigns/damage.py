@@ -293,7 +293,7 @@ def summary(rows):
         "",
         f"{len(rows):,} faults, one at a time, in a finished folder and in one that was stopped half way; "
         f"{len(wrong)} wrong. {tried} were given to `harness.ablate` afterwards, of which "
-        f"{sum(row['healed'] == 'yes' for row in rows)} ended with the undisturbed tables, byte for byte.",
+        f"{sum(row['healed'] == 'yes' for row in rows)} ended with the undisturbed accuracies and verdicts.",
         "",
         "Wrong is: another table without a word, exit 4, a traceback, or other tables after healing. The weights of "
         "a checkpoint are verified when it is used, so the report says nothing of them.",
