@@ -14,7 +14,6 @@ from harness.store.run_folder import SAMPLE_COLUMNS, RunFolder
 from harness.store.schema import (
     load,
     read_record,
-    sealed_text,
     write_record,
 )
 
@@ -77,17 +76,23 @@ class Store:
             write_record("output", looks, file)
 
     def mend_looks(self) -> list[Path]:
-        """Writes what one of the two files of looks tells to the other, which is gone or damaged and is set aside."""
+        """Writes what one of the two files of looks tells to the other; returns those that were damaged or cut."""
         mended = []
-        looks = self.looks()
+        looks = LooksRecord(looks=self.looks())
         for file in (self.looks_copy, self.looks_file):
-            content = sealed_text("output", LooksRecord(looks=looks), file.name)
-            if looks and not (file.exists() and file.read_bytes() == content):
-                if file.exists():
-                    set_aside(file)
-                write_record("output", LooksRecord(looks=looks), file)
+            if not looks.looks or self._tells(file, looks):
+                continue
+            if file.exists():
+                set_aside(file)
                 mended.append(file)
+            write_record("output", looks, file)
         return mended
+
+    def _tells(self, file: Path, looks: LooksRecord) -> bool:
+        try:
+            return read_record("output", LooksRecord, file) == looks
+        except Damaged:
+            return False
 
     @property
     def _listing(self) -> Listing:

@@ -235,7 +235,7 @@ def _write_plan(matrix: Matrix) -> None:
     if _sound(lambda: load("output", lint), lint) is None:
         write_record("output", lint_json(matrix.plan.linted), lint)
     for file in store.mend_looks():
-        _say(f"damaged or gone: {file}; written anew from its copy")
+        _say(f"damaged: {file}; set aside, and written anew from its copy")
     for file in store.mend_invocations():
         _say(f"damaged or gone: {file}; set aside: the cost table goes without that call's idle time")
     known = _sound(store.plan, store.plan_file)
