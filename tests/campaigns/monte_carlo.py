@@ -371,7 +371,7 @@ def main() -> int:
         results = {n: results[n] for n in SCENARIOS if n in results}
         arguments.out.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results, indent=1) + "\n")
-        (arguments.out / "monte_carlo.md").write_text(markdown(results))
+    (arguments.out / "monte_carlo.md").write_text(markdown(results))
     outside = [n for n, figures in results.items() if not within(n, figures)]
     print(f"outside its bounds: {', '.join(outside)}" if outside else "every figure is within its bounds")
     return 1 if outside else 0
