@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.store.errors import Damaged
+from harness.store.errors import StoreError
 from harness.store.records.form import Flag, JsonObject, Record, parse
 from harness.store.schema import append_record, read_line_records
 
@@ -66,6 +66,6 @@ class Listing:
             if record.kind == kind:
                 found[record.name] = record.there
 
-        with contextlib.suppress(Damaged):  # each line before the damaged one holds
+        with contextlib.suppress(StoreError):  # each line before the damaged one holds
             read_line_records(self._path, note, kind="listing")
         return frozenset(name for name, there in found.items() if there)

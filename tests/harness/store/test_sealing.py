@@ -91,3 +91,13 @@ def test_an_output_folder_may_be_moved(tmp_path):
     (run,) = Store(tmp_path / "moved").runs()
     assert run.attempts()[0].end().status == "finished"
     assert [record.step for record in run.sound_steps()] == [1]
+
+
+@pytest.mark.parametrize("tail", [b'{"schema": 2}\n', b"{}\n", b"\x00\xff\n"])
+def test_a_damaged_listing_tells_what_it_held_before(tmp_path, tail):
+    store = Store(tmp_path)
+    store.note_run("a")
+    with (tmp_path / "listing.jsonl").open("ab") as file:
+        file.write(tail)
+    store.note_run("b")
+    assert store.begun_runs() == {"a"}
