@@ -79,7 +79,7 @@ def _quantile(level: float, weights: FloatArray, variances: FloatArray, df: Floa
         t = x[:, None] / root
         slope = 2 * (height * (1 + t**2 / df) ** (-(df + 1) / 2)) @ weights
         last, x = x, np.maximum(x + (2 * special.stdtr(df, -t) @ weights - level) / slope, x / 8)
-        if np.allclose(x, last, rtol=1e-7, atol=0.0):
+        if (np.abs(x - last) <= 1e-7 * last).all():
             break
     return np.asarray(x)
 
