@@ -19,6 +19,10 @@ if not torch.cuda.is_available():
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+# Whether bytes reach the disk shows after a power failure alone; waiting for it takes a third of the time of making a
+# study. That and when the store asks for it, the campaigns of kills look at, in processes of their own.
+os.fsync = lambda handle: None
+
 LONGEST_FIRST = (
     "harness/rollout/test_vllm_engine.py",
     "kernels/grpo_loss/test_extremes.py",
