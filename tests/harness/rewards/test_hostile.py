@@ -53,9 +53,13 @@ HOSTILE = {
 }
 
 
+LIMIT_SECONDS = 0.75
+"""A tenth of it is enough for every fair answer here, and what hangs takes all of it."""
+
+
 @pytest.fixture(scope="module")
 def checker():
-    with AnswerChecker(timeout_seconds=1.5) as checker:
+    with AnswerChecker(timeout_seconds=LIMIT_SECONDS) as checker:
         assert checker.check("\\boxed{1+x}", "x+1").correct  # start-up is not part of an answer's time
         yield checker
 
@@ -66,7 +70,7 @@ def test_a_hostile_answer_is_wrong_and_costs_little_time(checker, kind, gold):
     wait_until_ready(checker)
     start = spent_seconds(checker)
     check = checker.check(f"</think>\n\\boxed{{{HOSTILE[kind]}}}", gold)
-    assert spent_seconds(checker) - start < 3.0  # twice the limit
+    assert spent_seconds(checker) - start < 2 * LIMIT_SECONDS
     assert not check.correct
     assert check.reason
 
@@ -109,4 +113,4 @@ def test_hostile_references_are_no_danger_either(checker):
         wait_until_ready(checker)
         start = spent_seconds(checker)
         assert not checker.check("\\boxed{7}", HOSTILE[kind]).correct
-        assert spent_seconds(checker) - start < 3.0
+        assert spent_seconds(checker) - start < 2 * LIMIT_SECONDS
