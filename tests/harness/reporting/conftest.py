@@ -245,3 +245,9 @@ def study_at() -> Callable[..., Path]:
         return make_study(out, Toy(**toy))
 
     return make
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Reports of tests that look at no figure: drawing takes half of a report's time."""
+    monkeypatch.setattr("harness.reporting.report.draw", lambda analysis, found: [])

@@ -66,6 +66,7 @@ def test_folders_become_an_axis(pair, tmp_path):
         merged_study([pair[0], pair[0]], tmp_path)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_folders_of_one_name_are_told_apart_by_their_paths(pair, tmp_path):
     folders = [tmp_path / name for name in ("main/runs/quick", "dev/runs/quick", "runs/quick")]
     for folder in folders:
@@ -106,6 +107,7 @@ def test_questions_are_matched_by_identity(pair, tmp_path):
     assert long.groupby(["benchmark", "question_id"])["question_index"].nunique().max() == 1
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_command_writes_a_comparison(pair, tmp_path, capsys):
     out = tmp_path / "compared"
     write_comparison(pair, out)

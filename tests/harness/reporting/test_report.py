@@ -1,5 +1,6 @@
 import csv
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -161,6 +162,7 @@ def test_markdown_and_figures(planted):
         assert root.tag.endswith("svg")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_equal_experiments_give_equal_bytes(study_at, tmp_path):
     texts = []
     for name in ("a", "b"):
@@ -177,6 +179,7 @@ def test_a_null_study_stays_quiet(study_at, tmp_path):
         assert all(j.verdict in ("inconclusive", "no meaningful effect") for j in primary)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_run_says_what_it_would_take(study_at, tmp_path, capsys):
     out = study_at(tmp_path / "one", **{**SMALL, "axes": {}})
     build(out)
@@ -220,8 +223,10 @@ def test_interactions_that_were_declared(study_at, tmp_path):
     assert found["length_cap×steps", "32×8"].effect == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_command(planted, tmp_path, capsys):
-    assert main([str(planted), "--quiet"]) == 1, "one run failed"
+    shutil.copytree(planted, tmp_path / "planted")
+    assert main([str(tmp_path / "planted"), "--quiet"]) == 1, "one run failed"
     assert main([str(tmp_path / "nowhere")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) <= 2
@@ -262,6 +267,7 @@ def test_reporting_and_statistics_load_no_torch():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_run_is_told_with_its_interval_and_without_a_verdict(study_at, tmp_path):
     out = study_at(tmp_path / "study", **SMALL, axes={"length_cap": ("16",)}, seeds=(0,))
     build(out, echo=False)

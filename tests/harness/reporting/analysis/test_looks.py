@@ -5,29 +5,24 @@ import shutil
 
 import pytest
 
-from harness.reporting import report
 from harness.reporting.analysis.analysis import analyse
+from harness.reporting.report import write_report
 from harness.reporting.text.conclusions import conclude
 from harness.spec.hardware import VerdictSpec
 from harness.stats.looks import Looks
 from harness.store.folders import Store
 from harness.store.study import load_study
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 # What is looked at does not depend on the size of the study.
 SMALL = {"benchmarks": {"easy": 24}, "steps": (2, 4), "samples": 2}
-
-
-@pytest.fixture(autouse=True)
-def _without_figures(monkeypatch):
-    """They take most of a report's time, and know nothing of looks."""
-    monkeypatch.setattr(report, "draw", lambda analysis, found: [])
 
 
 def test_a_report_on_the_same_data_is_no_other_look(study_at, tmp_path):
     out = study_at(tmp_path / "out", seeds=(0, 1), **SMALL)
     assert Store(out).looks() == ()
     for _ in range(2):
-        report.write_report(out)
+        write_report(out)
     (look,) = Store(out).looks()
     assert (look.seeds, look.level) == (2, 0.05)
     assert analyse(load_study(out)).settings.alpha == 0.05
@@ -38,14 +33,14 @@ def test_more_seeds_are_a_second_look_at_a_smaller_error_rate(study_at, tmp_path
     first, second = (
         study_at(tmp_path / f"s{len(seeds)}", seeds=seeds, **SMALL) for seeds in ((0, 1), (0, 1, 2, 3))
     )
-    report.write_report(first)
+    write_report(first)
     shutil.copy(Store(first).looks_file, Store(second).looks_file)
     analysis = analyse(load_study(second))
     level = Looks(alpha=0.05, information=(1, 2)).level
     assert analysis.settings.alpha == pytest.approx(level)
     assert 0.005 < level < 0.02
     assert "This is look 2 at this study" in conclude(analysis).incomplete
-    report.write_report(second)
+    write_report(second)
     assert [look.seeds for look in Store(second).looks()] == [2, 4]
     assert Store(second).looks()[1].level == pytest.approx(level)
 
