@@ -7,7 +7,6 @@ import io
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from harness.data.errors import UnusableData
 from harness.data.rows import RawRow, Unreadable, no_repeats, opened
@@ -78,7 +77,7 @@ def csv_rows(path: Path) -> Iterator[RawRow]:
 def _csv_row(number: int, header: Sequence[str], cells: list[str]) -> RawRow:
     if any(cells[len(header) :]):
         return RawRow(number, problem="more cells than columns: cells with commas must be quoted")
-    values: dict[str, Any] = {
+    values: dict[str, str | Unreadable] = {
         name: Unreadable("holds a byte that is not UTF-8") if _escaped(cell) else cell
         for name, cell in zip(header, cells)
         if name.strip()

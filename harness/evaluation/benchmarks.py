@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -74,8 +73,10 @@ def _source(name: str) -> tuple[SourceSpec, str, bool]:
     if name in REGISTRY:
         return REGISTRY[name][0], name, False
     if match := _SUMS.fullmatch(name):
-        kind: dict[str, Any] = {"terms": (int(match[1]),), "digits": (int(match[2]),)} if match[1] else {}
-        return SumsSource(source="sums", **kind), name.replace(":", "-"), True
+        sums = SumsSource(source="sums")
+        if match[1]:
+            sums = SumsSource(source="sums", terms=(int(match[1]),), digits=(int(match[2]),))
+        return sums, name.replace(":", "-"), True
     if match := _GYM.fullmatch(name):
         return ReasoningGymSource(source="reasoning_gym", family=match[1]), f"gym-{match[1]}", True
     if is_known(Path(name)):

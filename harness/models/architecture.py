@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def packing_pays(hidden_size: int, *, on_cpu: bool) -> bool:
     return on_cpu and hidden_size >= _PACKING_PAYS_HIDDEN
 
 
-def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) -> Architecture:
+def read_architecture(name: str, config: Mapping[str, Any], weights: list[Path]) -> Architecture:
     """Dimensions from a parsed `config.json`; the count from `weights` where these are safetensors files.
 
     Raises:
@@ -79,20 +80,21 @@ def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) ->
         if isinstance(value, bool) or value < 1:
             raise ModelNotFound(f"model {name!r}: its config.json says {key} is {value!r}; must be >= 1")
     hidden, layers, vocabulary, intermediate, heads = (config[key] for key in keys)
-    fields: dict[str, Any] = {
-        "model_type": str(config.get("model_type", "")),
-        "context_tokens": config["max_position_embeddings"],
-        "hidden_size": hidden,
-        "layers": layers,
-        "vocabulary": vocabulary,
-        "intermediate_size": intermediate,
-        "heads": heads,
-        "kv_heads": _positive(name, config, "num_key_value_heads", heads),
-        "head_dim": _positive(name, config, "head_dim", max(1, hidden // heads)),
-        "tied": bool(config.get("tie_word_embeddings", False)),
-    }
+    found = Architecture(
+        model_type=str(config.get("model_type", "")),
+        context_tokens=config["max_position_embeddings"],
+        hidden_size=hidden,
+        layers=layers,
+        vocabulary=vocabulary,
+        intermediate_size=intermediate,
+        heads=heads,
+        kv_heads=_positive(name, config, "num_key_value_heads", heads),
+        head_dim=_positive(name, config, "head_dim", max(1, hidden // heads)),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        parameters=0,
+    )
     for larger, smaller, given in (
-        ("num_attention_heads", "num_key_value_heads", heads % fields["kv_heads"] == 0),
+        ("num_attention_heads", "num_key_value_heads", heads % found.kv_heads == 0),
         ("hidden_size", "num_attention_heads", config.get("head_dim") is not None or hidden % heads == 0),
     ):
         if not given:
@@ -111,11 +113,10 @@ def read_architecture(name: str, config: dict[str, Any], weights: list[Path]) ->
                 f"model {name!r}: {path.name} is not a safetensors file, or not all of one: {error}",
                 "download it again",
             ) from None
-    counted = counted or _dense_parameters(config, fields)
-    return Architecture(**fields, parameters=counted)
+    return replace(found, parameters=counted or _dense_parameters(config, found))
 
 
-def _positive(name: str, config: dict[str, Any], key: str, default: int) -> int:
+def _positive(name: str, config: Mapping[str, Any], key: str, default: int) -> int:
     value = config.get(key)
     if value is None:
         return default
@@ -124,17 +125,17 @@ def _positive(name: str, config: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _dense_parameters(config: dict[str, Any], fields: dict[str, Any]) -> int:
+def _dense_parameters(config: Mapping[str, Any], model: Architecture) -> int:
     """Parameters of a dense decoder with gated feed-forward blocks: Llama, Mistral, Qwen2, Qwen3."""
-    hidden, head = fields["hidden_size"], fields["head_dim"]
-    queries, keys = fields["heads"] * head, fields["kv_heads"] * head
+    hidden, head = model.hidden_size, model.head_dim
+    queries, keys = model.heads * head, model.kv_heads * head
     attention = hidden * (2 * queries + 2 * keys)
-    if fields["model_type"] in _BIASED_ATTENTION:
+    if model.model_type in _BIASED_ATTENTION:
         attention += queries + 2 * keys
     elif config.get("attention_bias"):
         attention += queries + 2 * keys + hidden
-    if fields["model_type"] in _NORMED_HEADS:
+    if model.model_type in _NORMED_HEADS:
         attention += 2 * head
-    feed_forward = 3 * hidden * fields["intermediate_size"]
-    embeddings = fields["vocabulary"] * hidden * (1 if fields["tied"] else 2)
-    return embeddings + fields["layers"] * (attention + feed_forward + 2 * hidden) + hidden
+    feed_forward = 3 * hidden * model.intermediate_size
+    embeddings = model.vocabulary * hidden * (1 if model.tied else 2)
+    return embeddings + model.layers * (attention + feed_forward + 2 * hidden) + hidden

@@ -17,7 +17,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -46,7 +46,7 @@ def digest(*tensors: torch.Tensor) -> str:
     return hashed.hexdigest()[:16]
 
 
-def token_logprob(job: dict[str, Any], name: str) -> Workload:
+def token_logprob(job: Mapping[str, Any], name: str) -> Workload:
     """Forward and backward pass of the head, whose gradients are checked first; `name` is `shape batch variant`."""
     from kernels.benchmarks.batches import BatchKind, make_batch
     from kernels.benchmarks.variants import loss_of
@@ -72,7 +72,7 @@ def token_logprob(job: dict[str, Any], name: str) -> Workload:
     return call, {"problem": problem, "error": error, "memory": {} if extra is None else {"extra": extra}}
 
 
-def grpo_loss(job: dict[str, Any], name: str) -> Workload:
+def grpo_loss(job: Mapping[str, Any], name: str) -> Workload:
     """Loss and gradient of one objective; `name` is its loss type."""
     from kernels.grpo_loss import Objective, grpo_loss
 
@@ -97,7 +97,7 @@ def grpo_loss(job: dict[str, Any], name: str) -> Workload:
     return call, {"problem": digest(logprob, old, advantages, mask), "memory": {}}
 
 
-def training(job: dict[str, Any], name: str) -> Workload:
+def training(job: Mapping[str, Any], name: str) -> Workload:
     """One training step of the job's recipe: rollout, reward, update."""
     from harness.regression.trainer import training_step
 
@@ -108,7 +108,7 @@ def training(job: dict[str, Any], name: str) -> Workload:
 KINDS = {"token_logprob": token_logprob, "grpo_loss": grpo_loss, "training": training}
 
 
-def build(job: dict[str, Any]) -> dict[str, Workload]:
+def build(job: Mapping[str, Any]) -> dict[str, Workload]:
     """Builds and warms up the job's workloads, which are named `kind:rest`."""
     made = {}
     for full in job["cases"]:

@@ -113,7 +113,7 @@ class OwnRewards:
     def _ask(
         self,
         name: str,
-        request: dict[str, Any],
+        request: Mapping[str, Any],
         seconds: float,
         what: str,
         batch: Sequence[RewardInput] = (),

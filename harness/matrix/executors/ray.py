@@ -8,6 +8,7 @@ for the time of the matrix.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -57,17 +58,17 @@ class RayExecutor:
     def _connect(self) -> None:
         if ray.is_initialized():
             return
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        connect = functools.partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
         address = os.environ.get("RAY_ADDRESS")
         try:
-            ray.init(address=address or "auto", **quiet)
+            connect(address=address or "auto")
         except ConnectionError as error:
             if address:
                 raise SpecError(
                     f"--executor ray: no cluster answers at RAY_ADDRESS={address}: {str(error).splitlines()[0]}",
                     hint="start it with `ray start --head`, or unset RAY_ADDRESS",
                 ) from None
-            ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
+            connect(address="local", num_cpus=usable_cores(), include_dashboard=False)
         self._own = True
 
     def slots(self, devices_per_run: int, on_gpu: bool, workers: int | None) -> Sequence[Slot]:

@@ -16,7 +16,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
@@ -85,10 +84,10 @@ class SlurmExecutor:
         self._jobs[handle] = job, log
         return handle
 
-    def parameters(self, slot: Slot, log: Path) -> dict[str, Any]:
+    def parameters(self, slot: Slot, log: Path) -> dict[str, str | int]:
         """What Slurm is asked for: devices, memory and a time limit, in submitit's words."""
         minutes = minutes_of(slot)
-        wanted: dict[str, Any] = {
+        wanted: dict[str, str | int] = {
             "name": f"harness-{log.parent.parent.name}",
             "nodes": 1,
             "tasks_per_node": 1,

@@ -142,7 +142,7 @@ def _evaluation_reasons(folder: RunFolder, job: RunJob, missing: list[tuple[int,
     return lines
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     names = dict.fromkeys([*old, *new])
     return [
         (n, old.get(n, ABSENT), new.get(n, ABSENT)) for n in names if old.get(n, ABSENT) != new.get(n, ABSENT)

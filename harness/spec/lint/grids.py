@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from harness.spec.grid import Cell, Grid
 from harness.spec.identity import flattened, run_identity
 from harness.spec.lint import reward_rules, rules
@@ -160,7 +162,7 @@ def effective(recipe: Recipe) -> Recipe:
         idle["objective"].add("importance_cap")
     if recipe.optimizer.schedule == "constant":
         idle["optimizer"] |= {"min_learning_rate_ratio", "schedule_steps"}
-    update: dict[str, Any] = {}
+    update: dict[str, BaseModel] = {}
     for section, names in idle.items():
         now = getattr(recipe, section)
         defaults = {name: type(now).model_fields[name].default for name in names}
