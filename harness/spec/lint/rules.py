@@ -38,7 +38,7 @@ CLIPPED = frozenset(name for name, variant in VARIANTS.items() if variant.surrog
 
 def findings(runs: Sequence[RunSettings]) -> list[Finding]:
     """What the rules find that need the runs alone; runs that differ in what a rule ignores are reported once."""
-    return [found for rule in RULES for found in rule(runs)]
+    return [found for rule in RUN_RULES for found in rule(runs)]
 
 
 def schedule(runs: Sequence[RunSettings]) -> Iterator[Finding]:
@@ -224,7 +224,7 @@ def lengths(runs: Sequence[RunSettings], contexts: Mapping[str, int] | None = No
             )
 
 
-RULES: tuple[Callable[[Sequence[RunSettings]], Iterator[Finding]], ...] = (
+RUN_RULES: tuple[Callable[[Sequence[RunSettings]], Iterator[Finding]], ...] = (
     schedule,
     clipping,
     kl,
