@@ -17,6 +17,7 @@ from harness.data.prompts import PromptEncoder
 from harness.meters.clock import PhaseClock
 from harness.meters.energy import EnergyMeter, visible_gpus
 from harness.meters.flops import FlopsModel
+from harness.meters.load import LoadMeter
 from harness.meters.memory import PeakMemory
 from harness.models.loading import LoadedModel
 from harness.models.lora import adapter_tensors, add_adapters, set_adapters
@@ -97,6 +98,7 @@ class Trainer:
         memory = PeakMemory(self._model.device.index or 0 if cuda else None)
         self.clock = PhaseClock(memory, torch.cuda.synchronize if cuda else None)
         self._energy = EnergyMeter(visible_gpus(devices) if cuda else ())
+        self._load = LoadMeter()
         reference = None
         if recipe.model.lora is not None:
             # The reference policy is the model with its adapters switched off, so it needs no copy.
@@ -193,6 +195,7 @@ class Trainer:
         """
         self.clock.reset()
         self._energy.reset()
+        self._load.reset()
         seed_generators(self._seed, self.step)
         waited = self._parallel.waited_seconds
         groups = self._parallel.on_rank0(self._sample_groups)
@@ -240,6 +243,7 @@ class Trainer:
             timing=self._timing(samples, batch, result, tokens, groups),
             memory=self.clock.memory(),
             energy=Energy(**self._energy.read()),
+            load=self._load.read(),
         )
 
     def first_bad_step(self, alarm: Alarm) -> int:

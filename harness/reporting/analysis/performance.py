@@ -25,6 +25,8 @@ EVALUATION_SECONDS = EVALUATION.name(lambda r: r.timing.total_seconds)
 EVALUATION_TOKENS = EVALUATION.name(lambda r: r.tokens.completion)
 """Columns of `Study.evaluations`."""
 
+COMPETING = STEP.name(lambda r: r.load and r.load.competing_share)
+
 RELATIVE_DELTA = 0.05
 """Smallest ratio − 1 of throughput, memory or cost that counts as a difference in verdicts."""
 
@@ -76,6 +78,7 @@ class Metric:
         compute: its value over some steps of one run, in `unit`; None where they do not tell it. The price of the
             run is None where it is not known.
         table: with its column: `throughput` has a row per run, `cells` one per checkpoint.
+        of_time: whether it depends on how much of the machine other programs leave.
         grows_with_steps: whether a longer training changes it, so that training length has an effect on it.
         in_conclusions: whether the conclusions in words mention it; the others are parts of one that is.
         tile: note of its tile on the page, which shows it over all runs together; empty for none.
@@ -88,6 +91,7 @@ class Metric:
     better: Literal[1, -1]
     compute: Callable[[pd.DataFrame, Price | None], float | None]
     table: Literal["throughput", "cells"]
+    of_time: bool = True
     grows_with_steps: bool = False
     in_conclusions: bool = True
     tile: str = ""
@@ -184,6 +188,28 @@ def _ratio(above: float, below: float) -> float | None:
     return above / below if below > 0 and above > 0 else None
 
 
+def slowdown(steps: pd.DataFrame, price: Price | None) -> float | None:
+    """What other programs may have slowed the steps by, at most: 1/(1 − c) for a share c of the processors that they
+    had, the mean weighted by time. None where any step's share is not known."""
+    seconds, share = column(steps, SECONDS), column(steps, COMPETING)
+    if steps.empty or (share.isna() & seconds.notna()).any() or seconds.sum() <= 0:
+        return None
+    return 1 / (1 - min(_MOST_SHARE, float((share * seconds).sum() / seconds.sum())))
+
+
+_MOST_SHARE = 0.95
+
+LOAD = Metric(
+    name="load",
+    words="what other programs may have slowed it by",
+    header="load",
+    unit="s",
+    better=-1,
+    compute=slowdown,
+    table="throughput",
+)
+"""Judged by nobody: what metrics of time are held against."""
+
 PEAK_MEMORY = Metric(
     name="peak_memory_gib",
     words="peak memory",
@@ -192,6 +218,7 @@ PEAK_MEMORY = Metric(
     better=-1,
     compute=lambda steps, price: peak(steps),
     table="cells",
+    of_time=False,
     tile="of a run in training",
 )
 TRAINING_COST = Metric(

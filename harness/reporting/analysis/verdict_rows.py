@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
 import numpy as np
 
-from harness.reporting.analysis.performance import PERFORMANCE, RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.analysis.performance import (
+    LOAD,
+    PERFORMANCE,
+    RELATIVE_DELTA,
+    Metric,
+    checkpoint_metric,
+)
 from harness.reporting.analysis.questions import Question, gain_question, questions_of
 from harness.reporting.analysis.responses import FloatArray, Layout, Responses, RunScores
+from harness.stats.design import INTERACTION_SIGN
 from harness.stats.effects import AnswerNoise, run_effects, two_way_effects
 from harness.stats.power import ASSUMED
 from harness.stats.verdicts import Judgement, Test, VerdictSettings, judge_primary, judge_secondary
 from harness.store.study import Study
 
+MOST_LOAD = math.log1p(RELATIVE_DELTA) / 2
+"""Half of the smallest difference that matters: where the load of levels may explain more, time has no verdict."""
 ALL = "all"
 """The mean over benchmarks, each weighing the same."""
 
@@ -30,6 +39,7 @@ class Row:
         metric: `accuracy`, or a performance metric.
         benchmark: a benchmark's name, `all`, or empty for performance metrics.
         judgement: accuracy in fractions, performance metrics as natural logarithms of ratios.
+        load: of an effect on time that has no verdict for it: logarithm of what other programs' load may explain.
         family: whose error rate is controlled together: `primary`, the declared axes on mean accuracy; `training`,
             the last checkpoint against step 0, which no axis declares; `trajectory`, decline along training;
             `secondary`, single benchmarks and other metrics.
@@ -39,11 +49,17 @@ class Row:
     benchmark: str
     judgement: Judgement
     family: Literal["primary", "training", "trajectory", "secondary"]
+    load: float = 0.0
 
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of right answers, whose effects are differences: other effects are ratios."""
     return metric == "accuracy" or metric.startswith(("pass@", "maj@", "gain "))
+
+
+def is_interaction(judgement: Judgement) -> bool:
+    """Whether it is about two axes at once: a difference of effects, which nobody can choose."""
+    return INTERACTION_SIGN in judgement.axis
 
 
 def on_every_level(layout: Layout, totals: Mapping[str, RunScores]) -> list[str]:
@@ -94,10 +110,11 @@ def tests_of(layout: Layout, made: Responses, delta: float) -> tuple[list[Test],
     """Tests of the axes, and of training itself."""
     gain = gain_question(layout, made.lookup, made.strata)
     asked = questions_of(layout, made.lookup, made.strata)
-    return _tests(layout, asked, made, delta), _tests(layout, [gain] if gain else [], made, delta)
+    return tests_for(layout, asked, made, delta), tests_for(layout, [gain] if gain else [], made, delta)
 
 
-def _tests(layout: Layout, questions: Sequence[Question], made: Responses, delta: float) -> list[Test]:
+def tests_for(layout: Layout, questions: Sequence[Question], made: Responses, delta: float) -> list[Test]:
+    """The questions with what the responses say about them."""
     tests = []
     for q in questions:
         if not q.y.shape[-1]:
@@ -147,20 +164,11 @@ def _rate(question: Question) -> float | None:
 
 
 def performance_rows(study: Study, layout: Layout, settings: VerdictSettings) -> list[Row]:
-    """Verdicts of time, memory and money, on logarithms."""
+    """Verdicts of time, memory and money, on logarithms; none on time where other programs' load explains as much."""
     tests: list[Test] = []
-    names: list[str] = []
-    one = np.zeros(1, dtype=np.intp)
+    names: list[Metric] = []
     for metric in PERFORMANCE:
-        values = checkpoint_metric(study, metric)
-        logs = {key: np.array([math.log(v)]) for key, v in values.items() if v > 0}
-
-        def lookup(run: str, step: int, logs: dict[tuple[str, int], FloatArray] = logs) -> FloatArray | None:
-            return logs.get((run, step))
-
-        for question in questions_of(layout, lookup, one):
-            if question.axis == layout.within and not metric.grows_with_steps:
-                continue
+        for question in _performance_questions(study, layout, metric):
             effects = run_effects(
                 question.y[:, :, 0], question.matrix, question.weights, levels=question.levels
             )
@@ -174,5 +182,37 @@ def performance_rows(study: Study, layout: Layout, settings: VerdictSettings) ->
                     blocked=question.blocked,
                 )
             )
-            names += [metric.name] * len(question.contrasts)
-    return [Row(name, "", j, "secondary") for name, j in zip(names, judge_secondary(tests, settings))]
+            names += [metric] * len(question.contrasts)
+    loads = _loads(study, layout)
+    rows = []
+    for metric, judged in zip(names, judge_secondary(tests, settings)):
+        load = loads.get((judged.axis, judged.level), 0.0) if metric.of_time else 0.0
+        if abs(load) > MOST_LOAD and judged.verdict != "inconclusive":
+            judged = replace(judged, verdict="inconclusive", corrected_effect=math.nan)
+            rows.append(Row(metric.name, "", judged, "secondary", load=load))
+        else:
+            rows.append(Row(metric.name, "", judged, "secondary"))
+    return rows
+
+
+def _performance_questions(study: Study, layout: Layout, metric: Metric) -> list[Question]:
+    logs = {k: np.array([math.log(v)]) for k, v in checkpoint_metric(study, metric).items() if v > 0}
+
+    def lookup(run: str, step: int) -> FloatArray | None:
+        return logs.get((run, step))
+
+    asked = questions_of(layout, lookup, np.zeros(1, dtype=np.intp))
+    return [q for q in asked if q.axis != layout.within or metric.grows_with_steps]
+
+
+def _loads(study: Study, layout: Layout) -> dict[tuple[str, str], float]:
+    """By axis and level: logarithm of what other programs may have slowed its runs by, more than the baseline's.
+
+    The same contrasts as those of time. Where any run's load is not known, as in records made before it was measured,
+    there is none.
+    """
+    found = {}
+    for q in _performance_questions(study, layout, LOAD):
+        effects = run_effects(q.y[:, :, 0], q.matrix, q.weights, levels=q.levels).effects
+        found.update({(q.axis, c.level): float(e) for c, e in zip(q.contrasts, effects) if math.isfinite(e)})
+    return found

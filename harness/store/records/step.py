@@ -174,6 +174,23 @@ class Energy(Record):
     cpu_joules: Number | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load(Record):
+    """What the machine's processors did during a step: shares of all their time.
+
+    Attributes:
+        own_share: spent on the run and its child processes.
+        competing_share: spent on other programs or taken away by the hypervisor.
+        steal_share: the part that the hypervisor took away.
+        run_queue: threads that ran or waited for a processor when the step ended.
+    """
+
+    own_share: Share
+    competing_share: Share
+    steal_share: Share
+    run_queue: Count | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class _StepOrigin(Record):
     """Whose step a record is.
@@ -208,6 +225,7 @@ class StepFigures(Record):
         timing: seconds, rates and FLOPs.
         memory: peaks by phase.
         energy: joules.
+        load: what else the machine did; None where it cannot be told.
     """
 
     step: Count
@@ -224,6 +242,7 @@ class StepFigures(Record):
     timing: StepTiming
     memory: Mapping[str, MemoryPeaks]
     energy: Energy | None = absent()
+    load: Load | None = absent()
 
 
 @dataclass(frozen=True, kw_only=True)

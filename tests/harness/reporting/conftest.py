@@ -55,6 +55,8 @@ class Toy:
     text: str = "3+4=7 \\boxed{7}"
     delta: float = 0.02
     entropy: int = 7
+    load: Mapping[tuple[str, str], float] | None = None
+    """Share of the machine that other programs have while a level's runs train; None where it was not measured."""
 
 
 def _digest(*parts: object) -> str:
@@ -221,8 +223,13 @@ def _run(toy: Toy, store: Store, job: dict[str, Any], number: int, easiness: Map
     last = max(job["steps"])
     tokens = 20.0 if job["levels"].get("length_cap") != "32" else 26.0
     failed = number in toy.failed
+    taken = sum((toy.load or {}).get((axis, level), 0.0) for axis, level in job["levels"].items())
     for step in range(1, (last // 2 if failed else last) + 1):
-        figures = _step(step, 1 + 0.02 * tokens, tokens, 0.5 + 0.1 * step / last, rng)
+        speed = (1 + 0.02 * tokens) / (1 - taken)
+        figures = _step(step, speed, tokens, 0.5 + 0.1 * step / last, rng)
+        if toy.load is not None:
+            load = {"own_share": 0.5 * (1 - taken), "competing_share": taken, "steal_share": 0.0}
+            figures["load"] = {**load, "run_queue": 2}
         own = {"run_id": attempt.run_id, "attempt": attempt.number}
         attempt.append_step(parse(StepRecord, {**own, **figures}, attempt.steps_file))
     if failed:
