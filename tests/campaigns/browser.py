@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next((c for c in ("chromium", "chromium-browser", "google-chrome") if shutil.which(c)), None)
-PHONE, DESK = 390, 1100
+PHONE, DESK = 390, 1300
 MOST_SECONDS = 3.0
 _OVERFLOW = """(() => {
   const wide = document.documentElement.scrollWidth > window.innerWidth;
   return {scroll: document.documentElement.scrollWidth, inner: window.innerWidth, wide: wide,
           scripts: document.scripts.length, images: document.images.length, ran: typeof window.pwned !== 'undefined'};
+})()"""
+
+
+_CUT_OFF = """(() => {
+  document.querySelectorAll('details').forEach(d => d.open = true);
+  return [...document.querySelectorAll('.wide')].filter(w => w.scrollWidth > w.clientWidth + 1)
+    .map(w => w.getAttribute('aria-label') || 'unnamed');
 })()"""
 
 
@@ -147,11 +154,12 @@ def look(report: Path, shots: Path | None = None) -> dict[str, Any]:
         seconds = browser.open(url)
         desk = browser.evaluate(_OVERFLOW)
         errors, requests = _complaints(browser.events), _requests(browser.events, url)
+        cut_off = browser.evaluate(_CUT_OFF)
         browser.size(PHONE)
         phone_seconds = browser.open(url)
         phone = browser.evaluate(_OVERFLOW)
         # Everything unfolded is wider and longer.
-        browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        cut_off_phone = browser.evaluate(_CUT_OFF)
         unfolded = browser.evaluate(_OVERFLOW)
         errors += _complaints(browser.events)
         requests += _requests(browser.events, url)
@@ -177,7 +185,9 @@ def look(report: Path, shots: Path | None = None) -> dict[str, Any]:
         "console_errors": errors,
         "requests": requests,
         "scrolls_sideways_at_390": bool(phone["wide"] or unfolded["wide"]),
-        "scrolls_sideways_at_1100": bool(desk["wide"]),
+        f"scrolls_sideways_at_{DESK}": bool(desk["wide"]),
+        "tables_cut_off_at_390": cut_off_phone,
+        f"tables_cut_off_at_{DESK}": cut_off,
         "scripts": desk["scripts"],
         "executed": bool(phone["ran"]),
     }
