@@ -81,6 +81,11 @@ def points(fraction: float, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def signed_points(fraction: float) -> str:
+    """A difference as points: `+3.1`."""
+    return points(fraction, signed=True)
+
+
 def percent(fraction: float, *, signed: bool = False) -> str:
     """A fraction as a percentage: `62.5 %`."""
     return DASH if is_empty(fraction) else f"{points(fraction, signed=signed)} %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -17,12 +17,15 @@ from harness.reporting.analysis.training_events import most_events, step_events
 from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.figures.all_figures import GROUPS, ReportFigure
 from harness.reporting.figures.effects_and_costs import front
+from harness.reporting.figures.logged import logged_figures
 from harness.reporting.figures.theme import DARK, LIGHT, css_variables
 from harness.reporting.frames import records
 from harness.reporting.sources.lint_findings import findings
 from harness.reporting.tables.base import Table
 from harness.reporting.tables.metrics import metric_text
 from harness.reporting.tables.runs import price_words
+from harness.reporting.tables.verdicts import primary_rows
+from harness.reporting.text.answer import Line
 from harness.reporting.text.conclusions import Conclusions, best_cell_text, best_of_sentence
 from harness.store.records import Provenance
 from harness.store.records.form import JsonObject, TableRow
@@ -136,17 +139,20 @@ def context(
     tables: dict[str, Table],
     pictures: list[ReportFigure],
     found: list[ParetoPoint],
+    lines: Sequence[Line],
 ) -> JsonObject:
     """What the templates are filled with."""
     return {
         "study": analysis.study,
         "title": analysis.study.grid.get("name", analysis.study.out.name),
         "question": analysis.study.grid.get("question", ""),
+        "answer": lines,
         "conclusions": conclusions,
         "tiles": tiles(analysis, tables),
         "pictures": pictures,
         "groups": [g for g in GROUPS if g.always or any(p.group == g.name for p in pictures)],
         "front": front(found),
+        "logged": logged_figures(analysis),
         "lint": findings(analysis.study),
         "external": "cost" not in tables,
         "best_of_checks": [best_of_sentence(g) for g in analysis.best_of_checks],
@@ -155,16 +161,10 @@ def context(
         "tables": tables,
         "notes": analysis.study.notes,
         "provenance": provenance(analysis),
-        "primary": _primary_rows(tables["verdicts"]),
+        "primary": primary_rows(analysis, tables["verdicts"]),
         "most_rows": _MOST_ROWS,
         **_troubles(analysis),
     }
-
-
-def _primary_rows(table: Table) -> list[tuple[str, ...]]:
-    return [
-        row for row, family in zip(table.rows, table.frame["family"]) if family in ("primary", "training")
-    ]
 
 
 @cache
@@ -210,7 +210,13 @@ def html(filled: JsonObject) -> str:
     # The only parts not escaped: our own style sheet and our own drawings, whose texts matplotlib escapes.
     pictures = [{**vars(p), "svg": Markup(p.svg)} for p in filled["pictures"]]
     template = _environment().get_template("report.html.j2")
-    return template.render({**filled, "pictures": pictures, "style": Markup(themes + "\n" + style)})
+    logged = [
+        {"words": f.words, "curves": [(axis, Markup(svg)) for axis, svg in f.curves]}
+        for f in filled["logged"]
+    ]
+    return template.render(
+        {**filled, "pictures": pictures, "logged": logged, "style": Markup(themes + "\n" + style)}
+    )
 
 
 def markdown(filled: JsonObject) -> str:

@@ -18,6 +18,7 @@ from harness.reporting.sources.external import external_study
 from harness.reporting.sources.inference import TRAINING_SEEDS, Inference
 from harness.reporting.tables.all_tables import build_tables
 from harness.reporting.tables.published_claims import PublishedClaims, read_claims
+from harness.reporting.text.answer import answer
 from harness.reporting.text.conclusions import conclude
 from harness.reporting.text.exports import json_text, latex_text
 from harness.reporting.text.terminal import summary
@@ -74,13 +75,14 @@ def _write(study: Study, claims: PublishedClaims | None) -> tuple[str, bool]:
         write_text(folder / f"{name}.md", table.markdown())
         write_text(folder / f"{name}.tex", latex_text(table))
     conclusions = conclude(analysis)
+    lines = answer(analysis, conclusions, tables)
     found = pareto_points(analysis)
     pictures = draw(analysis, found)
     drawn = out / "figures"
     drawn.mkdir(exist_ok=True)
     for picture in pictures:
         write_text(drawn / f"{picture.name}.svg", standalone_svg(picture.svg))
-    filled = context(analysis, conclusions, tables, pictures, found)
+    filled = context(analysis, conclusions, tables, pictures, found, lines)
     write_text(out / "report.html", html(filled))
     write_text(out / "report.md", markdown(filled))
     write_text(out / "report.json", json_text(analysis, conclusions, tables, filled))
@@ -88,4 +90,4 @@ def _write(study: Study, claims: PublishedClaims | None) -> tuple[str, bool]:
     if look is not None:
         Store(out).add_look(look)
     failed = bool(study.runs["status"].isin(["failed", "killed"]).any())
-    return summary(analysis, conclusions, tables, out), failed
+    return summary(analysis, conclusions, lines, tables, out), failed

@@ -52,9 +52,12 @@ def mean_design(runs: int, axis: str, level: str, baseline: str) -> Design:
     return Design(np.ones((runs, 1)), {axis: (Contrast(level, baseline, INTERCEPT),)})
 
 
+INTERACTION_SIGN = "×"
+
+
 def interaction_name(first: str, second: str) -> str:
     """`reward×length_cap`."""
-    return f"{first}×{second}"
+    return f"{first}{INTERACTION_SIGN}{second}"
 
 
 def factorial_design(

@@ -9,6 +9,7 @@ from typing import cast
 from harness.reporting.analysis.best_cell import BestCell, best_cell
 from harness.reporting.analysis.best_of import BestOfCheck, best_of_checks
 from harness.reporting.analysis.coverage import coverage_rows
+from harness.reporting.analysis.interactions import Interaction, interactions_of
 from harness.reporting.analysis.looks import looks_of
 from harness.reporting.analysis.responses import (
     Layout,
@@ -28,6 +29,7 @@ from harness.reporting.analysis.verdict_rows import (
     ALL,
     Row,
     accuracy_rows,
+    is_interaction,
     on_every_level,
     performance_rows,
 )
@@ -54,6 +56,7 @@ class Analysis:
         best_of_checks: by benchmark, `all` last.
         best: the best cell; None where there is no choice between cells.
         trajectories: curves over training, by benchmark and scope.
+        interactions: pairs of axes, on mean accuracy.
         settings: error rate, power, seeds.
         delta: smallest accuracy difference that matters.
         left_out: benchmarks that are not in the primary verdicts, because a level was never measured on them.
@@ -71,6 +74,7 @@ class Analysis:
     best_of_checks: tuple[BestOfCheck, ...]
     best: BestCell | None
     trajectories: tuple[AccuracyCurve, ...]
+    interactions: tuple[Interaction, ...]
     settings: VerdictSettings
     delta: float
     left_out: tuple[str, ...]
@@ -81,6 +85,15 @@ class Analysis:
     def primary(self) -> list[Judgement]:
         """Verdicts on the mean accuracy over benchmarks, by axis; training itself is not among them."""
         return [r.judgement for r in self.rows if r.family == "primary"]
+
+    def leading(self) -> list[Interaction]:
+        """Pairs of axes whose effects are told by simple effects, since one changes what the other does."""
+        return [pair for pair in self.interactions if pair.leads]
+
+    def whole_axes(self) -> list[Judgement]:
+        """Primary verdicts on axes whose effect does not depend on another axis, and of no interaction."""
+        apart = {axis for pair in self.leading() for axis in pair.axes}
+        return [j for j in self.primary() if j.axis not in apart and not is_interaction(j)]
 
     def training(self) -> Judgement | None:
         """The verdict on the last checkpoint against step 0."""
@@ -110,6 +123,8 @@ def analyse(study: Study) -> Analysis:
         return responses(study, own, {b: totals[b] for b in names})
 
     rows = accuracy_rows(layout, totals, respond, shared, settings, delta)
+    primary = [r.judgement for r in rows if r.family == "primary"]
+    pairs = interactions_of(layout, respond(shared), primary, settings, delta) if totals else ()
     rows += [
         Row("accuracy", c.benchmark, trajectory_judgement(c, layout.within or "step", delta), "trajectory")
         for c in curves
@@ -118,7 +133,11 @@ def analyse(study: Study) -> Analysis:
     rows += coverage_rows(study, layout, known, totals, shared, settings, delta)
     rows += performance_rows(study, layout, settings)
     accuracy, gain = _intervals(study, layout, measured)
-    checks = best_of_checks(study, layout, accuracy, totals)
+    # What an undeclared interaction does is no noise between runs.
+    crossed = replace(
+        layout, interactions=(*layout.interactions, *(p.axes for p in pairs if p.found and not p.declared))
+    )
+    checks = best_of_checks(study, crossed, accuracy, totals)
     best = _best(layout, respond(list(totals)), accuracy, checks, settings) if checks else None
     return Analysis(
         study=study,
@@ -129,6 +148,7 @@ def analyse(study: Study) -> Analysis:
         best_of_checks=_agreeing(checks, best),
         best=best,
         trajectories=tuple(curves),
+        interactions=pairs,
         settings=settings,
         delta=delta,
         left_out=tuple(b for b in totals if b not in shared),

@@ -57,7 +57,7 @@ def pareto_points(analysis: Analysis) -> list[ParetoPoint]:
         score = analysis.accuracy.get((*key, ALL))
         if key in money and score is not None:
             several = f" · seed {cell['seed']}" if analysis.settings.seeds > 1 else ""
-            label = " · ".join(str(cell[a]) for a in study.axes) + several
+            label = ", ".join(f"{a} = {cell[a]}" for a in study.axes) + several
             rows.append((label, money[key], memory.get(key), score))
     if not rows:
         return []

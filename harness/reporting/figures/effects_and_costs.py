@@ -27,6 +27,7 @@ WIDTH = 4.6
 """Inches, drawn for the width of a phone: text keeps its size there, and figures stand side by side elsewhere."""
 
 _MOST_BARS = 16
+_MOST_SIMPLE = 24
 _MOST_NUMBERED = 12
 
 _SYMBOLS = {
@@ -43,8 +44,13 @@ def verdict_colour(judgement: Judgement, theme: Theme) -> str:
 
 
 def effects_figure(analysis: Analysis, theme: Theme) -> Figure | None:
-    """Forest plot: every level against its baseline with its adjusted interval, benchmarks below, ±delta."""
-    rows = [j for j in analysis.primary() if math.isfinite(j.effect)]
+    """Forest plot: every level against its baseline with its adjusted interval, benchmarks below, ±delta.
+
+    Of axes that depend on another one, what a level does at each of its levels, without single benchmarks.
+    """
+    whole = [j for j in analysis.whole_axes() if math.isfinite(j.effect)]
+    simple = [s for pair in analysis.leading() for s in pair.simple if math.isfinite(s.judgement.effect)]
+    rows = [*whole, *(s.judgement for s in simple[:_MOST_SIMPLE])]
     if not rows:
         return None
     names = benchmarks(analysis.study)
@@ -64,7 +70,7 @@ def effects_figure(analysis: Analysis, theme: Theme) -> Figure | None:
             inner = [100 * j.equivalence_low, 100 * j.equivalence_high]
             axes.plot(inner, [y, y], color=colour, linewidth=4.5, solid_capstyle="butt")
         axes.plot(100 * j.effect, y, "o", color=colour, markersize=8, markeredgecolor=theme.paper)
-        for i, name in enumerate(names if len(names) > 1 else []):
+        for i, name in enumerate(names if len(names) > 1 and y < len(whole) else []):
             other = single.get((j.axis, j.level, name))
             if other is not None and math.isfinite(other.effect):
                 style: dict[str, Any] = {"color": theme.muted, "markersize": 4.2, "markerfacecolor": "none"}
@@ -76,13 +82,17 @@ def effects_figure(analysis: Analysis, theme: Theme) -> Figure | None:
     # An interval from very few runs can exceed what an accuracy can change by.
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -105), min(high, 105))
-    labels = [f"{j.axis}\n{j.level} vs {j.baseline}" for j in rows]
+    labels = [f"{j.axis}\n{j.level} vs {j.baseline}" for j in whole]
+    labels += [
+        f"{s.judgement.axis}, {s.at_axis} = {s.at_level}\n{s.judgement.level} vs {s.judgement.baseline}"
+        for s in simple[:_MOST_SIMPLE]
+    ]
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(len(rows) - 0.4, -0.75)
     axes.tick_params(axis="y", length=0, colors=theme.ink)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(f"effect on mean accuracy, points (band: ±{delta:g})")
-    if len(names) > 1:
+    if len(names) > 1 and whole:
         figure.legend(loc="outside lower center", ncols=min(4, len(names)), labelcolor=theme.muted)
     return figure
 

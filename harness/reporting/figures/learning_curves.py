@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def curve_axes(analysis: Analysis) -> list[str | None]:
     return axes or [None]
 
 
-def _groups(analysis: Analysis, axis: str | None) -> dict[str, list[str]]:
+def runs_by_level(analysis: Analysis, axis: str | None) -> dict[str, list[str]]:
     """Runs by level."""
     trained = [r for r in records(analysis.study.runs) if r["kind"] != "base"]
     if axis is None:
@@ -57,7 +57,7 @@ def curves_figure(analysis: Analysis, axis: str | None, theme: Theme) -> Figure 
         figure.legend(*top.get_legend_handles_labels(), loc="outside upper left", ncols=3)
         return figure
     figure, (top, middle, bottom) = new_figure(WIDTH, 6.4, rows=3)
-    for i, (level, runs) in enumerate(_groups(analysis, axis).items()):
+    for i, (level, runs) in enumerate(runs_by_level(analysis, axis).items()):
         if runs:
             _accuracy_curve(analysis, top, runs, level, i, theme)
             _step_curve(analysis.study.steps, middle, STEP.name(lambda r: r.reward.mean), runs, i, theme)
@@ -82,7 +82,7 @@ def curves_figure(analysis: Analysis, axis: str | None, theme: Theme) -> Figure 
 
 def accuracy_panel(analysis: Analysis, axes: Axes, axis: str | None, theme: Theme) -> None:
     """The first panel alone."""
-    for i, (level, runs) in enumerate(_groups(analysis, axis).items()):
+    for i, (level, runs) in enumerate(runs_by_level(analysis, axis).items()):
         _accuracy_curve(analysis, axes, runs, level, i, theme)
     axes.grid(True, axis="y")
 
@@ -110,17 +110,25 @@ def _accuracy_curve(
 def _step_curve(
     steps: pd.DataFrame, axes: Axes, name: str, runs: list[str], index: int, theme: Theme
 ) -> None:
-    own = steps[steps["run"].isin(runs)]
-    values = column(own, name)
-    if values.notna().sum() == 0:
+    found = binned(steps, name, runs)
+    if found is None:
         axes.annotate("not recorded", (0.5, 0.5), xycoords="axes fraction", ha="center", color=theme.muted)
         return
-    last = int(own["step"].max())
-    width = max(1, math.ceil(last / _POINTS))
-    binned = pd.DataFrame({"run": own["run"], "bin": (own["step"] - 1) // width, "value": values})
-    table: Any = binned.pivot_table(index="bin", columns="run", values="value", aggfunc="mean")
-    x = np.minimum((table.index.to_numpy() + 0.5) * width + 0.5, last)
+    x, table = found
     colour = theme.series(index)
     if table.shape[1] > 1:
         axes.fill_between(x, table.min(axis=1), table.max(axis=1), color=colour, alpha=0.16, linewidth=0)
     axes.plot(x, table.mean(axis=1), color=colour, linewidth=1.8)
+
+
+def binned(steps: pd.DataFrame, name: str, runs: list[str]) -> tuple[np.ndarray, pd.DataFrame] | None:
+    """A column of step records over training: steps, and means of a few steps [points, runs]; None without values."""
+    own = steps[steps["run"].isin(runs)]
+    values = column(own, name)
+    if values.notna().sum() == 0:
+        return None
+    last = int(own["step"].max())
+    width = max(1, math.ceil(last / _POINTS))
+    made = pd.DataFrame({"run": own["run"], "bin": (own["step"] - 1) // width, "value": values})
+    table = made.pivot_table(index="bin", columns="run", values="value", aggfunc="mean")
+    return np.minimum((table.index.to_numpy() + 0.5) * width + 0.5, last), table

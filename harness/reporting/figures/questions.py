@@ -95,8 +95,11 @@ def _columns(analysis: Analysis, frame: dict[tuple[str, int], np.ndarray]) -> li
     if len(ends) + len(columns) <= _MOST_COLUMNS:
         seeds = len({b.seed for b, _, _ in ends}) > 1
         for block, _, last in ends:
-            levels = [*(block.levels[a] for a in layout.axes), *([f"seed {block.seed}"] if seeds else [])]
-            columns.append((" · ".join(levels) or "trained", frame[last]))
+            levels = [
+                *(f"{a}={block.levels[a]}" for a in layout.axes),
+                *([f"seed {block.seed}"] if seeds else []),
+            ]
+            columns.append((", ".join(levels) or "trained", frame[last]))
         return columns
     for axis in free_axes(analysis.study):
         for level in layout.order[axis]:
@@ -142,4 +145,20 @@ def moved_figure(found: Moved, theme: Theme) -> Figure | None:
     axes.tick_params(length=0)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
+    _colour_key(figure, theme)
     return figure
+
+
+def _colour_key(figure: Figure, theme: Theme) -> None:
+    """What colours and shades stand for."""
+    from matplotlib.patches import Patch
+
+    shades = [
+        *(Patch(facecolor=theme.c1, alpha=share, label=f"{share:.0%}") for share in (0.25, 0.5, 1.0)),
+        Patch(facecolor=theme.c1, label="got better"),
+        Patch(facecolor=theme.c2, label="got worse"),
+    ]
+    figure.legend(
+        handles=shades, loc="outside upper left", ncols=5, fontsize=8, handlelength=1.1, columnspacing=1.0,
+        title="share of right samples", title_fontsize=8, alignment="left",
+    )  # fmt: skip

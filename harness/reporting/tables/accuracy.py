@@ -1,25 +1,22 @@
-"""Tables of what training achieved: accuracy by cell and benchmark, cells, verdicts."""
+"""Tables of what training achieved: accuracy by cell and benchmark, cells."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Any
+from functools import cache
 
 import pandas as pd
 
+from harness import units
 from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.cells import ordered_cells
-from harness.reporting.analysis.performance import RELATIVE_DELTA, checkpoint_metric
+from harness.reporting.analysis.performance import TRAINING_COST, checkpoint_metric
 from harness.reporting.analysis.responses import benchmarks
-from harness.reporting.analysis.verdict_rows import ALL, Row, is_share
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Column, Table, as_text, as_whole, level_columns, make_table
 from harness.reporting.tables.metrics import metric_column, metrics_of
 from harness.stats.intervals import NOTHING, Interval
-from harness.stats.power import NOTHING_BOUGHT
 from harness.store.records.form import TableRow
 from harness.store.study import EVALUATION
 
@@ -32,31 +29,13 @@ _MEAN_TOKENS = EVALUATION.name(lambda r: r.completion.mean_tokens)
 _TRUNCATED = EVALUATION.name(lambda r: r.completion.truncated_share)
 _UNPARSABLE = EVALUATION.name(lambda r: r.completion.unparsable_share)
 
-VERDICT_COLUMNS = (
-    "metric",
-    "benchmark",
-    "axis",
-    "level",
-    "baseline",
-    "effect",
-    "ci_low",
-    "ci_high",
-    "p_adjusted",
-    "verdict",
-    "detectable_effect",
-    "runs",
-    "df",
-)
-
-_POINTS_SIGNED: Callable[[Any], str] = partial(formats.points, signed=True)
-
 _ACCURACY_SHOWN: tuple[Column, ...] = (
     ("accuracy %", "accuracy", formats.points),
     ("low", "ci_low", formats.points),
     ("high", "ci_high", formats.points),
-    ("gain over step 0", "gain", _POINTS_SIGNED),
-    ("gain low", "gain_ci_low", _POINTS_SIGNED),
-    ("gain high", "gain_ci_high", _POINTS_SIGNED),
+    ("gain over step 0", "gain", formats.signed_points),
+    ("gain low", "gain_ci_low", formats.signed_points),
+    ("gain high", "gain_ci_high", formats.signed_points),
 )
 
 _ACCURACY_NOTE = (
@@ -187,6 +166,13 @@ def _more_intervals(record: TableRow) -> TableRow:
     return {**columns, "repeats_flagged": record.get(_REPEATS_FLAGGED)}
 
 
+def _dollars_a_point(cost_usd: float | None, gain: dict[str, float]) -> float | None:
+    """Dollars of training for a point of mean accuracy over step 0; None where a gain is not certain."""
+    if cost_usd is None or not gain["gain_ci_low"] > 0:
+        return None
+    return cost_usd / (100 * gain["gain"])
+
+
 def cells_table(analysis: Analysis) -> Table:
     """A row per cell: the mean over benchmarks, the gain over step 0, and the cost of getting there."""
     study = analysis.study
@@ -206,134 +192,20 @@ def cells_table(analysis: Analysis) -> Table:
                 **accuracy,
                 **gain,
                 **{name: of_key.get(key) for name, of_key in values.items()},
+                "usd_per_point": _dollars_a_point(values.get(TRAINING_COST.name, {}).get(key), gain),
                 "run": cell["run"],
             }
         )
+    gained = any(row["usd_per_point"] is not None for row in rows)
     shown: list[Column] = [
         *level_columns(study.axes),
         ("seed", "seed", as_text),
         *_ACCURACY_SHOWN,
         *map(metric_column, metrics),
+        *([("cost a point gained", "usd_per_point", units.dollars)] if gained else []),
     ]
-    notes = ["Mean over benchmarks, each weighing the same. Training cost: steps up to the checkpoint."]
+    notes = [
+        "Mean over benchmarks, each weighing the same. Training cost: steps up to the checkpoint."
+        + (" Cost a point gained: where the gain's interval lies above zero." if gained else "")
+    ]
     return make_table("cells", "Cells", pd.DataFrame(rows), shown, left=len(study.axes) + 1, notes=notes)
-
-
-def verdicts_table(analysis: Analysis) -> Table:
-    """Every verdict; accuracy effects are fractions, the others ratios − 1."""
-    rows = [verdict_record(row) for row in analysis.rows]
-    frame = pd.DataFrame(rows, columns=[*VERDICT_COLUMNS, *_VERDICT_EXTRAS])
-    frame = frame.astype(dict.fromkeys(_WHOLE, "Int64"))
-    settings = analysis.settings
-    note = (
-        "Accuracy in points, other metrics in percent. Mean accuracy (all): Holm over axes, Dunnett within an "
-        f"axis, family-wise error rate {settings.alpha:g}; single benchmarks and other metrics: "
-        "Benjamini–Hochberg. Works / hurts: the adjusted interval excludes zero and the effect is at least "
-        f"{formats.points(analysis.delta)} points (other metrics: {RELATIVE_DELTA:.0%}). No meaningful effect: the "
-        f"{1 - 2 * settings.alpha:.0%} interval lies within that. Detectable: found with {settings.power:.0%} "
-        "power; where no degree of freedom measures how runs vary, with the noise that plans assume. No verdict "
-        "below 3 degrees of freedom. Trajectory rows: checkpoints after the steepest decline against those "
-        "before it, one-sided, adjusted for the search and by Holm over the curves of a benchmark; those of one run "
-        "speak of that run, not of what another seed would give. Training: the last checkpoint against step 0, "
-        "a family of its own."
-    )
-    header = (
-        *("metric", "benchmark", "axis", "level", "baseline", "effect", "low", "high", "p adjusted"),
-        *("verdict", "detectable", "runs", "df"),
-    )
-    text = tuple(_verdict_text(row, record) for row, record in zip(analysis.rows, rows))
-    return Table("verdicts", "Verdicts", frame, header, text, 5, (note,))
-
-
-def effect_text(metric: str, value: float, *, signed: bool = True) -> str:
-    """An effect for people: points of accuracy, percent of other metrics."""
-    if formats.is_empty(value):
-        return formats.DASH
-    return formats.points(value, signed=signed) + ("" if is_share(metric) else " %")
-
-
-def _verdict_text(row: Row, record: TableRow) -> tuple[str, ...]:
-    return (
-        row.metric,
-        row.benchmark,
-        "training" if row.family == "training" else row.judgement.axis,
-        str(record["level"]),
-        str(record["baseline"]),
-        *(effect_text(row.metric, record[c]) for c in ("effect", "ci_low", "ci_high")),
-        formats.p_text(record["p_adjusted"]),
-        str(record["verdict"]),
-        effect_text(row.metric, record["detectable_effect"], signed=False),
-        str(record["runs"]),
-        str(record["df"]),
-    )
-
-
-_WHOLE = ("questions", "seeds_needed", "questions_needed", "seeds_low", "seeds_high")
-_VERDICT_EXTRAS = [
-    "p_value",
-    "standard_error",
-    "equivalence_low",
-    "equivalence_high",
-    "delta",
-    "questions",
-    "seeds_needed",
-    "questions_needed",
-    "family",
-    "assumed",
-    "t_df",
-    "corrected_effect",
-    "noise",
-    "unit",
-    "seeds_low",
-    "seeds_high",
-    "with_one_more_seed",
-    "with_twice_the_questions",
-    "with_twice_the_samples",
-]
-
-
-def verdict_record(row: Row) -> TableRow:
-    """A row of verdicts.csv."""
-    j = row.judgement
-    bought = j.purchases or NOTHING_BOUGHT
-    same = is_share(row.metric)
-
-    def scaled(value: float) -> float:
-        return value if same or math.isnan(value) else math.expm1(min(value, 700.0))
-
-    return {
-        "metric": row.metric,
-        "benchmark": row.benchmark,
-        "axis": j.axis,
-        "level": j.level,
-        "baseline": j.baseline,
-        "effect": scaled(j.effect),
-        "ci_low": scaled(j.ci_low),
-        "ci_high": scaled(j.ci_high),
-        "p_adjusted": j.p_adjusted,
-        "verdict": j.verdict,
-        "detectable_effect": scaled(j.detectable_effect),
-        "runs": j.runs,
-        "df": j.df,
-        "p_value": j.p_value,
-        # Of the logarithm for other metrics than accuracy.
-        "standard_error": j.standard_error,
-        "equivalence_low": scaled(j.equivalence_low),
-        "equivalence_high": scaled(j.equivalence_high),
-        "delta": scaled(j.delta),
-        "questions": j.questions or None,
-        "seeds_needed": j.seeds_needed,
-        "questions_needed": j.questions_needed,
-        "family": row.family,
-        "assumed": j.assumed,
-        "t_df": j.t_df or None,
-        "corrected_effect": scaled(j.corrected_effect),
-        "noise": j.noise,
-        "unit": j.unit,
-        "seeds_low": j.seeds_low,
-        "seeds_high": j.seeds_high,
-        # What would be detectable then.
-        "with_one_more_seed": scaled(bought.one_more_seed),
-        "with_twice_the_questions": scaled(bought.twice_the_questions),
-        "with_twice_the_samples": scaled(bought.twice_the_samples),
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -15,8 +14,6 @@ from harness.store.records.form import TableRow
 
 WITHIN_CHANCE = "within what chance gives"
 ABOVE_CHANCE = "above what chance gives"
-
-_SIGNED = partial(formats.points, signed=True)
 
 
 def _span(low: Any, high: Any) -> str:
@@ -31,9 +28,9 @@ _TRAJECTORIES_SHOWN: list[Column] = [
     ("last %", "last_accuracy", formats.points),
     ("degrades", "degrades", as_text),
     ("last step before", "changes", as_text),
-    ("change", "decline", _SIGNED),
-    ("low", "ci_low", _SIGNED),
-    ("high", "ci_high", _SIGNED),
+    ("change", "decline", formats.signed_points),
+    ("low", "ci_low", formats.signed_points),
+    ("high", "ci_high", formats.signed_points),
     ("p adjusted", "p_adjusted", formats.p_text),
     ("detectable", "detectable_decline", formats.points),
     ("runs", "runs", as_whole),
@@ -56,7 +53,7 @@ def trajectories_table(analysis: Analysis) -> Table:
     frame = pd.DataFrame(rows)
     if rows:
         frame = frame.astype({"questions": "Int64"})
-    title = "Training length: peak and decline"
+    title = "Decline along training: peak, and what came after"
     return make_table("trajectories", title, frame, _TRAJECTORIES_SHOWN, left=2, notes=[_TRAJECTORIES_NOTE])
 
 

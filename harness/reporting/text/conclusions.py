@@ -8,12 +8,12 @@ from harness.reporting import formats
 from harness.reporting.analysis.analysis import Analysis
 from harness.reporting.analysis.best_cell import BestCell
 from harness.reporting.analysis.best_of import BestOfCheck
-from harness.reporting.analysis.performance import PERFORMANCE
 from harness.reporting.analysis.trajectories import AccuracyCurve
-from harness.reporting.analysis.verdict_rows import ALL, Row
+from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
-from harness.reporting.tables.accuracy import effect_text, verdict_record
 from harness.reporting.tables.training_length import ABOVE_CHANCE, WITHIN_CHANCE
+from harness.reporting.text.costs import compared, cost_sentences
+from harness.reporting.text.dependence import depends_sentences
 from harness.stats.intervals import Interval
 from harness.stats.power import MIN_DF
 from harness.stats.verdicts import Judgement
@@ -32,6 +32,8 @@ class Conclusions:
         hurts: levels that lower it.
         same: levels without a meaningful effect.
         unknown: levels that the data say nothing certain about, and what it would take.
+        depends: levels whose effect another axis changes: where they help and where not.
+        nothing: why there is no verdict at all; empty where there is one.
         length: where accuracy peaks along training, and whether it degrades afterwards.
         costs: what levels change in throughput, memory and cost.
         caution: what must not be read into the best checkpoint.
@@ -43,6 +45,8 @@ class Conclusions:
     hurts: tuple[str, ...]
     same: tuple[str, ...]
     unknown: tuple[str, ...]
+    depends: tuple[str, ...]
+    nothing: tuple[str, ...]
     length: tuple[str, ...]
     costs: tuple[str, ...]
     caution: str
@@ -51,11 +55,12 @@ class Conclusions:
     def parts(self) -> list[tuple[str, tuple[str, ...]]]:
         """Title and sentences of every part that has any."""
         listed = [
+            ("It depends", self.depends),
             ("Works", self.works),
             ("Doesn't", self.hurts),
             ("Makes no difference", self.same),
-            ("Can't tell", self.unknown),
-            ("Training length", self.length),
+            ("Can't tell", self.unknown or self.nothing),
+            ("Decline along training", self.length),
             ("What it costs", self.costs),
         ]
         return [(title, sentences) for title, sentences in listed if sentences]
@@ -65,24 +70,21 @@ def conclude(analysis: Analysis) -> Conclusions:
     """What the primary verdicts say, with costs beside it."""
     primary = analysis.primary()
     by_word: dict[str, list[str]] = {}
-    for judgement in primary:
+    for judgement in analysis.whole_axes():
         by_word.setdefault(judgement.verdict, []).append(_sentence(judgement, analysis))
     return Conclusions(
         training=_training(analysis),
         works=tuple(by_word.get("works", ())),
         hurts=tuple(by_word.get("hurts", ())),
         same=tuple(by_word.get("no meaningful effect", ())),
-        unknown=tuple(by_word.get("inconclusive", ())) or _nothing(analysis, primary),
+        unknown=tuple(by_word.get("inconclusive", ())),
+        depends=depends_sentences(analysis),
+        nothing=_nothing(analysis, primary),
         length=tuple(_length_sentences(analysis)),
-        costs=tuple(_cost_sentences(analysis)),
+        costs=tuple(cost_sentences(analysis)),
         caution=_caution(analysis),
         incomplete=_incomplete(analysis),
     )
-
-
-def compared(judgement: Judgement) -> str:
-    """`reward = cosine (against accuracy)`."""
-    return f"{judgement.axis} = {judgement.level} (against {judgement.baseline})"
 
 
 def _range(judgement: Judgement) -> str:
@@ -91,6 +93,13 @@ def _range(judgement: Judgement) -> str:
 
 
 def _sentence(judgement: Judgement, analysis: Analysis) -> str:
+    said = _verdict_sentence(judgement, analysis)
+    if judgement.noise != "both" or judgement.df < MIN_DF:
+        return said
+    return f"{said}. Too few runs to measure how much each level's own differ: the wider of two intervals is given"
+
+
+def _verdict_sentence(judgement: Judgement, analysis: Analysis) -> str:
     effect = f"{formats.points(judgement.effect, signed=True)} points"
     if judgement.verdict != "inconclusive":
         return f"{compared(judgement)}: {effect}, interval {_range(judgement)}"
@@ -106,7 +115,8 @@ def _sentence(judgement: Judgement, analysis: Analysis) -> str:
         found = (
             ""
             if formats.is_empty(judgement.detectable_effect)
-            else f" Effects from {formats.points(judgement.detectable_effect)} points up could be found{noise}."
+            else f" As many runs that leave {MIN_DF} would find effects from "
+            f"{formats.points(judgement.detectable_effect)} points up{noise}."
         )
         return (
             f"{compared(judgement)}: {effect} seen, but {runs} {freedom}, and no verdict is "
@@ -125,9 +135,10 @@ def _what_it_takes(judgement: Judgement, analysis: Analysis) -> str:
     if judgement.seeds_needed is None:
         noise = noise or " at this noise"
         return f"No number of seeds up to 100 would settle an effect of {delta} points{noise}"
-    seeds = (
-        f"{judgement.seeds_needed} seed{'s' * (judgement.seeds_needed != 1)} (now {analysis.settings.seeds})"
-    )
+    low, high = judgement.seeds_low or judgement.seeds_needed, judgement.seeds_high
+    span = "" if (low, high) == (judgement.seeds_needed,) * 2 else f"{low} to {high or 'more than 100'}; "
+    plural = "s" * (judgement.seeds_needed != 1)
+    seeds = f"{judgement.seeds_needed} seed{plural} ({span}now {analysis.settings.seeds})"
     if (judgement.questions_needed or 0) > judgement.questions:
         seeds = f"{judgement.questions_needed:,} questions and {seeds}"
     return f"An effect of {delta} points would take {seeds}{noise}"
@@ -167,9 +178,21 @@ def _training(analysis: Analysis) -> str:
         "works": "Training helps",
         "hurts": "Training hurts",
         "no meaningful effect": "Training changes nothing that matters",
-        "inconclusive": "Whether training helps at all is not settled",
+        "inconclusive": _undecided(analysis),
     }[judgement.verdict]
     return f"{word}: {change}{span}.{_apart(analysis)}"
+
+
+def _undecided(analysis: Analysis) -> str:
+    """What can be said of training where its mean over runs is not settled."""
+    gains = _gains_at_the_end(analysis)
+    above, below = sum(g.low > 0 for g in gains), sum(g.high < 0 for g in gains)
+    if above and below:
+        return "Training helps or hurts, depending on the levels"
+    if above or below:
+        side = f"{above} end clearly above step 0" if above else f"{below} end clearly below step 0"
+        return f"Of {len(gains)} runs {side} on these questions; what other seeds would do is not settled"
+    return "Whether training helps is not settled"
 
 
 def _gains_at_the_end(analysis: Analysis) -> list[Interval]:
@@ -185,24 +208,6 @@ def _apart(analysis: Analysis) -> str:
     if not above or not below:
         return ""
     return f" Of {len(gains)} runs {above} end clearly above step 0, {below} clearly below: it depends on the levels."
-
-
-def _cost_sentences(analysis: Analysis) -> list[str]:
-    """One sentence per level that changes some performance metric by enough."""
-    words = {m.name: m.words for m in PERFORMANCE if m.in_conclusions}
-    found: dict[str, list[str]] = {}
-    for row in analysis.rows:
-        if row.metric not in words or row.judgement.verdict not in ("works", "hurts"):
-            continue
-        found.setdefault(compared(row.judgement), []).append(f"{words[row.metric]} {_change(row)}")
-    return [f"{level}: {', '.join(changes)}" for level, changes in found.items()]
-
-
-def _change(row: Row) -> str:
-    effect = float(verdict_record(row)["effect"])
-    if effect > 1:
-        return f"× {formats.number(1 + effect, 2)}"
-    return effect_text(row.metric, effect)
 
 
 def best_of_sentence(check: BestOfCheck) -> str:

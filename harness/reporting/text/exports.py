@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import asdict
@@ -14,6 +15,14 @@ from harness.reporting.text.conclusions import Conclusions
 from harness.store.records.form import JsonObject
 
 SCHEMA = 1
+_HIGHER_IS_BETTER = (
+    "accuracy %",
+    "gain over step 0",
+    "maj@K %",
+    "overall tok/s",
+    "rollout tok/s",
+    "training tok/s",
+)
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -27,10 +36,31 @@ def latex_cell(text: Any) -> str:
     return " ".join("".join(_LATEX.get(c, c) for c in str(text)).split())
 
 
+def _best_cells(table: Table) -> set[tuple[int, int]]:
+    """Row and column of the highest figures of columns where higher is better, those of one benchmark each."""
+    places: set[tuple[int, int]] = set()
+    apart = table.header.index("benchmark") if "benchmark" in table.header else None
+    for k in (k for k, title in enumerate(table.header) if title in _HIGHER_IS_BETTER):
+        groups: dict[str, dict[int, float]] = {}
+        for i, row in enumerate(table.rows):
+            with contextlib.suppress(ValueError):
+                own = groups.setdefault("" if apart is None else row[apart], {})
+                own[i] = float(row[k].replace("−", "-").replace(",", "").rstrip("%"))
+        for own in groups.values():
+            if len(own) > 1:
+                places |= {(i, k) for i, value in own.items() if value == max(own.values())}
+    return places
+
+
 def latex_text(table: Table) -> str:
     """A `tabular` to be included with \\input; needs the package booktabs."""
     columns = "l" * table.left + "r" * (len(table.header) - table.left)
-    lines = [" & ".join(map(latex_cell, row)) + r" \\" for row in (table.header, *table.rows)]
+    best = _best_cells(table)
+    cells = [
+        [rf"\textbf{{{latex_cell(c)}}}" if (i, k) in best else latex_cell(c) for k, c in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    lines = [" & ".join(row) + r" \\" for row in (map(latex_cell, table.header), *cells)]
     notes = [f"% {' '.join(note.split())}" for note in table.notes]
     body = [
         rf"\begin{{tabular}}{{{columns}}}",
@@ -55,11 +85,13 @@ def json_text(
             "training": conclusions.training or None,
             "incomplete": conclusions.incomplete or None,
             "caution": conclusions.caution or None,
+            "lines": [asdict(line) for line in filled["answer"]],
+            "depends": list(conclusions.depends),
             "length": list(conclusions.length),
             "works": list(conclusions.works),
             "hurts": list(conclusions.hurts),
             "no_meaningful_effect": list(conclusions.same),
-            "inconclusive": list(conclusions.unknown),
+            "inconclusive": list(conclusions.unknown or conclusions.nothing),
             "costs": list(conclusions.costs),
         },
         "best_cell": _plain(asdict(analysis.best) | {"text": filled["best_cell"]}) if analysis.best else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import units
@@ -16,6 +17,8 @@ from harness.reporting.analysis.verdict_rows import ALL
 from harness.reporting.frames import records
 from harness.reporting.tables.base import Table
 from harness.reporting.tables.runs import price_words
+from harness.reporting.tables.verdicts import primary_rows
+from harness.reporting.text.answer import Line
 from harness.reporting.text.conclusions import Conclusions
 
 _MOST_CELLS = 60
@@ -23,13 +26,20 @@ _MOST_CELLS = 60
 _MOST_NOTES = 12
 
 
-def summary(analysis: Analysis, conclusions: Conclusions, tables: dict[str, Table], out: Path) -> str:
+def summary(
+    analysis: Analysis,
+    conclusions: Conclusions,
+    lines: Sequence[Line],
+    tables: dict[str, Table],
+    out: Path,
+) -> str:
     """The whole text."""
     width = min(110, shutil.get_terminal_size((110, 24)).columns)
     blocks = [
+        _answer_text(lines, width),
         _conclusions_text(conclusions, width),
         _accuracy_text(analysis),
-        _verdict_text(tables["verdicts"]),
+        _verdict_text(analysis, tables["verdicts"]),
     ]
     if "cost" in tables:
         blocks.append(_cost_text(tables["cost"], price_words(analysis.study)))
@@ -38,11 +48,15 @@ def summary(analysis: Analysis, conclusions: Conclusions, tables: dict[str, Tabl
     return "\n\n".join(block for block in blocks if block)
 
 
+def _answer_text(answered: Sequence[Line], width: int) -> str:
+    lines: list[str] = []
+    for line in answered:
+        lines += textwrap.wrap(f"{line.label}: {line.text}", width, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
 def _conclusions_text(conclusions: Conclusions, width: int) -> str:
     lines: list[str] = []
-    for sentence in (conclusions.training, conclusions.incomplete):
-        if sentence:
-            lines += textwrap.wrap(sentence, width)
     for title, sentences in conclusions.parts():
         lines.append(f"{title}:")
         for sentence in sentences:
@@ -104,11 +118,9 @@ def _accuracy_text(analysis: Analysis) -> str:
     return "Accuracy, %\n" + formats.text_table(header, rows, left=len(study.axes)) + note
 
 
-def _verdict_text(table: Table) -> str:
+def _verdict_text(analysis: Analysis, table: Table) -> str:
     keep = [i for i, title in enumerate(table.header) if title not in ("metric", "benchmark")]
-    primary = [
-        row for row, family in zip(table.rows, table.frame["family"]) if family in ("primary", "training")
-    ]
+    primary = primary_rows(analysis, table)
     if not primary:
         return ""
     rows = [[row[i] for i in keep] for row in primary]

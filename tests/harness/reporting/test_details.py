@@ -88,7 +88,7 @@ def test_folders_are_compared_on_the_benchmarks_that_both_have(pair, study_at, t
     assert "leave out hard, new" in conclude(found).incomplete
     later = study_at(tmp_path / "later", **{**SMALL, "steps": (5, 15)})
     nothing = conclude(analyse(merged_study([pair[0], later], tmp_path / "out")))
-    assert "no training length is common to all runs" in nothing.unknown[0]
+    assert "no training length is common to all runs" in nothing.nothing[0]
 
 
 def test_questions_are_matched_by_identity(pair, tmp_path):

@@ -148,9 +148,9 @@ def test_what_is_not_measured_everywhere_is_left_out_and_named(tmp_path):
     assert any("8 runs on the 3 of 80 questions that all of them have leave 2" in s for s in words.unknown)
 
     apart = frame.assign(question=frame["question"].where(~cosine, "other " + frame["question"]))
-    assert "no measured question in common" in told(apart)[1].unknown[0]
+    assert "no measured question in common" in told(apart)[1].nothing[0]
     nothing = frame[~cosine & (frame["axis.data"] == "a") & (frame["step"] == 10)]
-    assert "no axis with two measured levels" in told(nothing)[1].unknown[0]
+    assert "no axis with two measured levels" in told(nothing)[1].nothing[0]
 
 
 def test_benchmark_rows_rest_on_runs(tmp_path):

@@ -55,7 +55,7 @@ def test_late_degradation_on_math500(replayed):
         r for r in _read(replayed, "verdicts") if r["family"] == "trajectory" and r["baseline"] == "experiment=1: 100"
         and r["benchmark"] == "math500"
     )  # fmt: skip
-    assert row["verdict"] == "hurts"
+    assert row["verdict"] == "declines"
 
 
 def test_headlines_are_what_luck_gives(replayed):
