@@ -340,7 +340,12 @@ def _frame(figures: Sequence[_Figure], notes: ReadingNotes) -> pd.DataFrame:
             totals = (figure.questions, figure.samples, 100 * figure.accuracy)
             rows.append({**place, **dict(zip(_TOTAL, totals))})
     frame = pd.DataFrame(rows)
-    return _pooled(frame, by_question) if any(f.entry.owner.eval_seed for f in figures) else frame
+    if not any(f.entry.owner.eval_seed for f in figures):
+        return frame
+    notes.beware.append(
+        "Evaluations of one checkpoint under several seeds count as one of more samples a question, never as runs"
+    )
+    return _pooled(frame, by_question)
 
 
 def _pooled(frame: pd.DataFrame, by_question: bool) -> pd.DataFrame:
