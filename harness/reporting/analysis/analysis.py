@@ -179,9 +179,10 @@ def _intervals(study: Study, layout: Layout, measured: Mapping[str, Shares]) -> 
             # Samples of one question may be copies of one another: questions are all that surely counts.
             questions = float(e["questions"])
             accuracy[key] = wilson(float(e["accuracy"]) * questions, questions)
+    every = benchmarks_measured(study)
     for intervals in (accuracy, gain):
         for run, step in dict.fromkeys((r, s) for r, s, _ in intervals):
-            parts = [intervals.get((run, step, b)) for b in benchmarks_measured(study)]
+            parts = [intervals.get((run, step, b)) for b in every]
             known = [p for p in parts if p is not None]
             if len(known) == len(parts):
                 intervals[run, step, ALL] = mean_interval(known)

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from harness.reporting.analysis.performance import (
+    COMPETING,
     LOAD,
     PERFORMANCE,
     RELATIVE_DELTA,
@@ -211,7 +212,9 @@ def _loads(study: Study, layout: Layout) -> dict[tuple[str, str], float]:
     The same contrasts as those of time. Where any run's load is not known, as in records made before it was measured,
     there is none.
     """
-    found = {}
+    found: dict[tuple[str, str], float] = {}
+    if COMPETING not in study.steps.columns:
+        return found
     for q in _performance_questions(study, layout, LOAD):
         effects = run_effects(q.y[:, :, 0], q.matrix, q.weights, levels=q.levels).effects
         found.update({(q.axis, c.level): float(e) for c, e in zip(q.contrasts, effects) if math.isfinite(e)})

@@ -297,7 +297,9 @@ def _length_sentences(analysis: Analysis) -> list[str]:
         where = "mean accuracy" if benchmark == ALL else benchmark
         same = [c.scope for c in own if c.trajectory.verdict == "no meaningful effect"]
         if same:
-            sentences.append(f"{where}: no decline that matters in {_few(same)}")
+            # Of several curves at once the error rate of an equality is not controlled.
+            each = ", each judged by itself" if len(same) > 1 else ""
+            sentences.append(f"{where}: no decline that matters in {_few(same)}{each}")
         unknown = [c for c in own if c.trajectory.verdict == "inconclusive"]
         if unknown:
             known = [
