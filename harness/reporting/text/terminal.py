@@ -51,7 +51,10 @@ def summary(
 def _answer_text(answered: Sequence[Line], width: int) -> str:
     lines: list[str] = []
     for line in answered:
-        lines += textwrap.wrap(f"{line.label}: {line.text}", width, subsequent_indent="  ")
+        lines += textwrap.wrap(
+            f"{line.label}: {line.text}", width, subsequent_indent="  ", break_on_hyphens=False,
+            break_long_words=False,
+        )  # fmt: skip
     return "\n".join(lines)
 
 
