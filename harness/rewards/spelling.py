@@ -68,8 +68,9 @@ _ANNOUNCED = re.compile(
 _COMMANDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\(?:[dtcs]|nice)frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\\binom\s*(\d)\s*(\d)(?!\d)", r"\\binom{\1}{\2}"),
         (r"\\(?:left|right|middle)\s*\.", " "),
         (
             r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])",
@@ -159,6 +160,52 @@ _TIMES_TEN = re.compile(
 _X_TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", re.ASCII)
 
 
+_INFIX = (("\\over", "\\frac"), ("\\choose", "\\binom"))
+"""TeX's commands that stand between their two arguments, as wide as the group that they are in."""
+_MOST_INFIX = 8
+
+
+def _prefixed(text: str, infix: str, command: str) -> str:
+    """`{a+b \\over c}` as `\\frac{a+b}{c}`, from the left; an unbalanced group stays as it is."""
+    for _ in range(_MOST_INFIX):
+        found = re.search(re.escape(infix) + r"(?![A-Za-z])", text)
+        if found is None:
+            break
+        start, end = _group_around(text, found.start(), found.end())
+        if start is None or end is None:
+            break
+        above, below = text[start : found.start()].strip(), text[found.end() : end].strip()
+        made = f"{command}{{{above}}}{{{below}}}"
+        braced = start > 0
+        if not braced and re.search(r"[=<>,;]|\\\\(?:leq|geq|le|ge|text|quad)", text):
+            break  # TeX would take in all of it, and the writer did not mean that
+        text = (text[: start - 1] + made + text[end + 1 :]) if braced else made
+    return text
+
+
+def _group_around(text: str, first: int, last: int) -> tuple[int | None, int | None]:
+    """Where the group that holds `first:last` begins and ends inside its braces; the whole text outside of any."""
+    start, end, depth = 0, len(text), 0
+    for at in range(first - 1, -1, -1):
+        depth += (text[at] == "}") - (text[at] == "{")
+        if depth < 0:
+            start = at + 1
+            break
+    else:
+        if depth:
+            return None, None
+    depth = 0
+    for at in range(last, len(text)):
+        depth += (text[at] == "{") - (text[at] == "}")
+        if depth < 0:
+            end = at
+            break
+    else:
+        if depth or start > 0:
+            return None, None
+    return (start, end) if (start > 0) == (end < len(text)) else (None, None)
+
+
 @lru_cache(maxsize=4096)
 def spelled(text: str, *, listed: bool = False) -> str:
     """The same answer in one spelling of LaTeX; upright and other text stands in `\\text{…}`, a degree is `°`.
@@ -177,6 +224,8 @@ def spelled(text: str, *, listed: bool = False) -> str:
     if text.count("$") == 1 and re.match(r"\s*-?\s*\$\s*[\d.]", text):
         text = text.replace("$", "\x00")
     text = _BARE_DOLLAR.sub("", text).replace("\x00", "\\$")
+    for before, command in _INFIX:
+        text = _prefixed(text, before, command)
     text = _BOLD_SET.sub(lambda m: f"\\mathbb{{{m[1] or m[2]}}}", text)
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
