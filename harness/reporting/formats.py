@@ -46,22 +46,18 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """How a text begins that a spreadsheet takes for a formula (OWASP, CSV injection), quoted before or not."""
 
 
+_QUANTITY = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( (%|[a-z]+))*")
+"""A number, with a unit in plain words or none: `-0.5`, `+3.1 points`."""
+
+
 def no_formula(text: str) -> str:
     """A text that a spreadsheet shows and does not compute: an apostrophe before what would be a formula."""
-    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+    return f"'{text}" if _FORMULA.match(text) and not _QUANTITY.fullmatch(text) else text
 
 
 def with_formula(text: str) -> str:
     """What `no_formula` was given."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text and text == text.strip()
 
 
 def csv_text(frame: pd.DataFrame) -> str:

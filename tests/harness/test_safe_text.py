@@ -80,13 +80,15 @@ def test_errors_of_commands_are_safe_to_show(environment, capsys, tmp_path, erro
     assert "0a1b2c3d4e5f6a7b" not in shown + (log.read_text() if log.exists() else "")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@x", "\tx", "\r=x", "'=1", "''+x"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+a", "-a", "@x", "-1+1|' /C x'!A0", "+A1 points", "\tx", "\r=x", "'=1", "''+x"]
+)
 def test_formulas_become_text_and_come_back(text):
     assert no_formula(text) == f"'{text}"
     assert with_formula(no_formula(text)) == text
 
 
-@pytest.mark.parametrize("text", ["-0.5", "+3", "-1e-6", "easy", "'quoted'", "a=b", "–", "'"])
+@pytest.mark.parametrize("text", ["-0.5", "+3", "-1e-6", "+3.1 points", "easy", "'quoted'", "a=b", "–", "'"])
 def test_numbers_and_plain_text_are_left_alone(text):
     assert no_formula(text) == with_formula(text) == text
 
