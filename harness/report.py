@@ -11,8 +11,7 @@ from pathlib import Path
 DONE, FAILED_RUNS, BAD_INPUT = 0, 1, 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a folder has failed runs, 2 the input is wrong, 4 the harness itself failed."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness.report",
         description="Rebuild every table, report.md and report.html from the records of result folders, and compare "
@@ -74,7 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="with --external: published claims to hold against the results",
     )
     parser.add_argument("--quiet", action="store_true", help="write the files, print nothing")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a folder has failed runs, 2 the input is wrong, 4 the harness itself failed."""
+    arguments = _parser().parse_args(argv)
     wrong = _misuse(arguments)
     if wrong:
         print(f"harness.report: {wrong}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.evaluation.tables import Located, model_name
@@ -175,31 +175,38 @@ def _lm_eval_samples(run: RunFolder, record: EvaluationRecord) -> list[JsonObjec
     return lines
 
 
-def lighteval_results(name: str, tasks: Sequence[str], records: Sequence[EvaluationRecord]) -> JsonObject:
-    """The results file of lighteval: `avg@n`, `pass@k` and `maj@n` by task, and their mean over tasks as `all`."""
-    results: dict[str, dict[str, float | None]] = {}
-    for task, record in zip(tasks, records, strict=True):
-        n = record.samples
-        row: dict[str, float | None] = {
-            f"avg@n:n={n}": record.accuracy,
-            f"avg@n:n={n}_stderr": _error(record, "accuracy"),
-        }
-        for k, value in (record.pass_at_k or {}).items():
-            row[f"pass@k:k={k}&n={n}"] = value
-            row[f"pass@k:k={k}&n={n}_stderr"] = _error(record, f"pass_at_k.{k}")
-        for k, value in (record.majority_at_k or {}).items():
-            row[f"maj@n:n={k}"] = value
-            row[f"maj@n:n={k}_stderr"] = _error(record, f"majority_at_k.{k}")
-        results[f"{task}|0"] = row
-    shared = [key for key in next(iter(results.values())) if all(key in row for row in results.values())]
+def _task_row(record: EvaluationRecord) -> dict[str, float | None]:
+    """What lighteval says of a task: each figure, and its standard error where it has one."""
+    n = record.samples
+    row: dict[str, float | None] = {
+        f"avg@n:n={n}": record.accuracy,
+        f"avg@n:n={n}_stderr": _error(record, "accuracy"),
+    }
+    for k, value in (record.pass_at_k or {}).items():
+        row[f"pass@k:k={k}&n={n}"] = value
+        row[f"pass@k:k={k}&n={n}_stderr"] = _error(record, f"pass_at_k.{k}")
+    for k, value in (record.majority_at_k or {}).items():
+        row[f"maj@n:n={k}"] = value
+        row[f"maj@n:n={k}_stderr"] = _error(record, f"majority_at_k.{k}")
+    return row
+
+
+def _mean_row(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean over tasks of what all of them have; standard errors are those of independent tasks."""
     mean: dict[str, float | None] = {}
-    for key in shared:
-        values = [row[key] for row in results.values()]
+    for key in (key for key in rows[0] if all(key in row for row in rows)):
+        values = [row[key] for row in rows]
         known = [v for v in values if v is not None]
         if key.endswith("_stderr"):
             mean[key] = sum(v * v for v in known) ** 0.5 / len(values) if len(known) == len(values) else None
         else:
             mean[key] = sum(known) / len(known)
+    return mean
+
+
+def lighteval_results(name: str, tasks: Sequence[str], records: Sequence[EvaluationRecord]) -> JsonObject:
+    """The results file of lighteval: `avg@n`, `pass@k` and `maj@n` by task, and their mean over tasks as `all`."""
+    results = {f"{task}|0": _task_row(record) for task, record in zip(tasks, records, strict=True)}
     settings = records[0].known_settings
     return {
         "config_general": {
@@ -219,7 +226,7 @@ def lighteval_results(name: str, tasks: Sequence[str], records: Sequence[Evaluat
                 "system_prompt": settings.prompt.system,
             },
         },
-        "results": {**results, "all": mean},
+        "results": {**results, "all": _mean_row(list(results.values()))},
         "versions": {f"{task}|0": TASK_VERSION for task in tasks},
         "config_tasks": {
             f"{task}|0": {
