@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from harness.store.records import (
     StepRecord,
 )
 from harness.store.records.form import Columns, parse, to_data, to_row
+from harness.store.records.plan import JobEstimate
+from harness.store.records.step import StepTokens
 from harness.store.schema import (
     VERSIONS,
     current,
@@ -87,6 +90,31 @@ def test_the_recorded_files_hold_every_declared_field(form):
     }
     own = set() if form is StepRecord else {"place", "seal"}
     assert held == {"schema", *own, *(field.name for field in fields(form))}
+
+
+def parts(value, data):
+    """The records in a value, with what the file holds of each."""
+    if is_dataclass(value):
+        yield type(value), data
+        inner = [(getattr(value, f.name), data[f.name]) for f in fields(value) if f.name in data]
+    elif isinstance(value, Mapping):
+        inner = [(value[key], data[key]) for key in value]
+    else:
+        inner = zip(value, data) if isinstance(value, tuple) else []
+    for below, of in inner:
+        yield from parts(below, of)
+
+
+def test_the_recorded_files_hold_every_field_of_their_sections():
+    held = {}
+    for name, (kind, form) in KINDS.items():
+        path = GOLDEN / f"{name}.json"
+        record = from_line(form, path.read_text()) if kind == "line" else read_record(kind, form, path)
+        for part, data in parts(record, json.loads(path.read_text())):
+            held.setdefault(part, set()).update(data)
+    lacking = {part.__name__: {f.name for f in fields(part)} - keys for part, keys in held.items()}
+    assert {name: names for name, names in lacking.items() if names} == {}
+    assert {StepTokens, EvaluationSettings, JobEstimate} <= held.keys()
 
 
 def test_the_figures_of_a_recorded_step_by_hand():
