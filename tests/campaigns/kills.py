@@ -46,7 +46,7 @@ evaluate:
   benchmarks: [{name: sums-2, questions: 3, source: {source: sums, terms: [2], digits: [1]}}]
 hardware: {device: cpu, devices_per_run: 1}
 """
-CLOCKED = ("timing", "memory", "energy", "cost_usd", "time", "created_at", "attempt", "provenance")
+CLOCKED = ("timing", "memory", "energy", "load", "cost_usd", "time", "created_at", "attempt", "provenance")
 MOST_SECONDS = 120
 
 

@@ -108,7 +108,7 @@ def alone(job):
 
 def bare(record):
     """A record without clocks, ids and what memory happened to be in use."""
-    gone = ("timing", "memory", "energy", "time", "created_at", "cost_usd", "attempt", "forked_from")
+    gone = ("timing", "memory", "energy", "load", "time", "created_at", "cost_usd", "attempt", "forked_from")
     return {key: value for key, value in vars(record).items() if key not in gone}
 
 

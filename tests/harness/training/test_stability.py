@@ -292,7 +292,7 @@ def test_a_policy_of_nan_is_not_finite_though_no_sample_is_trained_on(start):
 
 
 def without_time(row):
-    left = ("timing", "memory", "energy", "cost", "time", "attempt")
+    left = ("timing", "memory", "energy", "load", "cost", "time", "attempt")
     return json.dumps(
         {k: v for k, v in row.items() if k.split(".")[0].split("_")[0] not in left}, default=str
     )

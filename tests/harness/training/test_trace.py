@@ -61,7 +61,7 @@ def trace(recipe, steps=5):
 
 def outcome(record):
     """The part of a step record that a clock has no say in."""
-    kept = {k: v for k, v in to_data(record).items() if k not in ("timing", "memory", "energy")}
+    kept = {k: v for k, v in to_data(record).items() if k not in ("timing", "memory", "energy", "load")}
     return json.loads(json.dumps(kept))
 
 
