@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None, execute: Execute | None = None) -> i
     with contextlib.suppress(StoreError):  # a record that cannot be read has ended the work already
         seconds = seconds_by_phase(run, attempt)
     attempt.finish(status, error=error, diverged_at=at, seconds_by_phase=seconds)
-    redact_file(attempt.log)
+    for log in attempt.path.glob("*log*"):
+        redact_file(log)
     if (mark := os.environ.get(MARK_VARIABLE)) is not None and os.getppid() != _launcher():
         end_marked(MARK_VARIABLE, mark)  # the launcher is gone, which would do it
     return {"failed": FAILED, "interrupted": INTERRUPTED}.get(status, FINISHED)
@@ -78,7 +79,7 @@ def _ending(
     raised: BaseException, attempt: AttemptFolder, stop: StopFlag
 ) -> tuple[Ending, AttemptError | None, int | None]:
     """How an attempt ends that an exception ended, why, and the step that it could not make if it diverged."""
-    if isinstance(raised, Fenced) or (stop.is_set() and isinstance(raised, Interrupted)):
+    if _is_fenced(raised, attempt) or (stop.is_set() and isinstance(raised, Interrupted)):
         return "interrupted", None, None
     text = redacted(traceback.format_exc())
     print(text, file=sys.stderr, flush=True)
@@ -86,6 +87,15 @@ def _ending(
     if isinstance(raised, Diverged):
         return "diverged", error, diverged_at(attempt)
     return "failed", error, None
+
+
+def _is_fenced(raised: BaseException, attempt: AttemptFolder) -> bool:
+    """Whether another attempt has the run now: what this one met then, such as a missing stage, is no failure."""
+    try:
+        attempt.check()
+    except Fenced:
+        return True
+    return isinstance(raised, Fenced)
 
 
 def diverged_at(attempt: AttemptFolder) -> int:

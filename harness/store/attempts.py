@@ -261,7 +261,7 @@ class AttemptFolder:
 
     def process_alive(self) -> bool | None:
         """Whether a process of this attempt, other than this one, runs; None where that cannot be seen from here."""
-        seen = [owner.alive() for owner in self.owners() if owner != Owner.here()]
+        seen = [owner.alive() for owner in self.owners() if not owner.is_this_process]
         if any(seen):
             return True
         return None if None in seen else False

@@ -107,6 +107,22 @@ class Owner:
             machine(), socket.gethostname(), process.pid, process.create_time(), _started_ticks(process.pid)
         )
 
+    @property
+    def is_this_process(self) -> bool:
+        """Whether it is the process that asks, whatever its clock has been set to since."""
+        if self.machine != machine() or self.pid != os.getpid():
+            return False
+        return self._is(psutil.Process())
+
+    @property
+    def rebooted(self) -> bool:
+        """Whether its host, which is this one, has been booted since: the process is gone."""
+        return (
+            self.machine is not None
+            and self.host == socket.gethostname()
+            and self.machine.split("/")[:2] != machine().split("/")[:2]
+        )
+
     def alive(self) -> bool | None:
         """Whether the process runs; None where that cannot be seen from here."""
         here = self.host == socket.gethostname() if self.machine is None else self.machine == machine()

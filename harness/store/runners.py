@@ -77,10 +77,10 @@ class Runners:
                 runner = read_record("output", Runner, path)
             except StoreError:  # it has just ended, or its machine lost power
                 continue
-            if runner.owner == Owner.here():  # an earlier matrix of this process
+            if runner.owner.is_this_process:  # an earlier matrix of it
                 continue
             # What cannot be seen from here counts as at work: it is not worth a wait of minutes.
-            if runner.owner.alive() is False:
+            if runner.owner.alive() is False or runner.owner.rebooted:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
             elif runner.grid_digest != grid_digest:

@@ -24,6 +24,7 @@ from harness.processes import die_with_parent
 from harness.spec.errors import SpecError
 from harness.store.atomic import read_json, write_json
 from harness.store.attempts import AttemptFolder
+from harness.store.errors import Fenced
 from harness.store.folders import RunFolder
 from harness.store.job import RunJob
 from harness.training.errors import Diverged, Interrupted, RanksFailed
@@ -129,7 +130,7 @@ def write_outcome(attempt: AttemptFolder, status: str, error: str | None = None)
 
 def outcome_of(raised: BaseException) -> tuple[str, str | None]:
     """Status and error of a rank that an exception ended."""
-    if isinstance(raised, Interrupted):
+    if isinstance(raised, Interrupted | Fenced):
         return "interrupted", None
     if isinstance(raised, Diverged):
         return "diverged", str(raised)

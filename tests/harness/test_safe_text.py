@@ -26,6 +26,7 @@ def environment(monkeypatch, tmp_path):
         ("a\x1b[2Jb", "a\\x1b[2Jb"),
         ("bell\x07 back\x08 return\r", "bell\\x07 back\\x08 return\\r"),
         ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\u200bb\ufeff\ud800", "a\\u200bb\\ufeff\\ud800"),
         ("one\ttab\nline", "one\ttab\nline"),
         ("γ = ½, 数", "γ = ½, 数"),
     ],

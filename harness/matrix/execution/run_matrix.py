@@ -215,7 +215,8 @@ def _another_grid(matrix: Matrix, other: Owner) -> SpecError:
     what = f"; it differs in {differ[0]}" if differ else ""
     return SpecError(
         f"{matrix.store.root}: {other} is at work here on another grid of this name{what}",
-        hint="wait until it ends, or choose another folder with --out",
+        hint="wait until it ends, or choose another folder with --out; if it is long gone, delete "
+        f"{matrix.store.root / '.runners'}",
     )
 
 

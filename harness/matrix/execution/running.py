@@ -141,11 +141,12 @@ class RunningAttempt:
             status: how the attempt ended.
             error: why; what the exit code and the log's tail say, unless given.
         """
+        with contextlib.suppress(OSError):
+            redact_file(self.attempt.log)
         if status == "failed" and error is None:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             tail = ""
             with contextlib.suppress(OSError):
-                redact_file(self.attempt.log)
                 tail = self.attempt.log.read_bytes()[-4000:].decode(errors="replace")
             error = AttemptError(type="WorkerDied", message=f"the worker {how}", traceback_tail=tail)
         phases: dict[str, float] = {}

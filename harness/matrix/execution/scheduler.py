@@ -277,7 +277,8 @@ class Scheduler:
         self._pool.release(active.slot)
         whole, attempt = active.whole, active.attempt
         if not attempt.ended:
-            active.close(code, "interrupted" if active.stopped in _WORK_SAVED else "failed")
+            kept = active.superseded or active.stopped in _WORK_SAVED
+            active.close(code, "interrupted" if kept else "failed")
         seconds = attempt.wall_seconds
         self._invocation.add(seconds * active.slot.devices)
         self._estimator.refresh(whole)

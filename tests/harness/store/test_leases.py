@@ -22,6 +22,8 @@ from harness.store.folders import RunFolder, Store
 from harness.store.leases import LeaseWatch, Owner, machine, machine_digest
 from harness.store.records import Provenance
 from harness.store.records.form import to_data
+from harness.store.runners import Runner, Runners
+from harness.store.schema import write_record
 from harness.store.study import load_study
 
 from ..examples import step_record
@@ -106,11 +108,29 @@ def test_a_step_of_the_wall_clock_steals_no_run_and_books_no_time(run, monkeypat
     monkeypatch.setattr(time, "time", lambda: real() + step)
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: started(process) + step)
     assert attempt.owners()[0].alive()
-    assert run.claim(LeaseWatch()) is None
+    assert attempt.owners()[0].is_this_process
+    assert attempt.process_alive() is False, "no other process than this one"
+    with monkeypatch.context() as another:
+        another.setattr(Owner, "is_this_process", property(lambda _: False))
+        assert run.claim(LeaseWatch()) is None
     assert attempt.status == "running"
     assert 0 <= attempt.wall_seconds < 60
     attempt.finish("finished")
     assert 0 <= attempt.end().wall_seconds < 60
+
+
+def test_a_runner_from_before_a_reboot_keeps_no_other_grid_out(tmp_path):
+    host, _, space = machine().split("/", 2)
+    before = replace(Owner.here(), machine=f"{host}/another-boot/{space}")
+    assert before.alive() is None
+    assert before.rebooted
+    assert not Owner.here().rebooted
+    assert not ELSEWHERE.rebooted
+    folder = tmp_path / ".runners"
+    folder.mkdir()
+    write_record("output", Runner(owner=before, grid_digest="0" * 64), folder / "x.json")
+    with Runners(tmp_path).one_of("1" * 64) as other:
+        assert other is None
 
 
 def test_a_killed_attempt_held_its_devices_until_its_last_beat(run):
