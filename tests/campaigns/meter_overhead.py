@@ -87,8 +87,7 @@ def measured(steps):
     from harness.rewards.composite import CompositeReward
     from harness.rollout.build import build_engine
     from harness.spec.recipe import Recipe
-    from harness.store.atomic import append_line
-    from harness.store.schema import written
+    from harness.store.schema import append_record
     from harness.training import trainer as module
 
     torch.set_num_threads(1)
@@ -113,7 +112,7 @@ def measured(steps):
                 watch.seconds, start = 0.0, time.perf_counter()
                 record = made.train_step()
                 with watch.inside():
-                    append_line(Path(folder) / "steps.jsonl", written("line", record))
+                    append_record(record, Path(folder) / "steps.jsonl")
                 rows.append({"step_seconds": time.perf_counter() - start, "meter_seconds": watch.seconds})
     finally:
         for back in undo:

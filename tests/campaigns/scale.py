@@ -63,11 +63,11 @@ def write_grid(file, cells, schedule="constant"):
 def finish(grid, out):
     """Fills the folder with the records of a matrix that has run."""
     from harness.matrix.execution.run_matrix import _write_plan, prepare
-    from harness.store.atomic import make_folder, to_json
+    from harness.store.atomic import make_folder
     from harness.store.checkpoints import OPTIMIZER_FILE
     from harness.store.leases import Owner
     from harness.store.records.form import to_data
-    from harness.store.schema import VERSIONS, written
+    from harness.store.schema import append_record, write_record
 
     example = runpy.run_path(str(ROOT / "tests" / "harness" / "examples.py"))
     owner, matrix = to_data(Owner.here()) | {"pid": 1, "process_started": 1.0}, prepare(str(grid), out)
@@ -78,11 +78,11 @@ def finish(grid, out):
         attempt = folder / "attempt-001"
         (folder / "evaluations").mkdir(parents=True)
         attempt.mkdir()
-        (folder / "run.json").write_text(to_json(written("run", job), indent=1))
-        (attempt / "launched").write_text(to_json(owner))
+        write_record("run", job, folder / "run.json")
+        (attempt / "launched").write_text(json.dumps(owner))
         started = {"run_id": job.run_id, "attempt": 1, "started_at": WHEN, "worker": owner}
         started["provenance"] = {"device": "x"}
-        (attempt / "attempt.json").write_text(to_json({"schema": VERSIONS["attempt"], **started}))
+        write_record("attempt", started, attempt / "attempt.json")
         end = {
             "status": "finished",
             "ended_at": WHEN,
@@ -90,24 +90,20 @@ def finish(grid, out):
             "error": None,
             "diverged_at": None,
         }
-        (attempt / "end.json").write_text(to_json({"schema": VERSIONS["end"], **end, "seconds_by_phase": {}}))
+        write_record("end", {**end, "seconds_by_phase": {}}, attempt / "end.json")
         memory = {"update": {"resident_gib": 0.5}}
-        lines = [
-            {"schema": VERSIONS["line"], **example["STEP"], "step": s, "memory": memory}
-            for s in range(1, max(job.steps) + 1)
-        ]
-        (attempt / "steps.jsonl").write_text("".join(to_json(line) + "\n" for line in lines))
+        for s in range(1, max(job.steps) + 1):
+            append_record({**example["STEP"], "step": s, "memory": memory}, attempt / "steps.jsonl")
         for step in job.steps:
             for name, identity in job.evaluation_ids.items():
                 record = {
-                    "schema": VERSIONS["evaluation"],
                     **example["EVALUATION"],
                     "step": step,
                     "attempt": 1,
                 }
                 record |= {"benchmark": name, "evaluation_id": identity}
                 file = folder / "evaluations" / f"step-{step:06d}.{name}.{identity}.json"
-                file.write_text(to_json(record, indent=1))
+                write_record("evaluation", record, file)
                 file.with_suffix(".parquet").touch()
             checkpoint = folder / "checkpoints" / f"step-{step:06d}"
             checkpoint.mkdir(parents=True)

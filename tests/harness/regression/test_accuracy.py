@@ -60,6 +60,7 @@ def study(
         runs=pd.DataFrame(runs),
         steps=pd.DataFrame(steps),
         questions=lambda: table,
+        damaged=(),
     )
 
 

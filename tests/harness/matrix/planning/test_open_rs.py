@@ -83,7 +83,7 @@ def test_the_plan_command_gives_hours_dollars_and_memory(tmp_path, capsys):
 
 def test_known_dimensions_give_the_published_count_of_parameters():
     for name, known in KNOWN.items():
-        assert _dense_parameters({}, vars(known)) == known.parameters, name
+        assert _dense_parameters({}, known) == known.parameters, name
 
 
 def test_a_mistyped_hub_model_is_still_an_error(tmp_path, capsys):
