@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from typing import Protocol
 
 from harness.rewards.choices import read_choice, same_time
@@ -28,6 +29,7 @@ from harness.rewards.forms import (
     is_variable,
     letters,
 )
+from harness.rewards.meanings import meanings, without_clause
 from harness.rewards.reading import read
 from harness.rewards.spelling import spelled
 from harness.rewards.unit_table import PERCENT
@@ -84,6 +86,11 @@ def same(gold: str, answer: str, algebra: Algebra | None) -> bool:
     if scattered(gold) or scattered(answer):
         # Spaces tell the entries apart here.
         return spaced(gold) == spaced(answer)
+    gold, answer = without_clause(gold, answer)
+    return any(_same_text(*pair, algebra) for pair in product(meanings(gold), meanings(answer)))
+
+
+def _same_text(gold: str, answer: str, algebra: Algebra | None) -> bool:
     left, right = _squashed(gold), _squashed(answer)
     if left == right:
         return left != ""

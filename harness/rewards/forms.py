@@ -121,6 +121,25 @@ def is_variable(text: str) -> bool:
     return bool(re.fullmatch(r"\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?|[A-Za-z]\([A-Za-z]\)", text.replace(" ", "")))
 
 
+_POINT = re.compile(
+    r"(?:\\text\{\s*(?P<upright>[A-Z])\s*\}|(?P<letter>[A-Z]))(?P<index>'|_(?:\w|\{\w+\}))?\s*(?P<ends>\((?:[^()]|\([^()]*\))+\))"
+)
+_COUNTED = re.compile(r"\(\s*(\d+|[a-z]\w*)\s*,\s*(\d+|[a-z])\s*\)")
+
+
+def point_named(text: str) -> str | None:
+    """`D(0, 2)` as `D = (0, 2)`; None for other texts, among them numbers of combinations such as C(5, 2)."""
+    match = _POINT.fullmatch(text.strip())
+    if match is None or "," not in match["ends"]:
+        return None
+    letter = match["upright"] or match["letter"]
+    if letter in "CP" and (counted := _COUNTED.fullmatch(match["ends"])):
+        upper, lower = counted.groups()
+        if not (upper.isdigit() and lower.isdigit()) or int(upper) >= int(lower):
+            return None
+    return f"{letter}{match['index'] or ''} = {match['ends']}"
+
+
 def letters(form: Form) -> frozenset[str]:
     """The symbols of one letter in the expressions of a form."""
     if isinstance(form, Quantity):

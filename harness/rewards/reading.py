@@ -29,6 +29,7 @@ from harness.rewards.forms import (
     Span,
     Words,
     is_variable,
+    point_named,
 )
 from harness.rewards.spelling import spelled
 from harness.rewards.units import split_unit
@@ -126,6 +127,8 @@ class _Reader:
 
     def form(self, text: str, depth: int) -> Form:
         text = _trimmed(text)
+        if depth == 0:
+            text = point_named(text) or text
         squashed = _squashed(text)
         if (named := EMPTY if _NO_SOLUTION.fullmatch(squashed) else _NAMED.get(squashed)) is not None:
             return Named(named)
@@ -196,7 +199,7 @@ class _Reader:
         """The entries of a list: x = 2, 5 are two values of x, and ±2 are two entries."""
         variable: Form | None = None
         for part in parts:
-            entry = Dots() if part.strip() == "\\ldots" else self.form(part, depth + 1)
+            entry = Dots() if part.strip() == "\\ldots" else self.form(point_named(part) or part, depth + 1)
             if isinstance(entry, Relation) and entry.signs == ("=",):
                 variable = entry.sides[0]
             elif (

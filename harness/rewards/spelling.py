@@ -131,6 +131,7 @@ _BOLD_SET = re.compile(
     r"^\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?\s*$|(?<=\\in)\s*\\mathbf\s*\{?\s*([RQZNC])\s*\}?"
 )
 _LONE_BACKSLASH = re.compile(r"(?<!\\)\\$")
+_UPRIGHT_STOP = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox)\{\s?[.,;]?\s?\}$")
 _MICRO = re.compile(r"\\mu\s*\\text\{\s*")
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|,\s*\\!\s*|\\,|\\!|'|\s)\d{3})+)(?![\d])", re.ASCII)
@@ -160,6 +161,12 @@ _TIMES_TEN = re.compile(
 _X_TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", re.ASCII)
 
 
+_INFINITY = re.compile(
+    r"(?:\\text\{(?P<upright>[^{}]*)infinity\s*\}|(?<![A-Za-z\\])(?<![A-Za-z]\s)(?P<bare>(?:positive|negative|plus|minus)\s+)?infinity"
+    r"(?!\s*[A-Za-z]))",
+    re.IGNORECASE,
+)
+_SIGNS_IN_WORDS = {"": "", "+": "+", "-": "-", "positive": "", "negative": "-", "plus": "+", "minus": "-"}
 _INFIX = (("\\over", "\\frac"), ("\\choose", "\\binom"))
 """TeX's commands that stand between their two arguments, as wide as the group that they are in."""
 _MOST_INFIX = 8
@@ -230,6 +237,7 @@ def spelled(text: str, *, listed: bool = False) -> str:
     for pattern, replacement in _COMMANDS:
         text = pattern.sub(replacement, text)
     text = _repeatedly(_UPRIGHT, _upright, _repeatedly(_ITALIC, _italic, text))
+    text = _INFINITY.sub(_infinity, text)
     text = _MICRO.sub(r"\\text{μ", _DEGREES.sub(DEGREE, text))
     text = _REVERSED.sub(_parenthesised, _COMMA_IN_WORDS.sub(r"\1 ", text))
     text = _UNIT_AND.sub(r"\1\\text{\2}\\text{ \3 }", text)
@@ -259,7 +267,7 @@ def unwrapped(text: str) -> str:
                 inside = text[len(opening) : len(text) - len(closing)]
                 if opening not in inside and closing not in inside:
                     text = inside.strip()
-        text = _LONE_BACKSLASH.sub("", text)
+        text = _UPRIGHT_STOP.sub("", _LONE_BACKSLASH.sub("", text))
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1].rstrip()
     return text
@@ -303,6 +311,12 @@ def _upright(match: re.Match[str]) -> str:
 def _plain_digits(text: str) -> str:
     """Raised and lowered digits and signs as they stand on the line."""
     return unicodedata.normalize("NFKC", text).replace("−", "-")
+
+
+def _infinity(match: re.Match[str]) -> str:
+    """Infinity in words; `diverges to infinity` says something else."""
+    sign = _SIGNS_IN_WORDS.get((match["upright"] or match["bare"] or "").strip().lower())
+    return match[0] if sign is None else f"{sign}\\infty "
 
 
 def _vulgar(match: re.Match[str]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from harness.rewards import algebra, solutions
 from harness.rewards.comparison import same
 from harness.rewards.forms import Quantity
+from harness.rewards.meanings import meanings
 from harness.rewards.reading import read
 
 WARM_UP = (
@@ -52,8 +53,10 @@ def readable(text: str) -> bool:
 def value(text: str) -> tuple[float, float] | None:
     """Real and imaginary part of an expression, its symbols at points that their names decide; None for the rest.
 
-    A percentage has two values, 5 and 0.05, hence none, and neither has a quantity with a unit.
+    A percentage has two values, 5 and 0.05, hence none, and neither has a quantity with a unit or a second meaning.
     """
+    if meanings(text) != (text,):
+        return None
     form = read(text)
     return algebra.value(form.text) if isinstance(form, Quantity) and form.unit is None else None
 
