@@ -124,7 +124,7 @@ def is_variable(text: str) -> bool:
 _POINT = re.compile(
     r"(?:\\text\{\s*(?P<upright>[A-Z])\s*\}|(?P<letter>[A-Z]))(?P<index>'|_(?:\w|\{\w+\}))?\s*(?P<ends>\((?:[^()]|\([^()]*\))+\))"
 )
-_COUNTED = re.compile(r"\(\s*(\d+|[a-z]\w*)\s*,\s*(\d+|[a-z])\s*\)")
+_COUNTED = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 
 
 def point_named(text: str) -> str | None:
@@ -133,9 +133,10 @@ def point_named(text: str) -> str | None:
     if match is None or "," not in match["ends"]:
         return None
     letter = match["upright"] or match["letter"]
-    if letter in "CP" and (counted := _COUNTED.fullmatch(match["ends"])):
-        upper, lower = counted.groups()
-        if not (upper.isdigit() and lower.isdigit()) or int(upper) >= int(lower):
+    if letter in "CP":  # C(n+1, 2m+1) and C(5, 2) count, C(2, 5) and C(-1, 0) are points
+        counted = _COUNTED.fullmatch(match["ends"])
+        symbols = re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", match["ends"]))
+        if symbols or (counted and int(counted[1]) >= int(counted[2])):
             return None
     return f"{letter}{match['index'] or ''} = {match['ends']}"
 
