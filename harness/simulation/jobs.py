@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from harness.models.catalog import ModelSource
 from harness.simulation.step import SimulatedStep, simulate_step
+from harness.spec.errors import SpecError
 from harness.spec.hardware import HardwareSpec
 from harness.store.job import RunJob
 from harness.store.records.form import JsonObject
+from kernels.triton_installed import triton_installed
 
 GIB = 2**30
 _SECTIONS = ("model", "prompt", "rollout", "objective", "optimizer", "training")
@@ -85,9 +87,14 @@ def simulate_jobs(
         hardware: as it was resolved.
 
     Raises:
-        SpecError: a model cannot be built from its configuration.
+        SpecError: Triton is not installed, whose kernels a GPU would run.
     """
     on_gpu = hardware.device == "cuda"
+    if on_gpu and not triton_installed():
+        # Without it the choices would be those of another implementation, and so would the memory.
+        raise SpecError(
+            "--simulate: a GPU's step needs Triton, which is for Linux alone", hint="simulate it there"
+        )
     groups: dict[str, list[RunJob]] = {}
     for job in jobs:
         if job.kind == "train":

@@ -41,7 +41,7 @@ class SimulatedStep:
     """What a step allocates on one device.
 
     Attributes:
-        phases: the peak of each phase: `logprob`, `update`, `optimizer`, and between them.
+        phases: the peak of each phase: `loading`, `logprob`, `update`, `optimizer`, and `other` between them.
         tokens: of a sequence, prompt and completion.
         sequences: of a micro-batch.
         microbatches: that were simulated.

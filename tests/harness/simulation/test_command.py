@@ -26,3 +26,14 @@ def test_the_plan_says_what_an_update_allocates(tmp_path, capsys):
         == max(simulated[0]["by_phase"].values())
         == sum(simulated[0]["held_by"].values())
     )
+
+
+def test_without_triton_a_gpus_step_is_not_guessed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harness.simulation.jobs.triton_installed", lambda: False)
+    grid = tmp_path / "grid.yaml"
+    text = GRID.format(model="tiny").replace(
+        "{device: cpu, devices_per_run: 1}", "{device: cuda, profile: rtx4090}"
+    )
+    grid.write_text(text)
+    assert plan.main(["--grid", str(grid), "--out", str(tmp_path / "out"), "--simulate"]) == 2
+    assert "--simulate: a GPU's step needs Triton" in capsys.readouterr().err
